@@ -1,0 +1,1 @@
+//! Process, Pool, Queue, Pipe and Lock over shared memory.
