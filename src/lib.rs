@@ -1,1 +1,15 @@
 //! Process, Pool, Queue, Pipe and Lock over shared memory.
+
+mod error;
+mod handle;
+mod kin;
+mod layout;
+mod ring;
+mod roster;
+mod segment;
+mod signal;
+mod sync;
+mod sys;
+
+pub use error::{Corrupt, SegmentError};
+pub use segment::Segment;

@@ -1,0 +1,269 @@
+//! How segments travel: inside messages, from any process of a tree to any other.
+//!
+//! On the wire a segment is where its sender holds it (process and descriptor) and its cookie. The
+//! receiver first asks its own table, so that a segment is mapped once however often it is sent; then it
+//! opens the sender's descriptor through `proc` and checks seals, size and cookie. Over a control socket
+//! the descriptors themselves travel beside the bytes.
+//!
+//! Whoever passes a handle on keeps the segment alive until it has been taken: the segment counts its
+//! handles in transit, and the sender's process holds it while that count is above zero. A handle that
+//! is lost on its way (its message was in the hands of a process that died) costs the sender's process
+//! the memory until it ends, nothing else.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+
+use crate::error::SegmentError;
+use crate::kin;
+use crate::segment::{Cookie, Segment};
+use crate::sync::{AtomicU32, Ordering};
+
+/// A segment on the wire.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Wire {
+    cookie: Cookie,
+    pid: i32,
+    descriptor: i32,
+    /// Whether the sender keeps the segment until this handle is taken.
+    kept: bool,
+}
+
+/// How the bytes that hold a handle travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    /// Through shared memory, without descriptors: the sender's process must keep the segment.
+    Ring,
+    /// Over a socket, together with the descriptors ([`Passed::segments`]).
+    Socket,
+}
+
+/// Something reserved for a handle while it travels, such as a lane for a sender.
+pub(crate) trait Ticket: Send {
+    /// The handle will not be sent after all.
+    fn undo(&self);
+}
+
+struct Item {
+    segment: Segment,
+    ticket: Option<Box<dyn Ticket>>,
+}
+
+/// The segments named in one encoded message. Dropped, it takes back what was reserved for them.
+pub(crate) struct Passed {
+    items: Vec<Item>,
+    transport: Transport,
+}
+
+struct Collecting {
+    items: Vec<Item>,
+    transport: Transport,
+}
+
+thread_local! {
+    /// What [`pass`] adds to: set while a message is being encoded.
+    static COLLECTING: RefCell<Option<Collecting>> = const { RefCell::new(None) };
+    /// Segments whose descriptors arrived beside the message being decoded.
+    static ARRIVED: RefCell<Vec<Segment>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `encode` and collects the segments that it named.
+pub(crate) fn collect<R>(transport: Transport, encode: impl FnOnce() -> R) -> (R, Passed) {
+    let fresh = Collecting {
+        items: Vec::new(),
+        transport,
+    };
+    let outer = COLLECTING.with(|cell| cell.replace(Some(fresh)));
+    let restore = Restore(Some(outer));
+    let result = encode();
+    let items = COLLECTING
+        .with(|cell| cell.borrow_mut().take())
+        .map_or(Vec::new(), |inner| inner.items);
+    drop(restore);
+    (result, Passed { items, transport })
+}
+
+/// Puts the outer collection back, also when encoding panics.
+struct Restore(Option<Option<Collecting>>);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        if let Some(outer) = self.0.take() {
+            COLLECTING.with(|cell| cell.replace(outer));
+        }
+    }
+}
+
+/// Names a segment in the message being encoded; to be called from `Serialize`.
+fn pass(segment: &Segment, ticket: Option<Box<dyn Ticket>>) -> Result<Wire, &'static str> {
+    if kin::forked() {
+        return Err(
+            "this process was forked by the user; handles of its parent cannot be sent from here",
+        );
+    }
+    COLLECTING.with(|cell| {
+        let mut collecting = cell.borrow_mut();
+        let Some(collecting) = collecting.as_mut() else {
+            return Err(
+                "a handle can travel only inside a message, an argument or a result of this crate",
+            );
+        };
+        let kept = collecting.transport == Transport::Ring;
+        if kept {
+            segment.in_transit().fetch_add(1, Ordering::Relaxed);
+        }
+        collecting.items.push(Item {
+            segment: segment.clone(),
+            ticket,
+        });
+        Ok(Wire {
+            cookie: segment.cookie(),
+            pid: std::process::id() as i32,
+            descriptor: segment.file().as_raw_fd(),
+            kept,
+        })
+    })
+}
+
+/// Serializes a segment, and what is reserved for it, as a handle.
+pub(crate) fn serialize<S: Serializer>(
+    segment: &Segment,
+    ticket: Option<Box<dyn Ticket>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    pass(segment, ticket)
+        .map_err(ser::Error::custom)?
+        .serialize(serializer)
+}
+
+/// The segment of a handle.
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Segment, D::Error> {
+    take(Wire::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+impl Serialize for Segment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize(self, None, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Segment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize(deserializer)
+    }
+}
+
+/// Runs `decode` with the descriptors that arrived beside its bytes.
+pub(crate) fn with_descriptors<R>(
+    files: Vec<OwnedFd>,
+    decode: impl FnOnce() -> R,
+) -> Result<R, SegmentError> {
+    let segments = files
+        .into_iter()
+        .map(Segment::attach_any)
+        .collect::<Result<Vec<_>, _>>()?;
+    let outer = ARRIVED.with(|cell| cell.replace(segments));
+    let result = decode();
+    ARRIVED.with(|cell| cell.replace(outer));
+    Ok(result)
+}
+
+fn take(wire: Wire) -> Result<Segment, SegmentError> {
+    let segment = match Segment::known(wire.cookie) {
+        Some(known) => known,
+        None => open(wire)?,
+    };
+    if wire.kept {
+        count_down(segment.in_transit());
+    }
+    Ok(segment)
+}
+
+fn open(wire: Wire) -> Result<Segment, SegmentError> {
+    let path = format!("/proc/{}/fd/{}", wire.pid, wire.descriptor);
+    // The number may mean another file by now, perhaps one whose opening waits; so never wait.
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let gone = SegmentError::Gone { pid: wire.pid };
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => match Segment::attach(file, wire.cookie) {
+            Err(
+                SegmentError::NotASegment | SegmentError::Unsealed | SegmentError::Truncated { .. },
+            ) => Err(gone),
+            other => other,
+        },
+        Err(rustix::io::Errno::MFILE) => {
+            Err(SegmentError::from_io(rustix::io::Errno::MFILE.into(), 0))
+        }
+        Err(_) => Err(gone),
+    }
+}
+
+fn count_down(count: &AtomicU32) {
+    // Never below zero, whatever a peer wrote.
+    let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+}
+
+/// Segments this process keeps because handles to them are on their way.
+static KEPT: Mutex<Option<Kept>> = Mutex::new(None);
+
+#[derive(Default)]
+struct Kept {
+    segments: HashMap<Cookie, Segment>,
+    sweep_at: usize,
+}
+
+impl Passed {
+    /// Whether the message names no segment at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The message has been published: everything it names stays alive until it is taken.
+    pub(crate) fn sent(mut self) {
+        let items = std::mem::take(&mut self.items);
+        if self.transport != Transport::Ring || items.is_empty() {
+            return;
+        }
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = kept.get_or_insert_default();
+        for item in items {
+            kept.segments.insert(item.segment.cookie(), item.segment);
+        }
+        if kept.segments.len() >= kept.sweep_at {
+            kept.segments
+                .retain(|_, segment| segment.in_transit().load(Ordering::Relaxed) > 0);
+            kept.sweep_at = (kept.segments.len() * 2).max(8);
+        }
+    }
+
+    /// The segments whose descriptors must travel beside the bytes, each once.
+    pub(crate) fn segments(&self) -> Vec<Segment> {
+        let mut segments: Vec<Segment> = Vec::new();
+        for item in &self.items {
+            if segments
+                .iter()
+                .all(|known| known.cookie() != item.segment.cookie())
+            {
+                segments.push(item.segment.clone());
+            }
+        }
+        segments
+    }
+}
+
+impl Drop for Passed {
+    fn drop(&mut self) {
+        for item in &self.items {
+            if self.transport == Transport::Ring {
+                count_down(item.segment.in_transit());
+            }
+            if let Some(ticket) = &item.ticket {
+                ticket.undo();
+            }
+        }
+    }
+}

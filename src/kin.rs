@@ -1,0 +1,125 @@
+//! This process's place in its tree: its number, its proof of life, and the tree's count of deaths.
+//!
+//! The first use of the crate in a program makes it the root of a tree: a memfd whose byte locks are the
+//! roster, and a page everyone maps. Children are given both at boot and [`adopt`] them.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use rustix::fs::SealFlags;
+
+use crate::layout::{HEADER, TreePage};
+use crate::segment::{self, View};
+use crate::sync::{Futex, Ordering, asymmetric};
+use crate::sys;
+
+/// What a process knows of its tree.
+#[derive(Debug)]
+pub(crate) struct Kin {
+    me: u32,
+    /// Held locked at byte `me`. Never given to anyone but a child at boot, never closed.
+    roster: OwnedFd,
+    page_file: OwnedFd,
+    page: View<TreePage>,
+}
+
+static KIN: OnceLock<Kin> = OnceLock::new();
+static MAKING: Mutex<()> = Mutex::new(());
+
+/// This process's place in its tree; makes the tree when there is none yet.
+///
+/// # Errors
+///
+/// What the kernel said when the root's two small memfds were made.
+pub(crate) fn kin() -> io::Result<&'static Kin> {
+    if let Some(kin) = KIN.get() {
+        return Ok(kin);
+    }
+    let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(kin) = KIN.get() {
+        return Ok(kin);
+    }
+    let roster = sys::memfd("multiproc:roster", 0)?;
+    let bytes = (HEADER + size_of::<TreePage>()) as u64;
+    let page = sys::memfd("multiproc:tree", bytes)?;
+    sys::allocate(&page, 0, bytes)?;
+    sys::seal(&page, SealFlags::empty())?;
+    let kin = enter(roster, page)?;
+    Ok(KIN.get_or_init(|| kin))
+}
+
+/// Takes the place that the parent has prepared. To be called at boot, before anything else.
+///
+/// # Errors
+///
+/// What the kernel said, or that this process has a tree already.
+pub(crate) fn adopt(roster: OwnedFd, page: OwnedFd) -> io::Result<()> {
+    let kin = enter(roster, page)?;
+    KIN.set(kin)
+        .map_err(|_| io::Error::from(io::ErrorKind::AlreadyExists))
+}
+
+fn enter(roster: OwnedFd, page_file: OwnedFd) -> io::Result<Kin> {
+    let page = segment::tree_page(&page_file)?;
+    // Numbers are never used twice, so a number in a shared word means one process for ever.
+    let me = loop {
+        let me = page.next.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        if me != 0 && me < MAX_PARTICIPANT && sys::lock_byte(&roster, u64::from(me))? {
+            break me;
+        }
+    };
+    sys::set_fork_mark()?;
+    asymmetric();
+    Ok(Kin {
+        me,
+        roster,
+        page_file,
+        page,
+    })
+}
+
+/// Participant numbers stay below this, so that they fit beside flags.
+pub(crate) const MAX_PARTICIPANT: u32 = 1 << 31;
+
+impl Kin {
+    /// My own number.
+    pub(crate) fn me(&self) -> u32 {
+        self.me
+    }
+
+    /// Whether that process is proven dead.
+    pub(crate) fn is_dead(&self, participant: u32) -> bool {
+        // A probe that fails proves nothing.
+        participant != self.me
+            && sys::byte_is_held(&self.roster, u64::from(participant), 1).is_ok_and(|held| !held)
+    }
+
+    /// Whether others still see this process alive; if not, it must not write to shared memory any more.
+    pub(crate) fn is_evicted(&self) -> bool {
+        sys::byte_is_mine(&self.roster, u64::from(self.me)).is_ok_and(|mine| !mine)
+    }
+
+    /// What a child must be given to [`adopt`]: the roster and the tree page.
+    pub(crate) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.roster.as_fd(), self.page_file.as_fd()]
+    }
+
+    /// The word that goes up with every death in the tree.
+    pub(crate) fn deaths(&self) -> &Futex {
+        &self.page.deaths
+    }
+
+    /// Tells every sleeper in the tree that somebody has died. To be called by whoever reaped a child.
+    pub(crate) fn announce_death(&self) {
+        // Pairs with the acquire of `deaths` in `signal`: who sees the count sees the byte lock gone.
+        self.page.deaths.fetch_add(1, Ordering::Release);
+        self.page.deaths.wake(u32::MAX);
+    }
+}
+
+/// Whether this process was made by the user's own `fork`: it may not use what it inherited.
+#[inline]
+pub(crate) fn forked() -> bool {
+    sys::fork_mark_lost()
+}

@@ -1,0 +1,278 @@
+//! A lane: slots in order, written by exactly one process, read by any number.
+//!
+//! Positions are 64-bit, start at 0 and never wrap. A slot is a *stamp* and payload words; the stamp is
+//! position + 1 of the message the slot holds. Only the lane's writer ever stores stamps and payload.
+//!
+//! | what | who changes it | how |
+//! |---|---|---|
+//! | stamp, payload | the writer | payload relaxed, then the stamp with release |
+//! | `head` | readers | one compare-and-swap from *p* to *p + n*: the moment of consumption |
+//! | `freed` | the reader whose step crossed an eighth of the lane | a store with release; a hint, always at or behind `head` |
+//!
+//! A reader copies the payload *first* and then moves `head`. If that fails, somebody else took the
+//! message and the copy, perhaps torn by then, is thrown away unseen. If it succeeds, nobody had moved
+//! `head` away from *p*, so the writer could not have reused the slot before: the copy is whole. A
+//! process that is killed or stopped anywhere in here leaves nothing half done; no repair exists because
+//! none is needed. This is the "steal" of Chase and Lev's deque used as a queue: one owner at one end,
+//! thieves at the other.
+//!
+//! Edges, with both ends named:
+//!
+//! | edge | release | acquire | what it carries |
+//! |---|---|---|---|
+//! | A | the stamp in [`Writer::publish`] | the stamp in [`Reader::ready`] | the payload |
+//! | B | `head` in [`Reader::take`], directly or through `freed` | `freed` or `head` in [`Writer::room`] | that the copy is finished before the slot is overwritten |
+//!
+//! Nothing here trusts what it reads: positions are only compared and masked, every loop has a bound.
+
+use crate::error::Corrupt;
+use crate::layout::LaneHeader;
+use crate::sync::{AtomicU64, Ordering};
+
+/// The shape of a lane, private to each process and checked when it attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    /// Messages the lane holds at most.
+    pub(crate) capacity: u64,
+    /// Words of one slot: the stamp and the payload.
+    pub(crate) stride: usize,
+}
+
+impl Geometry {
+    /// Slots of the lane: the capacity, rounded up so that a position is masked, not divided.
+    pub(crate) const fn slots(self) -> u64 {
+        self.capacity.next_power_of_two()
+    }
+
+    /// Words of all slots together.
+    pub(crate) const fn words(self) -> u64 {
+        self.slots() * self.stride as u64
+    }
+
+    #[inline]
+    fn slot(self, slots: &[AtomicU64], position: u64) -> &[AtomicU64] {
+        let index = (position & (self.slots() - 1)) as usize * self.stride;
+        &slots[index..index + self.stride]
+    }
+
+    /// `freed` is stored when `head` crosses a multiple of this.
+    #[inline]
+    fn step(self) -> u32 {
+        (self.slots() / 8).max(1).trailing_zeros()
+    }
+}
+
+/// The writing end: at most one alive per lane, which [`roster`](crate::roster) sees to.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    geometry: Geometry,
+    /// The next position to write.
+    position: u64,
+    /// The last `head` I know of; the true one is at or beyond it.
+    head: u64,
+    /// One past the last position that may be written without another look at `head`.
+    end: u64,
+}
+
+impl Writer {
+    /// Takes up a lane where its last writer left it; every message published stays in order.
+    ///
+    /// The caller owns the lane. Stamps of a batch that was never completed are cleared, so that a later
+    /// single message cannot expose an old slot behind it. To be killed in here and done again is harmless.
+    pub(crate) fn attach(geometry: Geometry, header: &LaneHeader, slots: &[AtomicU64]) -> Writer {
+        // Edge B: what earlier readers copied is copied.
+        let head = header.head.load(Ordering::Acquire);
+        let stamp = |position: u64| &geometry.slot(slots, position)[0];
+        let is_at =
+            |position: u64| stamp(position).load(Ordering::Relaxed) == position.wrapping_add(1);
+        let mut tail = head;
+        while tail.wrapping_sub(head) < geometry.capacity && is_at(tail) {
+            tail = tail.wrapping_add(1);
+        }
+        let mut position = tail;
+        while position.wrapping_sub(head) < geometry.slots() {
+            if is_at(position) {
+                stamp(position).store(0, Ordering::Relaxed);
+            }
+            position = position.wrapping_add(1);
+        }
+        Writer {
+            geometry,
+            position: tail,
+            head,
+            end: head.wrapping_add(geometry.capacity),
+        }
+    }
+
+    /// The position of the next message.
+    #[inline]
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// How many messages fit, judged by what I know and, if that says none, by the lazy `freed`.
+    ///
+    /// Cheap enough to poll: readers' line stays with the readers.
+    #[inline]
+    pub(crate) fn room_hint(&mut self, header: &LaneHeader) -> u64 {
+        let room = self.end.wrapping_sub(self.position);
+        if room != 0 {
+            room
+        } else {
+            self.learn(header.freed.load(Ordering::Acquire))
+        }
+    }
+
+    /// How many messages fit, exactly: 0 means that the lane was full a moment ago.
+    #[inline]
+    pub(crate) fn room(&mut self, header: &LaneHeader) -> u64 {
+        match self.room_hint(header) {
+            0 => self.learn(header.head.load(Ordering::Acquire)),
+            room => room,
+        }
+    }
+
+    /// Edge B, writer's end: `head` was stored after the copies it accounts for.
+    #[cold]
+    fn learn(&mut self, head: u64) -> u64 {
+        // A head outside what I published is a lie or stale; believing only what lies between keeps
+        // `end - position` within the capacity whatever a peer writes.
+        if head.wrapping_sub(self.head) <= self.position.wrapping_sub(self.head) {
+            self.head = head;
+            self.end = head.wrapping_add(self.geometry.capacity);
+        }
+        self.end.wrapping_sub(self.position)
+    }
+
+    /// The payload words of the slot `ahead` messages from here; the caller has seen that much room.
+    #[inline]
+    pub(crate) fn payload<'a>(&self, slots: &'a [AtomicU64], ahead: u64) -> &'a [AtomicU64] {
+        &self.geometry.slot(slots, self.position.wrapping_add(ahead))[1..]
+    }
+
+    /// Makes the next `n` messages visible, the last one first: a reader looks at one line until all are there.
+    #[inline]
+    pub(crate) fn publish(&mut self, slots: &[AtomicU64], n: u64) {
+        for ahead in (0..n).rev() {
+            let position = self.position.wrapping_add(ahead);
+            // Edge A, writer's end.
+            self.geometry.slot(slots, position)[0]
+                .store(position.wrapping_add(1), Ordering::Release);
+        }
+        self.position = self.position.wrapping_add(n);
+    }
+
+    /// Messages published and not yet taken; stale at once.
+    pub(crate) fn len(&self, header: &LaneHeader) -> u64 {
+        self.position
+            .wrapping_sub(header.head.load(Ordering::Relaxed))
+            .min(self.geometry.capacity)
+    }
+}
+
+/// A reading end: a private position, good for any number of readers of the same lane.
+#[derive(Debug, Clone)]
+pub(crate) struct Reader {
+    geometry: Geometry,
+    position: u64,
+}
+
+impl Reader {
+    /// Starts at the lane's head.
+    pub(crate) fn attach(geometry: Geometry, header: &LaneHeader) -> Reader {
+        Reader {
+            geometry,
+            position: header.head.load(Ordering::Acquire),
+        }
+    }
+
+    /// The position this reader looks at.
+    #[inline]
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Whether a message is at my position; if I was overtaken I first catch up with `head`.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] when `head` and the stamps contradict each other again and again.
+    #[inline]
+    pub(crate) fn ready(
+        &mut self,
+        header: &LaneHeader,
+        slots: &[AtomicU64],
+    ) -> Result<bool, Corrupt> {
+        // Edge A, reader's end.
+        let stamp = self.geometry.slot(slots, self.position)[0].load(Ordering::Acquire);
+        if stamp == self.position.wrapping_add(1) {
+            return Ok(true);
+        }
+        if stamp == 0 || self.position.wrapping_add(1).wrapping_sub(stamp) <= self.geometry.slots()
+        {
+            // An older lap: nothing is published here yet.
+            return Ok(false);
+        }
+        self.catch_up(header, slots)
+    }
+
+    #[cold]
+    fn catch_up(&mut self, header: &LaneHeader, slots: &[AtomicU64]) -> Result<bool, Corrupt> {
+        // Each round in which a living writer laps me means that other readers moved on by a whole lane.
+        for _ in 0..1_000 {
+            self.position = header.head.load(Ordering::Acquire);
+            let stamp = self.geometry.slot(slots, self.position)[0].load(Ordering::Acquire);
+            if stamp == self.position.wrapping_add(1) {
+                return Ok(true);
+            }
+            if stamp == 0
+                || self.position.wrapping_add(1).wrapping_sub(stamp) <= self.geometry.slots()
+            {
+                return Ok(false);
+            }
+        }
+        Err(Corrupt("a lane's stamps do not belong to its head"))
+    }
+
+    /// Whether the message `ahead` of my position is published too.
+    #[inline]
+    pub(crate) fn ready_ahead(&self, slots: &[AtomicU64], ahead: u64) -> bool {
+        let position = self.position.wrapping_add(ahead);
+        // Edge A, reader's end.
+        self.geometry.slot(slots, position)[0].load(Ordering::Acquire) == position.wrapping_add(1)
+    }
+
+    /// The payload words of the message `ahead` of my position. To be copied by relaxed loads; the copy
+    /// means something only after [`take`](Reader::take) has succeeded.
+    #[inline]
+    pub(crate) fn payload<'a>(&self, slots: &'a [AtomicU64], ahead: u64) -> &'a [AtomicU64] {
+        &self.geometry.slot(slots, self.position.wrapping_add(ahead))[1..]
+    }
+
+    /// Takes `n` messages from my position: true if they are mine, false if somebody was quicker.
+    ///
+    /// On success the caller wakes the writer (`header.full`).
+    #[inline]
+    pub(crate) fn take(&mut self, header: &LaneHeader, n: u64) -> bool {
+        let next = self.position.wrapping_add(n);
+        // Edge B, reader's end: release orders the copy before the step; acquire chains it to all
+        // earlier steps, since the writer may learn of them through this one alone.
+        match header
+            .head
+            .compare_exchange(self.position, next, Ordering::AcqRel, Ordering::Acquire)
+        {
+            Ok(_) => {
+                let step = self.geometry.step();
+                if (self.position >> step) != (next >> step) {
+                    header.freed.store(next, Ordering::Release);
+                }
+                self.position = next;
+                true
+            }
+            Err(head) => {
+                self.position = head;
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Memory that several processes map, and the page that a fork wipes.
+//!
+//! # Why this file may use `unsafe`
+//!
+//! It asks the kernel for mappings and keeps the one private page whose address never changes.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::mm::{Advice as MmAdvice, madvise};
+
+/// The seals every segment carries: its size and its seals can never change.
+pub(crate) const SEALS: SealFlags = SealFlags::SHRINK
+    .union(SealFlags::GROW)
+    .union(SealFlags::SEAL);
+
+/// A new anonymous file in memory of `len` bytes, none of them allocated yet.
+pub(crate) fn memfd(name: &str, len: u64) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+        // Kernels before 6.3 do not know the flag.
+        Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags)?,
+        other => other?,
+    };
+    rustix::fs::ftruncate(&file, len)?;
+    Ok(file)
+}
+
+/// Allocates `len` bytes from `offset`, so that touching them can never fail.
+pub(crate) fn allocate(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
+    loop {
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), offset, len) {
+            Err(Errno::INTR) => continue,
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Seals a memfd; `more` are added to [`SEALS`].
+pub(crate) fn seal(file: impl AsFd, more: SealFlags) -> io::Result<()> {
+    Ok(rustix::fs::fcntl_add_seals(file, SEALS | more)?)
+}
+
+/// The seals a descriptor carries; none if it is not a memfd.
+pub(crate) fn seals(file: impl AsFd) -> SealFlags {
+    rustix::fs::fcntl_get_seals(file).unwrap_or(SealFlags::empty())
+}
+
+/// Maps `len` bytes of `file` for reading and writing, kept out of core dumps.
+pub(crate) fn map(file: impl AsFd, len: usize) -> io::Result<MmapRaw> {
+    use std::os::fd::AsRawFd;
+    let map = MmapOptions::new()
+        .len(len)
+        .map_raw(file.as_fd().as_raw_fd())?;
+    // Best effort: an old kernel only makes core dumps larger.
+    let _ = map.advise(Advice::DontDump);
+    Ok(map)
+}
+
+/// Makes the pages of `offset..offset + len` present and writable now; best effort.
+pub(crate) fn populate(map: &MmapRaw, offset: usize, len: usize) {
+    // Only a hint: where it is refused the pages come at first touch.
+    let _ = map.advise_range(Advice::PopulateWrite, offset, len);
+}
+
+/// Random bits for a segment's cookie.
+pub(crate) fn random() -> io::Result<u64> {
+    let mut bytes = [0u8; 8];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Err(Errno::INTR) => continue,
+            other => filled += other?,
+        }
+    }
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// One private page: 1 in the process that set it, 0 in every process forked from it.
+static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(null_mut());
+
+/// Sets this process's mark; from now on [`fork_mark_lost`] tells a forked copy from the original.
+pub(crate) fn set_fork_mark() -> io::Result<()> {
+    if MARK.load(Ordering::Acquire).is_null() {
+        let page = MmapRaw::from(MmapMut::map_anon(rustix::param::page_size())?);
+        let address = page.as_mut_ptr();
+        // SAFETY: the page was mapped just now and nothing else knows it; the advice changes only what a
+        // forked child finds there.
+        unsafe { madvise(address.cast(), page.len(), MmAdvice::LinuxWipeOnFork) }?;
+        let address = address.cast::<AtomicU32>();
+        // The page lives as long as the process, so that `MARK` is valid for ever.
+        std::mem::forget(page);
+        MARK.store(address, Ordering::Release);
+    }
+    // SAFETY: the address is that of a whole page, mapped above, zero-filled, never unmapped and only
+    // ever seen as this one atomic; therefore the reference is valid for ever.
+    unsafe { &*MARK.load(Ordering::Acquire) }.store(1, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Whether this process is a forked copy of the one that called [`set_fork_mark`].
+#[inline]
+pub(crate) fn fork_mark_lost() -> bool {
+    let mark = MARK.load(Ordering::Relaxed);
+    // SAFETY: `MARK` is null or the address of a page that stays mapped for ever (see `set_fork_mark`);
+    // the kernel wipes it to zero in a forked child but keeps it mapped.
+    !mark.is_null() && unsafe { &*mark }.load(Ordering::Relaxed) == 0
+}

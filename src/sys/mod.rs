@@ -1,0 +1,17 @@
+//! What an operating system must supply; Linux supplies it.
+//!
+//! | file | what it gives |
+//! |---|---|
+//! | `memory` | anonymous sealed memory, preallocation, the page that a fork wipes |
+//! | `wait` | sleeping on one or two shared words, waking, the asymmetric barrier |
+//! | `liveness` | byte locks that the kernel drops when their process dies |
+//!
+//! A port supplies the same names. Nothing outside this folder makes a system call on segments.
+
+mod liveness;
+mod memory;
+mod wait;
+
+pub(crate) use liveness::*;
+pub(crate) use memory::*;
+pub(crate) use wait::*;
