@@ -1,5 +1,8 @@
 //! Process, Pool, Queue, Pipe and Lock over shared memory.
 
+// Under loom only the pure protocols are compiled, by tests/loom.rs itself.
+#![cfg(not(loom))]
+
 mod error;
 mod handle;
 mod kin;

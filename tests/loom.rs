@@ -1,0 +1,398 @@
+//! Models of the pure protocols: every interleaving and every reordering that loom can find.
+//!
+//! The protocols are compiled here from their own sources, on loom's atomics; that they can be is the
+//! proof that they depend on nothing but words. One model per edge of `src/ring.rs`, `src/signal.rs` and
+//! `src/roster.rs`; `tests/mutants` weakens each ordering in turn and expects one of these to fail.
+//!
+//! Run: `RUSTFLAGS="--cfg loom" cargo test --release --test loom`
+
+#![cfg(loom)]
+
+mod error {
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) struct Corrupt(pub(crate) &'static str);
+}
+#[path = "../src/layout.rs"]
+#[allow(dead_code, reason = "a model needs some of the layout")]
+mod layout;
+#[path = "../src/ring.rs"]
+#[allow(dead_code, reason = "a model needs some of the ring")]
+mod ring;
+#[path = "../src/roster.rs"]
+#[allow(dead_code, reason = "a model needs some of the roster")]
+mod roster;
+#[path = "../src/signal.rs"]
+#[allow(dead_code, reason = "a model needs some of the signal")]
+mod signal;
+#[path = "../src/sync.rs"]
+#[allow(dead_code, unused_imports, reason = "a model needs some of the atomics")]
+mod sync;
+
+use layout::{LaneHeader, SignalWords};
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU64, Ordering};
+use loom::thread;
+use ring::{Geometry, Reader, Writer};
+use roster::{Life, Owner};
+use signal::Patience;
+use sync::Futex;
+
+struct Lane {
+    geometry: Geometry,
+    header: LaneHeader,
+    slots: Vec<AtomicU64>,
+}
+
+impl Lane {
+    fn new(capacity: u64, payload: usize) -> Arc<Lane> {
+        let geometry = Geometry { capacity, stride: payload + 1 };
+        let slots = (0..geometry.words()).map(|_| AtomicU64::new(0)).collect();
+        Arc::new(Lane { geometry, header: LaneHeader::default(), slots })
+    }
+
+    fn writer(&self) -> Writer {
+        Writer::attach(self.geometry, &self.header, &self.slots)
+    }
+
+    fn reader(&self) -> Reader {
+        Reader::attach(self.geometry, &self.header)
+    }
+
+    /// Fills the payload of message `n`, each word telling which it is.
+    fn fill(&self, writer: &Writer, ahead: u64, n: u64) {
+        for (at, word) in writer.payload(&self.slots, ahead).iter().enumerate() {
+            word.store(content(n, at), Ordering::Relaxed);
+        }
+    }
+
+    /// Copies first and takes then, as the queue does; None if empty or lost to another reader.
+    fn receive(&self, reader: &mut Reader) -> Option<u64> {
+        if !reader.ready(&self.header, &self.slots).unwrap() {
+            return None;
+        }
+        let position = reader.position();
+        let copy: Vec<u64> = reader.payload(&self.slots, 0).iter().map(|w| w.load(Ordering::Relaxed)).collect();
+        if !reader.take(&self.header, 1) {
+            return None;
+        }
+        for (at, &word) in copy.iter().enumerate() {
+            assert_eq!(word, content(position, at), "message {position} is torn or stale");
+        }
+        Some(position)
+    }
+}
+
+fn content(n: u64, at: usize) -> u64 {
+    (n + 1) * 100 + at as u64
+}
+
+fn model(preemptions: usize, body: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(body);
+}
+
+/// Edge A: who sees a stamp sees the payload.
+#[test]
+fn stamp_publishes_payload() {
+    model(3, || {
+        let lane = Lane::new(2, 2);
+        let mut writer = lane.writer();
+        let sender = thread::spawn({
+            let lane = lane.clone();
+            move || {
+                for n in 0..2 {
+                    assert!(writer.room(&lane.header) > 0);
+                    lane.fill(&writer, 0, n);
+                    writer.publish(&lane.slots, 1);
+                }
+            }
+        });
+        let mut reader = lane.reader();
+        for n in 0..2 {
+            loop {
+                match lane.receive(&mut reader) {
+                    Some(position) => break assert_eq!(position, n),
+                    None => thread::yield_now(),
+                }
+            }
+        }
+        sender.join().unwrap();
+    });
+}
+
+/// Edge B through `head`: a slot is overwritten only after it was copied.
+#[test]
+fn head_frees_the_slot() {
+    model(3, || {
+        let lane = Lane::new(1, 2);
+        let mut writer = lane.writer();
+        let receiver = thread::spawn({
+            let lane = lane.clone();
+            let mut reader = lane.reader();
+            move || {
+                for n in 0..2 {
+                    while lane.receive(&mut reader).is_none_or(|position| position != n) {
+                        thread::yield_now();
+                    }
+                }
+            }
+        });
+        for n in 0..2 {
+            while writer.room(&lane.header) == 0 {
+                thread::yield_now();
+            }
+            lane.fill(&writer, 0, n);
+            writer.publish(&lane.slots, 1);
+        }
+        receiver.join().unwrap();
+    });
+}
+
+/// Edge B through `freed` alone: two readers, and the writer believes only the lazy copy.
+#[test]
+fn freed_frees_the_slot() {
+    model(2, || {
+        let lane = Lane::new(2, 1);
+        let mut writer = lane.writer();
+        for n in 0..2 {
+            lane.fill(&writer, 0, n);
+            writer.publish(&lane.slots, 1);
+        }
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let lane = lane.clone();
+                let mut reader = lane.reader();
+                thread::spawn(move || lane.receive(&mut reader))
+            })
+            .collect();
+        // Until room for two shows, only a chain through both readers' steps can prove both copies done.
+        let mut tries = 0;
+        while writer.room_hint(&lane.header) == 0 && tries < 3 {
+            tries += 1;
+            thread::yield_now();
+        }
+        let room = writer.room_hint(&lane.header);
+        for ahead in 0..room {
+            lane.fill(&writer, ahead, 2 + ahead);
+        }
+        writer.publish(&lane.slots, room);
+        let mut taken: Vec<u64> = readers.into_iter().filter_map(|reader| reader.join().unwrap()).collect();
+        taken.sort_unstable();
+        taken.dedup_by(|a, b| {
+            assert_ne!(a, b, "a message was taken twice");
+            false
+        });
+    });
+}
+
+/// Each message is taken once, whole, by one of two readers; a batch is published backwards.
+#[test]
+fn readers_share_a_batch() {
+    model(2, || {
+        let lane = Lane::new(2, 1);
+        let mut writer = lane.writer();
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let lane = lane.clone();
+                let mut reader = lane.reader();
+                thread::spawn(move || {
+                    let mut mine = Vec::new();
+                    for _ in 0..2 {
+                        mine.extend(lane.receive(&mut reader));
+                        thread::yield_now();
+                    }
+                    mine
+                })
+            })
+            .collect();
+        for n in 0..2 {
+            lane.fill(&writer, n, n);
+        }
+        writer.publish(&lane.slots, 2);
+        let mut taken: Vec<u64> = readers.into_iter().flat_map(|reader| reader.join().unwrap()).collect();
+        let mut last = lane.reader();
+        while let Some(position) = lane.receive(&mut last) {
+            taken.push(position);
+        }
+        taken.sort_unstable();
+        assert_eq!(taken, [0, 1]);
+    });
+}
+
+/// A new writer takes up a lane whose last one died in the middle of a batch, while a reader reads on.
+#[test]
+fn lane_is_taken_up_after_a_death() {
+    model(2, || {
+        let lane = Lane::new(2, 1);
+        let mut first = lane.writer();
+        lane.fill(&first, 0, 0);
+        first.publish(&lane.slots, 1);
+        // The batch 1, 2 dies after the stamp of 2, which is stored before that of 1. Room for 2 exists
+        // only once 0 is taken.
+        let mut reader = lane.reader();
+        assert_eq!(lane.receive(&mut reader), Some(0));
+        lane.fill(&first, 0, 1);
+        lane.fill(&first, 1, 2);
+        let stamp = 2 % 2 * lane.geometry.stride;
+        lane.slots[stamp].store(3, Ordering::Release);
+        drop(first);
+
+        let receiver = thread::spawn({
+            let lane = lane.clone();
+            move || {
+                loop {
+                    match lane.receive(&mut reader) {
+                        Some(position) => break assert_eq!(position, 1),
+                        None => thread::yield_now(),
+                    }
+                }
+                lane.receive(&mut reader)
+            }
+        });
+        let mut second = lane.writer();
+        assert_eq!(second.position(), 1);
+        assert!(second.room(&lane.header) > 0);
+        lane.fill(&second, 0, 1);
+        second.publish(&lane.slots, 1);
+        assert_eq!(receiver.join().unwrap(), None, "a message of the unfinished batch was exposed");
+    });
+}
+
+/// Edge C: a message published before, during or after the sleeper goes to sleep is always seen.
+/// Loom reports a lost wake-up as a deadlock, since its futex never times out.
+#[test]
+fn no_wake_is_lost() {
+    model(3, || {
+        let place = Arc::new((SignalWords::default(), AtomicU64::new(0)));
+        let waker = thread::spawn({
+            let place = place.clone();
+            move || {
+                place.1.store(1, Ordering::Release);
+                place.0.notify_one();
+            }
+        });
+        let look = || Ok::<_, ()>((place.1.load(Ordering::Acquire) == 1).then_some(()));
+        let found = place.0.wait(&mut Patience::new(), None, &Futex::default(), look, || Ok(None));
+        assert_eq!(found, Ok(Some(())));
+        waker.join().unwrap();
+    });
+}
+
+/// Two sleepers, one wake each: who clears the announcement of one never clears that of the other.
+#[test]
+fn no_wake_is_lost_among_two_sleepers() {
+    model(2, || {
+        let place = Arc::new((SignalWords::default(), AtomicU64::new(0)));
+        let sleepers: Vec<_> = (0..2)
+            .map(|_| {
+                let place = place.clone();
+                thread::spawn(move || {
+                    let look = || {
+                        // "Nothing" may be said only without a lost race, as in the queue.
+                        loop {
+                            let left = place.1.load(Ordering::Acquire);
+                            if left == 0 {
+                                return Ok::<_, ()>(None);
+                            }
+                            let taken = place.1.compare_exchange(left, left - 1, Ordering::AcqRel, Ordering::Relaxed);
+                            if taken.is_ok() {
+                                return Ok(Some(()));
+                            }
+                        }
+                    };
+                    place.0.wait(&mut Patience::new(), None, &Futex::default(), look, || Ok(None))
+                })
+            })
+            .collect();
+        for _ in 0..2 {
+            place.1.fetch_add(1, Ordering::Release);
+            place.0.notify_one();
+        }
+        for sleeper in sleepers {
+            assert_eq!(sleeper.join().unwrap(), Ok(Some(())));
+        }
+    });
+}
+
+struct Alive {
+    me: u32,
+    dead: &'static [u32],
+}
+
+impl Life for Alive {
+    fn me(&self) -> u32 {
+        self.me
+    }
+
+    fn is_dead(&self, participant: u32) -> bool {
+        self.dead.contains(&participant)
+    }
+}
+
+/// Edge E: what an owner wrote before it let go is seen by who takes over, and only one takes over.
+#[test]
+fn owner_hands_over() {
+    model(3, || {
+        let shared = Arc::new((AtomicU64::new(Owner::Held(1).word()), AtomicU64::new(0)));
+        let takers: Vec<_> = [2, 3]
+            .into_iter()
+            .map(|me| {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    let won = roster::claim(&shared.0, Owner::Held(me), &Alive { me, dead: &[] });
+                    if won {
+                        assert_eq!(shared.1.load(Ordering::Relaxed), 7, "what the owner left is not there");
+                    }
+                    won
+                })
+            })
+            .collect();
+        shared.1.store(7, Ordering::Relaxed);
+        roster::release(&shared.0, Owner::Held(1));
+        let won = takers.into_iter().map(|taker| taker.join().unwrap()).filter(|&won| won).count();
+        assert!(won <= 1, "two took over at once");
+    });
+}
+
+/// Edge E: "nobody is left, and then it was empty" sees everything that was published.
+#[test]
+fn gone_then_empty_is_final() {
+    model(3, || {
+        let lane = Lane::new(1, 1);
+        lane.header.owner.store(Owner::Held(1).word(), Ordering::Relaxed);
+        let mut writer = lane.writer();
+        let sender = thread::spawn({
+            let lane = lane.clone();
+            move || {
+                lane.fill(&writer, 0, 0);
+                writer.publish(&lane.slots, 1);
+                roster::release(&lane.header.owner, Owner::Held(1));
+            }
+        });
+        let life = Alive { me: 2, dead: &[] };
+        let mut reader = lane.reader();
+        if !roster::is_held(&lane.header.owner, &life) {
+            assert_eq!(lane.receive(&mut reader), Some(0), "closed before the last message");
+        }
+        sender.join().unwrap();
+    });
+}
+
+/// A dead owner's word goes to exactly one of those who see that it is dead.
+#[test]
+fn dead_owner_is_succeeded_once() {
+    model(3, || {
+        let word = Arc::new(AtomicU64::new(Owner::OnItsWay { from: 9, tag: 5 }.word()));
+        let heirs: Vec<_> = [2, 3]
+            .into_iter()
+            .map(|me| {
+                let word = word.clone();
+                thread::spawn(move || roster::claim(&word, Owner::Held(me), &Alive { me, dead: &[9] }))
+            })
+            .collect();
+        let won = heirs.into_iter().map(|heir| heir.join().unwrap()).filter(|&won| won).count();
+        assert_eq!(won, 1);
+        assert_ne!(Owner::from_word(word.load(Ordering::Relaxed)).participant(), Some(9));
+    });
+}
