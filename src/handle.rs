@@ -20,17 +20,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use crate::error::SegmentError;
 use crate::kin;
+use crate::named;
 use crate::segment::{Cookie, Segment};
 use crate::sync::{AtomicU32, Ordering};
 
 /// A segment on the wire.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Wire {
     cookie: Cookie,
     pid: i32,
     descriptor: i32,
     /// Whether the sender keeps the segment until this handle is taken.
     kept: bool,
+    /// A named segment is found by its name.
+    name: Option<String>,
 }
 
 /// How the bytes that hold a handle travel.
@@ -125,6 +128,7 @@ fn pass(segment: &Segment, ticket: Option<Box<dyn Ticket>>) -> Result<Wire, &'st
             pid: std::process::id() as i32,
             descriptor: segment.file().as_raw_fd(),
             kept,
+            name: segment.name().map(str::to_owned),
         })
     })
 }
@@ -175,7 +179,7 @@ pub(crate) fn with_descriptors<R>(
 fn take(wire: Wire) -> Result<Segment, SegmentError> {
     let segment = match Segment::known(wire.cookie) {
         Some(known) => known,
-        None => open(wire)?,
+        None => open(&wire)?,
     };
     if wire.kept {
         count_down(segment.in_transit());
@@ -183,7 +187,12 @@ fn take(wire: Wire) -> Result<Segment, SegmentError> {
     Ok(segment)
 }
 
-fn open(wire: Wire) -> Result<Segment, SegmentError> {
+fn open(wire: &Wire) -> Result<Segment, SegmentError> {
+    if let Some(name) = &wire.name {
+        let segment = named::open(name)?;
+        let same = segment.cookie() == wire.cookie;
+        return if same { Ok(segment) } else { Err(SegmentError::Gone { pid: wire.pid }) };
+    }
     let path = format!("/proc/{}/fd/{}", wire.pid, wire.descriptor);
     // The number may mean another file by now, perhaps one whose opening waits; so never wait.
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -244,10 +253,8 @@ impl Passed {
     pub(crate) fn segments(&self) -> Vec<Segment> {
         let mut segments: Vec<Segment> = Vec::new();
         for item in &self.items {
-            if segments
-                .iter()
-                .all(|known| known.cookie() != item.segment.cookie())
-            {
+            let found_by_name = item.segment.name().is_some();
+            if !found_by_name && segments.iter().all(|known| known.cookie() != item.segment.cookie()) {
                 segments.push(item.segment.clone());
             }
         }

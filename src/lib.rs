@@ -7,6 +7,7 @@ mod error;
 mod handle;
 mod kin;
 mod layout;
+mod named;
 mod ring;
 mod roster;
 mod segment;

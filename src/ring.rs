@@ -182,7 +182,7 @@ impl Reader {
     pub(crate) fn attach(geometry: Geometry, header: &LaneHeader) -> Reader {
         Reader {
             geometry,
-            position: header.head.load(Ordering::Acquire),
+            position: header.head.load(Ordering::Relaxed),
         }
     }
 
@@ -220,7 +220,7 @@ impl Reader {
     fn catch_up(&mut self, header: &LaneHeader, slots: &[AtomicU64]) -> Result<bool, Corrupt> {
         // Each round in which a living writer laps me means that other readers moved on by a whole lane.
         for _ in 0..1_000 {
-            self.position = header.head.load(Ordering::Acquire);
+            self.position = header.head.load(Ordering::Relaxed);
             let stamp = self.geometry.slot(slots, self.position)[0].load(Ordering::Acquire);
             if stamp == self.position.wrapping_add(1) {
                 return Ok(true);
@@ -259,7 +259,7 @@ impl Reader {
         // earlier steps, since the writer may learn of them through this one alone.
         match header
             .head
-            .compare_exchange(self.position, next, Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(self.position, next, Ordering::AcqRel, Ordering::Relaxed)
         {
             Ok(_) => {
                 let step = self.geometry.step();

@@ -23,6 +23,7 @@ use rustix::fs::SealFlags;
 
 use crate::error::SegmentError;
 use crate::kin::{self, Kin};
+use crate::named;
 use crate::layout::{
     HEADER, LaneHeader, MAGIC, SHAPE_WORDS, SegmentHeader, SignalWords, TreePage, VERSION, WORD,
 };
@@ -67,6 +68,15 @@ pub(crate) enum Commit {
     First(u64),
 }
 
+impl Commit {
+    fn bytes(self, length: u64) -> u64 {
+        match self {
+            Commit::All => length,
+            Commit::First(bytes) => (HEADER as u64).saturating_add(bytes).min(length),
+        }
+    }
+}
+
 /// Who proves that the processes attached to a segment live.
 #[derive(Debug, Clone)]
 pub(crate) enum Roster {
@@ -76,12 +86,33 @@ pub(crate) enum Roster {
     Named(Arc<dyn Attached>),
 }
 
-/// A roster that belongs to one named segment.
+/// This process's place at one named file.
 pub(crate) trait Attached: fmt::Debug + Send + Sync {
     /// My own participant number.
     fn me(&self) -> u32;
     /// Whether the participant is proven dead.
     fn is_dead(&self, participant: u32) -> bool;
+    /// The process's only descriptor of the file.
+    fn descriptor(&self) -> &OwnedFd;
+    /// The name.
+    fn name(&self) -> &str;
+}
+
+#[derive(Debug)]
+enum Backing {
+    /// A memfd of the tree.
+    Own(OwnedFd),
+    /// A named file, whose one descriptor its roster keeps.
+    Named(Arc<dyn Attached>),
+}
+
+impl Backing {
+    fn file(&self) -> &OwnedFd {
+        match self {
+            Backing::Own(file) => file,
+            Backing::Named(named) => named.descriptor(),
+        }
+    }
 }
 
 impl Life for Roster {
@@ -103,7 +134,7 @@ impl Life for Roster {
 #[derive(Debug)]
 struct Inner {
     map: MmapRaw,
-    file: OwnedFd,
+    backing: Backing,
     body: u64,
     cookie: Cookie,
     shape: String,
@@ -167,6 +198,35 @@ impl Segment {
         Segment::build(RAW, RAW, bytes as u64, Commit::All)
     }
 
+    /// A segment of `bytes` bytes, all zero, that other programs of this user [`open`](Segment::open) by name.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Segment::new), and [`SegmentError::BadName`], [`SegmentError::AlreadyExists`] when a living
+    /// process has that name, [`SegmentError::Foreign`] when something else stands there.
+    ///
+    /// # If a process dies
+    ///
+    /// The name is free again as soon as no living process has the segment.
+    pub fn create(name: &str, bytes: usize) -> Result<Segment, SegmentError> {
+        if bytes == 0 {
+            return Err(SegmentError::Empty);
+        }
+        named::create(name, RAW, bytes as u64, Commit::All, |_| Ok(()))
+    }
+
+    /// The segment that a living process has under that name.
+    ///
+    /// # Errors
+    ///
+    /// [`SegmentError::NotFound`], [`SegmentError::BadName`], [`SegmentError::Foreign`],
+    /// [`SegmentError::WrongShape`] when it is a queue, say, and what a damaged header says.
+    pub fn open(name: &str) -> Result<Segment, SegmentError> {
+        let segment = named::open(name)?;
+        segment.expect(RAW)?;
+        Ok(segment)
+    }
+
     /// Bytes the segment holds.
     pub fn len(&self) -> usize {
         self.0.body as usize
@@ -198,24 +258,33 @@ impl Segment {
         let length = checked_length(body)?;
         let explain = |error| SegmentError::from_io(error, length);
         let file = sys::memfd(&format!("multiproc:{name}"), length).map_err(explain)?;
-        let first = match commit {
-            Commit::All => length,
-            Commit::First(bytes) => (HEADER as u64 + bytes).min(length),
-        };
-        sys::allocate(&file, 0, first).map_err(explain)?;
+        sys::allocate(&file, 0, commit.bytes(length)).map_err(explain)?;
         sys::seal(&file, SealFlags::empty()).map_err(explain)?;
         let map = sys::map(&file, length as usize).map_err(explain)?;
+        Segment::finish(map, Backing::Own(file), Roster::Kin(kin), shape)
+    }
+
+    /// As [`build`](Segment::build), in an unnamed file that will be linked to a name.
+    pub(crate) fn build_named(
+        file: Arc<dyn Attached>,
+        shape: &str,
+        body: u64,
+        commit: Commit,
+    ) -> Result<Segment, SegmentError> {
+        let length = checked_length(body)?;
+        let explain = |error| SegmentError::from_io(error, length);
+        rustix::fs::ftruncate(file.descriptor(), length).map_err(|errno| explain(errno.into()))?;
+        sys::allocate(file.descriptor(), 0, commit.bytes(length)).map_err(explain)?;
+        let map = sys::map(file.descriptor(), length as usize).map_err(explain)?;
+        Segment::finish(map, Backing::Named(file.clone()), Roster::Named(file), shape)
+    }
+
+    fn finish(map: MmapRaw, backing: Backing, roster: Roster, shape: &str) -> Result<Segment, SegmentError> {
         let cookie = [sys::random()?, sys::random()?];
+        let length = map.len() as u64;
         write_header(header_of(&map), length, cookie, shape);
-        let inner = Inner {
-            map,
-            file,
-            body,
-            cookie,
-            shape: shape.to_owned(),
-            roster: Roster::Kin(kin),
-        };
-        Ok(Segment::remember(inner))
+        let body = length - HEADER as u64;
+        Ok(Segment::remember(Inner { map, backing, body, cookie, shape: shape.to_owned(), roster }))
     }
 
     /// The segment behind a descriptor that another process of this tree gave us.
@@ -242,22 +311,44 @@ impl Segment {
             return Err(SegmentError::Unsealed);
         }
         let length = checked_file(&file)?;
-        let map = sys::map(&file, length as usize)
-            .map_err(|error| SegmentError::from_io(error, length))?;
+        Segment::map_backing(Backing::Own(file), Roster::Kin(kin::kin()?), length, wanted)
+    }
+
+    /// The segment of a named file that this process is attached to.
+    pub(crate) fn attach_named(file: Arc<dyn Attached>) -> Result<Segment, SegmentError> {
+        let length = checked_file(file.descriptor())?;
+        Segment::map_backing(Backing::Named(file.clone()), Roster::Named(file), length, None)
+    }
+
+    fn map_backing(
+        backing: Backing,
+        roster: Roster,
+        length: u64,
+        wanted: Option<Cookie>,
+    ) -> Result<Segment, SegmentError> {
+        let map = sys::map(backing.file(), length as usize).map_err(|error| SegmentError::from_io(error, length))?;
         let (cookie, shape) = read_header(header_of(&map), length)?;
         if wanted.is_some_and(|wanted| wanted != cookie) {
             return Err(SegmentError::NotASegment);
         }
         let body = length - HEADER as u64;
-        let roster = Roster::Kin(kin::kin()?);
-        Ok(Segment::remember(Inner {
-            map,
-            file,
-            body,
-            cookie,
-            shape,
-            roster,
-        }))
+        Ok(Segment::remember(Inner { map, backing, body, cookie, shape, roster }))
+    }
+
+    /// A participant number of a named file that nobody had before.
+    pub(crate) fn next_participant(file: &OwnedFd) -> Result<u32, SegmentError> {
+        let length = checked_file(file)?;
+        let map = sys::map(file, length as usize).map_err(|error| SegmentError::from_io(error, length))?;
+        read_header(header_of(&map), length)?;
+        Ok(header_of(&map).next.fetch_add(1, Ordering::Relaxed).wrapping_add(1))
+    }
+
+    /// The name, of a named segment.
+    pub(crate) fn name(&self) -> Option<&str> {
+        match &self.0.backing {
+            Backing::Own(_) => None,
+            Backing::Named(named) => Some(named.name()),
+        }
     }
 
     /// The segment of that cookie, if this process has it mapped.
@@ -282,7 +373,7 @@ impl Segment {
     /// Allocates a part of the body that [`Commit::First`] left out.
     pub(crate) fn commit(&self, offset: u64, len: u64) -> Result<(), SegmentError> {
         self.check(offset, len, 1)?;
-        sys::allocate(&self.0.file, HEADER as u64 + offset, len)
+        sys::allocate(self.0.backing.file(), HEADER as u64 + offset, len)
             .map_err(|error| SegmentError::from_io(error, len))
     }
 
@@ -315,7 +406,7 @@ impl Segment {
     }
 
     pub(crate) fn file(&self) -> BorrowedFd<'_> {
-        self.0.file.as_fd()
+        self.0.backing.file().as_fd()
     }
 
     /// Who proves the life of those attached.

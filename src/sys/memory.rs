@@ -34,7 +34,15 @@ pub(crate) fn memfd(name: &str, len: u64) -> io::Result<OwnedFd> {
 }
 
 /// Allocates `len` bytes from `offset`, so that touching them can never fail.
+///
+/// # Errors
+///
+/// `ENOSPC` when the file system, the memory limit or the machine has less than that left. Without asking
+/// first, the kernel would rather kill somebody than refuse.
 pub(crate) fn allocate(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
+    if len >= WORTH_ASKING && memory_left().is_some_and(|left| len > left) {
+        return Err(Errno::NOSPC.into());
+    }
     loop {
         match rustix::fs::fallocate(&file, FallocateFlags::empty(), offset, len) {
             Err(Errno::INTR) => continue,
@@ -112,4 +120,48 @@ pub(crate) fn fork_mark_lost() -> bool {
     // SAFETY: `MARK` is null or the address of a page that stays mapped for ever (see `set_fork_mark`);
     // the kernel wipes it to zero in a forked child but keeps it mapped.
     !mark.is_null() && unsafe { &*mark }.load(Ordering::Relaxed) == 0
+}
+
+/// Allocations below this are not worth reading three small files first.
+const WORTH_ASKING: u64 = 16 << 20;
+
+/// Bytes that can still be allocated: what the machine has, or what this process's memory limit leaves.
+fn memory_left() -> Option<u64> {
+    let machine = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kib = |field: &str| {
+        let line = machine.lines().find(|line| line.starts_with(field))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    let machine = (kib("MemAvailable:")? + kib("SwapFree:").unwrap_or(0)) * 1024;
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limits = groups.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        match (parts.next()?, parts.next()?) {
+            ("", group) => group_left("/sys/fs/cgroup", group, "memory.max", "memory.current"),
+            ("memory", group) => {
+                group_left("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes", "memory.usage_in_bytes")
+            }
+            _ => None,
+        }
+    });
+    limits.chain([machine]).min()
+}
+
+/// What the tightest limit from this group up to the root of its tree leaves.
+fn group_left(root: &str, group: &str, limit: &str, usage: &str) -> Option<u64> {
+    let read = |group: &str, file: &str| {
+        std::fs::read_to_string(format!("{root}{group}/{file}")).ok()?.trim().parse::<u64>().ok()
+    };
+    let mut group = group.trim_end_matches('/');
+    let mut least = None;
+    loop {
+        if let (Some(limit), Some(usage)) = (read(group, limit), read(group, usage)) {
+            let left = limit.saturating_sub(usage);
+            least = Some(least.map_or(left, |least: u64| least.min(left)));
+        }
+        match group.rfind('/') {
+            Some(parent) => group = &group[..parent],
+            None => return least,
+        }
+    }
 }

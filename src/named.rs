@@ -1,0 +1,338 @@
+//! Segments that unrelated programs of one user find by name.
+//!
+//! A named segment is a file in memory. It is built without a name and linked when it is complete, so
+//! nobody ever sees half of one. Its roster is the file itself: participant *n* holds the byte lock at
+//! [`ROSTER`] + *n*, far beyond the file's end, and the kernel drops it at death. A name nobody living holds
+//! is free: the next `create` removes it, and `open` does not find it.
+//!
+//! Whoever attaches, detaches or removes holds the byte at [`ROSTER`] itself meanwhile, so that nobody
+//! attaches to a file that is being removed. If that process is killed, the kernel lets go for it.
+//!
+//! Closing *any* descriptor of a file drops all of the process' byte locks on it. So a process opens each
+//! named file once, keeps that descriptor while it is attached, and never opens the path again before
+//! asking [`ATTACHED`].
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::error::SegmentError;
+use crate::kin::MAX_PARTICIPANT;
+use crate::segment::{Attached, Commit, Segment, checked_file};
+use crate::sys;
+
+/// Where names live: the machine's file system in memory.
+const FOLDER: &str = "/dev/shm";
+/// Offset of the byte locks, beyond any file's end.
+const ROSTER: u64 = 1 << 48;
+/// The maker's participant number; an opener's is above.
+const FIRST: u32 = 1;
+/// How long to wait for another process that attaches, detaches or removes.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// A file is known by device and inode, never by its path.
+type Identity = (u64, u64);
+
+/// The named files this process is attached to. An entry stays until its descriptor is closed.
+static ATTACHED: Mutex<Option<HashMap<Identity, Weak<File>>>> = Mutex::new(None);
+
+/// This process's one descriptor of a named file, and its place in the file's roster.
+pub(crate) struct File {
+    descriptor: Option<OwnedFd>,
+    identity: Identity,
+    path: String,
+    name: String,
+    me: u32,
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("File").field("name", &self.name).field("me", &self.me).finish()
+    }
+}
+
+impl Attached for File {
+    fn me(&self) -> u32 {
+        self.me
+    }
+
+    fn is_dead(&self, participant: u32) -> bool {
+        participant != self.me
+            && sys::byte_is_held(self.descriptor(), ROSTER + u64::from(participant), 1).is_ok_and(|held| !held)
+    }
+
+    fn descriptor(&self) -> &OwnedFd {
+        match &self.descriptor {
+            Some(descriptor) => descriptor,
+            None => unreachable!("a file is closed only when it is dropped"),
+        }
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Makes a segment of that name; `init` fills its body before anyone can see it.
+///
+/// # Errors
+///
+/// [`SegmentError::AlreadyExists`] when a living process has it.
+pub(crate) fn create(
+    name: &str,
+    shape: &str,
+    body: u64,
+    commit: Commit,
+    init: impl FnOnce(&Segment) -> Result<(), SegmentError>,
+) -> Result<Segment, SegmentError> {
+    let path = path_of(name)?;
+    remove_stale(name, &path)?;
+    let draft = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let descriptor = rustix::fs::open(FOLDER, draft, Mode::RUSR | Mode::WUSR).map_err(|e| explain(e.into(), body))?;
+    // Whatever the umask says.
+    rustix::fs::fchmod(&descriptor, Mode::RUSR | Mode::WUSR).map_err(io::Error::from)?;
+    let me = FIRST;
+    sys::lock_byte(&descriptor, ROSTER + u64::from(me))?;
+    let identity = identity(&rustix::fs::fstat(&descriptor).map_err(io::Error::from)?);
+    // Nobody may be told of the file before it is in the table.
+    let file = File { descriptor: Some(descriptor), identity, path: path.clone(), name: name.to_owned(), me };
+    let file = remember(file);
+    let segment = Segment::build_named(file.clone(), shape, body, commit)?;
+    init(&segment)?;
+    let source = format!("/proc/self/fd/{}", file.descriptor().as_raw_fd());
+    match rustix::fs::linkat(CWD, source, CWD, path.as_str(), AtFlags::SYMLINK_FOLLOW) {
+        Ok(()) => Ok(segment),
+        Err(Errno::EXIST) => Err(SegmentError::AlreadyExists { name: name.to_owned() }),
+        Err(errno) => Err(explain(errno.into(), body)),
+    }
+}
+
+/// Attaches to the segment of that name.
+///
+/// # Errors
+///
+/// [`SegmentError::NotFound`] when no living process has it, [`SegmentError::Foreign`] when something else
+/// stands at the name.
+pub(crate) fn open(name: &str) -> Result<Segment, SegmentError> {
+    let path = path_of(name)?;
+    let deadline = Instant::now() + BUSY;
+    loop {
+        match try_open(name, &path)? {
+            Attempt::Done(segment) => return Ok(segment),
+            Attempt::Again if Instant::now() < deadline => sleep(Duration::from_micros(200)),
+            Attempt::Again => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+        }
+    }
+}
+
+/// Opens the segment of that name, or makes it if no living process has it; true if it was made.
+pub(crate) fn open_or_create(
+    name: &str,
+    shape: &str,
+    body: u64,
+    commit: Commit,
+    init: impl Fn(&Segment) -> Result<(), SegmentError>,
+) -> Result<(Segment, bool), SegmentError> {
+    loop {
+        match open(name) {
+            Err(SegmentError::NotFound { .. }) => {}
+            other => return other.map(|segment| (segment, false)),
+        }
+        match create(name, shape, body, commit, &init) {
+            Err(SegmentError::AlreadyExists { .. }) => {}
+            other => return other.map(|segment| (segment, true)),
+        }
+    }
+}
+
+enum Attempt<T> {
+    Done(T),
+    /// Another process is in the middle of something short.
+    Again,
+}
+
+fn try_open(name: &str, path: &str) -> Result<Attempt<Segment>, SegmentError> {
+    let mut attached = ATTACHED.lock().unwrap_or_else(PoisonError::into_inner);
+    let attached = attached.get_or_insert_default();
+    let stat = match look_at(name, path)? {
+        Some(stat) => stat,
+        None => return Err(SegmentError::NotFound { name: name.to_owned() }),
+    };
+    if let Some(known) = attached.get(&identity(&stat)) {
+        return match known.upgrade() {
+            Some(file) => Segment::attach_named(file).map(Attempt::Done),
+            // It is being closed by another thread, which waits for this table.
+            None => Ok(Attempt::Again),
+        };
+    }
+    let Some(descriptor) = open_file(name, path)? else { return Ok(Attempt::Again) };
+    let opened = identity(&rustix::fs::fstat(&descriptor).map_err(io::Error::from)?);
+    if let Some(Some(file)) = attached.get(&opened).map(Weak::upgrade) {
+        // The path was replaced meanwhile by a file we have: closing this second descriptor would drop
+        // our locks, so it is kept as long as the process lives.
+        std::mem::forget(descriptor);
+        return Segment::attach_named(file).map(Attempt::Done);
+    }
+    if !sys::lock_byte(&descriptor, ROSTER)? {
+        return Ok(Attempt::Again);
+    }
+    // Holding the byte at ROSTER: nobody attaches, detaches or removes now. Dropping the descriptor on
+    // any return below gives all bytes back.
+    if look_at(name, path)?.map(|stat| identity(&stat)) != Some(opened) {
+        return Ok(Attempt::Again);
+    }
+    if !anybody_lives(&descriptor)? {
+        remove(path);
+        return Err(SegmentError::NotFound { name: name.to_owned() });
+    }
+    checked_file(&descriptor)?;
+    let mut file = File { descriptor: Some(descriptor), identity: opened, path: path.to_owned(), name: name.to_owned(), me: 0 };
+    file.me = enter(&file)?;
+    sys::unlock_byte(file.descriptor(), ROSTER)?;
+    let file = Arc::new(file);
+    attached.insert(opened, Arc::downgrade(&file));
+    Segment::attach_named(file).map(Attempt::Done)
+}
+
+/// Takes the next participant number of the file and its byte.
+fn enter(file: &File) -> Result<u32, SegmentError> {
+    for _ in 0..1_000 {
+        let me = Segment::next_participant(file.descriptor())?;
+        if me > 0 && me < MAX_PARTICIPANT && sys::lock_byte(file.descriptor(), ROSTER + u64::from(me))? {
+            return Ok(me);
+        }
+    }
+    Err(crate::error::Corrupt("no participant number of this named segment is free").into())
+}
+
+fn remember(file: File) -> Arc<File> {
+    let mut attached = ATTACHED.lock().unwrap_or_else(PoisonError::into_inner);
+    let identity = file.identity;
+    let file = Arc::new(file);
+    attached.get_or_insert_default().insert(identity, Arc::downgrade(&file));
+    file
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let mut attached = ATTACHED.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.me != 0 {
+            self.leave();
+        }
+        // Closing drops the byte locks; only then may this process open the file again.
+        self.descriptor = None;
+        if let Some(attached) = attached.as_mut() {
+            attached.remove(&self.identity);
+        }
+    }
+}
+
+impl File {
+    /// Removes the name if nobody else is attached.
+    fn leave(&self) {
+        let deadline = Instant::now() + Duration::from_millis(100);
+        while let Ok(false) = sys::lock_byte(self.descriptor(), ROSTER) {
+            if Instant::now() > deadline {
+                // A stale name costs memory until somebody creates or opens it again.
+                return;
+            }
+            sleep(Duration::from_micros(100));
+        }
+        let alone = anybody_lives(self.descriptor()).is_ok_and(|others| !others);
+        let mine = matches!(look_at(&self.name, &self.path), Ok(Some(stat)) if identity(&stat) == self.identity);
+        if alone && mine {
+            remove(&self.path);
+        }
+    }
+}
+
+/// Removes what stands at the name if nobody living has it.
+fn remove_stale(name: &str, path: &str) -> Result<(), SegmentError> {
+    match open(name) {
+        Ok(_) => Err(SegmentError::AlreadyExists { name: name.to_owned() }),
+        Err(SegmentError::NotFound { .. }) => Ok(()),
+        // Not a whole segment, and nobody living has it: what an unfinished or foreign version left.
+        Err(SegmentError::Truncated { .. } | SegmentError::NotASegment) => {
+            remove(path);
+            Ok(())
+        }
+        Err(SegmentError::WrongVersion { .. }) => Err(SegmentError::AlreadyExists { name: name.to_owned() }),
+        Err(other) => Err(other),
+    }
+}
+
+fn remove(path: &str) {
+    // Gone already is as good.
+    let _ = rustix::fs::unlink(path);
+}
+
+/// Whether any *other* process holds a participant's byte.
+fn anybody_lives(descriptor: &OwnedFd) -> io::Result<bool> {
+    sys::byte_is_held(descriptor, ROSTER + 1, u64::from(MAX_PARTICIPANT))
+}
+
+/// What stands at the path, checked without opening it: this user's own plain file, or nothing.
+fn look_at(name: &str, path: &str) -> Result<Option<Stat>, SegmentError> {
+    let stat = match rustix::fs::lstat(path) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(io::Error::from(errno).into()),
+    };
+    check(name, &stat)?;
+    Ok(Some(stat))
+}
+
+fn check(name: &str, stat: &Stat) -> Result<(), SegmentError> {
+    let foreign = |why| Err(SegmentError::Foreign { name: name.to_owned(), why });
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return foreign("not a regular file");
+    }
+    if stat.st_uid != rustix::process::geteuid().as_raw() {
+        return foreign("owned by another user");
+    }
+    if stat.st_nlink > 1 {
+        return foreign("linked more than once");
+    }
+    if stat.st_mode & 0o077 != 0 {
+        return foreign("open to other users");
+    }
+    Ok(())
+}
+
+/// Opens the file without ever following a link or waiting; None if it vanished meanwhile.
+fn open_file(name: &str, path: &str) -> Result<Option<OwnedFd>, SegmentError> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(descriptor) => {
+            check(name, &rustix::fs::fstat(&descriptor).map_err(io::Error::from)?)?;
+            Ok(Some(descriptor))
+        }
+        Err(Errno::NOENT) => Ok(None),
+        Err(Errno::LOOP) => Err(SegmentError::Foreign { name: name.to_owned(), why: "a symbolic link" }),
+        Err(errno) => Err(explain(errno.into(), 0)),
+    }
+}
+
+fn identity(stat: &Stat) -> Identity {
+    (stat.st_dev, stat.st_ino)
+}
+
+fn explain(error: io::Error, needed: u64) -> SegmentError {
+    SegmentError::from_io(error, needed)
+}
+
+/// The path of a name, if it is one.
+fn path_of(name: &str) -> Result<String, SegmentError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    if !(1..=64).contains(&name.len()) || name.starts_with('.') || !name.bytes().all(allowed) {
+        return Err(SegmentError::BadName { name: name.to_owned() });
+    }
+    Ok(format!("{FOLDER}/multiproc-{}-{name}", rustix::process::geteuid().as_raw()))
+}
