@@ -191,7 +191,11 @@ fn open(wire: &Wire) -> Result<Segment, SegmentError> {
     if let Some(name) = &wire.name {
         let segment = named::open(name)?;
         let same = segment.cookie() == wire.cookie;
-        return if same { Ok(segment) } else { Err(SegmentError::Gone { pid: wire.pid }) };
+        return if same {
+            Ok(segment)
+        } else {
+            Err(SegmentError::Gone { pid: wire.pid })
+        };
     }
     let path = format!("/proc/{}/fd/{}", wire.pid, wire.descriptor);
     // The number may mean another file by now, perhaps one whose opening waits; so never wait.
@@ -254,7 +258,11 @@ impl Passed {
         let mut segments: Vec<Segment> = Vec::new();
         for item in &self.items {
             let found_by_name = item.segment.name().is_some();
-            if !found_by_name && segments.iter().all(|known| known.cookie() != item.segment.cookie()) {
+            if !found_by_name
+                && segments
+                    .iter()
+                    .all(|known| known.cookie() != item.segment.cookie())
+            {
                 segments.push(item.segment.clone());
             }
         }

@@ -54,7 +54,10 @@ pub(crate) struct File {
 
 impl fmt::Debug for File {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("File").field("name", &self.name).field("me", &self.me).finish()
+        f.debug_struct("File")
+            .field("name", &self.name)
+            .field("me", &self.me)
+            .finish()
     }
 }
 
@@ -65,7 +68,8 @@ impl Attached for File {
 
     fn is_dead(&self, participant: u32) -> bool {
         participant != self.me
-            && sys::byte_is_held(self.descriptor(), ROSTER + u64::from(participant), 1).is_ok_and(|held| !held)
+            && sys::byte_is_held(self.descriptor(), ROSTER + u64::from(participant), 1)
+                .is_ok_and(|held| !held)
     }
 
     fn descriptor(&self) -> &OwnedFd {
@@ -95,21 +99,30 @@ pub(crate) fn create(
     let path = path_of(name)?;
     remove_stale(name, &path)?;
     let draft = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let descriptor = rustix::fs::open(FOLDER, draft, Mode::RUSR | Mode::WUSR).map_err(|e| explain(e.into(), body))?;
+    let descriptor = rustix::fs::open(FOLDER, draft, Mode::RUSR | Mode::WUSR)
+        .map_err(|e| explain(e.into(), body))?;
     // Whatever the umask says.
     rustix::fs::fchmod(&descriptor, Mode::RUSR | Mode::WUSR).map_err(io::Error::from)?;
     let me = FIRST;
     sys::lock_byte(&descriptor, ROSTER + u64::from(me))?;
     let identity = identity(&rustix::fs::fstat(&descriptor).map_err(io::Error::from)?);
     // Nobody may be told of the file before it is in the table.
-    let file = File { descriptor: Some(descriptor), identity, path: path.clone(), name: name.to_owned(), me };
+    let file = File {
+        descriptor: Some(descriptor),
+        identity,
+        path: path.clone(),
+        name: name.to_owned(),
+        me,
+    };
     let file = remember(file);
     let segment = Segment::build_named(file.clone(), shape, body, commit)?;
     init(&segment)?;
     let source = format!("/proc/self/fd/{}", file.descriptor().as_raw_fd());
     match rustix::fs::linkat(CWD, source, CWD, path.as_str(), AtFlags::SYMLINK_FOLLOW) {
         Ok(()) => Ok(segment),
-        Err(Errno::EXIST) => Err(SegmentError::AlreadyExists { name: name.to_owned() }),
+        Err(Errno::EXIST) => Err(SegmentError::AlreadyExists {
+            name: name.to_owned(),
+        }),
         Err(errno) => Err(explain(errno.into(), body)),
     }
 }
@@ -163,7 +176,11 @@ fn try_open(name: &str, path: &str) -> Result<Attempt<Segment>, SegmentError> {
     let attached = attached.get_or_insert_default();
     let stat = match look_at(name, path)? {
         Some(stat) => stat,
-        None => return Err(SegmentError::NotFound { name: name.to_owned() }),
+        None => {
+            return Err(SegmentError::NotFound {
+                name: name.to_owned(),
+            });
+        }
     };
     if let Some(known) = attached.get(&identity(&stat)) {
         return match known.upgrade() {
@@ -172,7 +189,9 @@ fn try_open(name: &str, path: &str) -> Result<Attempt<Segment>, SegmentError> {
             None => Ok(Attempt::Again),
         };
     }
-    let Some(descriptor) = open_file(name, path)? else { return Ok(Attempt::Again) };
+    let Some(descriptor) = open_file(name, path)? else {
+        return Ok(Attempt::Again);
+    };
     let opened = identity(&rustix::fs::fstat(&descriptor).map_err(io::Error::from)?);
     if let Some(Some(file)) = attached.get(&opened).map(Weak::upgrade) {
         // The path was replaced meanwhile by a file we have: closing this second descriptor would drop
@@ -190,10 +209,18 @@ fn try_open(name: &str, path: &str) -> Result<Attempt<Segment>, SegmentError> {
     }
     if !anybody_lives(&descriptor)? {
         remove(path);
-        return Err(SegmentError::NotFound { name: name.to_owned() });
+        return Err(SegmentError::NotFound {
+            name: name.to_owned(),
+        });
     }
     checked_file(&descriptor)?;
-    let mut file = File { descriptor: Some(descriptor), identity: opened, path: path.to_owned(), name: name.to_owned(), me: 0 };
+    let mut file = File {
+        descriptor: Some(descriptor),
+        identity: opened,
+        path: path.to_owned(),
+        name: name.to_owned(),
+        me: 0,
+    };
     file.me = enter(&file)?;
     sys::unlock_byte(file.descriptor(), ROSTER)?;
     let file = Arc::new(file);
@@ -205,7 +232,10 @@ fn try_open(name: &str, path: &str) -> Result<Attempt<Segment>, SegmentError> {
 fn enter(file: &File) -> Result<u32, SegmentError> {
     for _ in 0..1_000 {
         let me = Segment::next_participant(file.descriptor())?;
-        if me > 0 && me < MAX_PARTICIPANT && sys::lock_byte(file.descriptor(), ROSTER + u64::from(me))? {
+        if me > 0
+            && me < MAX_PARTICIPANT
+            && sys::lock_byte(file.descriptor(), ROSTER + u64::from(me))?
+        {
             return Ok(me);
         }
     }
@@ -216,7 +246,9 @@ fn remember(file: File) -> Arc<File> {
     let mut attached = ATTACHED.lock().unwrap_or_else(PoisonError::into_inner);
     let identity = file.identity;
     let file = Arc::new(file);
-    attached.get_or_insert_default().insert(identity, Arc::downgrade(&file));
+    attached
+        .get_or_insert_default()
+        .insert(identity, Arc::downgrade(&file));
     file
 }
 
@@ -256,14 +288,18 @@ impl File {
 /// Removes what stands at the name if nobody living has it.
 fn remove_stale(name: &str, path: &str) -> Result<(), SegmentError> {
     match open(name) {
-        Ok(_) => Err(SegmentError::AlreadyExists { name: name.to_owned() }),
+        Ok(_) => Err(SegmentError::AlreadyExists {
+            name: name.to_owned(),
+        }),
         Err(SegmentError::NotFound { .. }) => Ok(()),
         // Not a whole segment, and nobody living has it: what an unfinished or foreign version left.
         Err(SegmentError::Truncated { .. } | SegmentError::NotASegment) => {
             remove(path);
             Ok(())
         }
-        Err(SegmentError::WrongVersion { .. }) => Err(SegmentError::AlreadyExists { name: name.to_owned() }),
+        Err(SegmentError::WrongVersion { .. }) => Err(SegmentError::AlreadyExists {
+            name: name.to_owned(),
+        }),
         Err(other) => Err(other),
     }
 }
@@ -290,7 +326,12 @@ fn look_at(name: &str, path: &str) -> Result<Option<Stat>, SegmentError> {
 }
 
 fn check(name: &str, stat: &Stat) -> Result<(), SegmentError> {
-    let foreign = |why| Err(SegmentError::Foreign { name: name.to_owned(), why });
+    let foreign = |why| {
+        Err(SegmentError::Foreign {
+            name: name.to_owned(),
+            why,
+        })
+    };
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return foreign("not a regular file");
     }
@@ -308,14 +349,21 @@ fn check(name: &str, stat: &Stat) -> Result<(), SegmentError> {
 
 /// Opens the file without ever following a link or waiting; None if it vanished meanwhile.
 fn open_file(name: &str, path: &str) -> Result<Option<OwnedFd>, SegmentError> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags =
+        OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(descriptor) => {
-            check(name, &rustix::fs::fstat(&descriptor).map_err(io::Error::from)?)?;
+            check(
+                name,
+                &rustix::fs::fstat(&descriptor).map_err(io::Error::from)?,
+            )?;
             Ok(Some(descriptor))
         }
         Err(Errno::NOENT) => Ok(None),
-        Err(Errno::LOOP) => Err(SegmentError::Foreign { name: name.to_owned(), why: "a symbolic link" }),
+        Err(Errno::LOOP) => Err(SegmentError::Foreign {
+            name: name.to_owned(),
+            why: "a symbolic link",
+        }),
         Err(errno) => Err(explain(errno.into(), 0)),
     }
 }
@@ -332,7 +380,12 @@ fn explain(error: io::Error, needed: u64) -> SegmentError {
 fn path_of(name: &str) -> Result<String, SegmentError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     if !(1..=64).contains(&name.len()) || name.starts_with('.') || !name.bytes().all(allowed) {
-        return Err(SegmentError::BadName { name: name.to_owned() });
+        return Err(SegmentError::BadName {
+            name: name.to_owned(),
+        });
     }
-    Ok(format!("{FOLDER}/multiproc-{}-{name}", rustix::process::geteuid().as_raw()))
+    Ok(format!(
+        "{FOLDER}/multiproc-{}-{name}",
+        rustix::process::geteuid().as_raw()
+    ))
 }

@@ -23,10 +23,10 @@ use rustix::fs::SealFlags;
 
 use crate::error::SegmentError;
 use crate::kin::{self, Kin};
-use crate::named;
 use crate::layout::{
     HEADER, LaneHeader, MAGIC, SHAPE_WORDS, SegmentHeader, SignalWords, TreePage, VERSION, WORD,
 };
+use crate::named;
 use crate::roster::Life;
 use crate::sync::{AtomicU32, AtomicU64, Futex, Ordering};
 use crate::sys;
@@ -276,15 +276,32 @@ impl Segment {
         rustix::fs::ftruncate(file.descriptor(), length).map_err(|errno| explain(errno.into()))?;
         sys::allocate(file.descriptor(), 0, commit.bytes(length)).map_err(explain)?;
         let map = sys::map(file.descriptor(), length as usize).map_err(explain)?;
-        Segment::finish(map, Backing::Named(file.clone()), Roster::Named(file), shape)
+        Segment::finish(
+            map,
+            Backing::Named(file.clone()),
+            Roster::Named(file),
+            shape,
+        )
     }
 
-    fn finish(map: MmapRaw, backing: Backing, roster: Roster, shape: &str) -> Result<Segment, SegmentError> {
+    fn finish(
+        map: MmapRaw,
+        backing: Backing,
+        roster: Roster,
+        shape: &str,
+    ) -> Result<Segment, SegmentError> {
         let cookie = [sys::random()?, sys::random()?];
         let length = map.len() as u64;
         write_header(header_of(&map), length, cookie, shape);
         let body = length - HEADER as u64;
-        Ok(Segment::remember(Inner { map, backing, body, cookie, shape: shape.to_owned(), roster }))
+        Ok(Segment::remember(Inner {
+            map,
+            backing,
+            body,
+            cookie,
+            shape: shape.to_owned(),
+            roster,
+        }))
     }
 
     /// The segment behind a descriptor that another process of this tree gave us.
@@ -317,7 +334,12 @@ impl Segment {
     /// The segment of a named file that this process is attached to.
     pub(crate) fn attach_named(file: Arc<dyn Attached>) -> Result<Segment, SegmentError> {
         let length = checked_file(file.descriptor())?;
-        Segment::map_backing(Backing::Named(file.clone()), Roster::Named(file), length, None)
+        Segment::map_backing(
+            Backing::Named(file.clone()),
+            Roster::Named(file),
+            length,
+            None,
+        )
     }
 
     fn map_backing(
@@ -326,21 +348,33 @@ impl Segment {
         length: u64,
         wanted: Option<Cookie>,
     ) -> Result<Segment, SegmentError> {
-        let map = sys::map(backing.file(), length as usize).map_err(|error| SegmentError::from_io(error, length))?;
+        let map = sys::map(backing.file(), length as usize)
+            .map_err(|error| SegmentError::from_io(error, length))?;
         let (cookie, shape) = read_header(header_of(&map), length)?;
         if wanted.is_some_and(|wanted| wanted != cookie) {
             return Err(SegmentError::NotASegment);
         }
         let body = length - HEADER as u64;
-        Ok(Segment::remember(Inner { map, backing, body, cookie, shape, roster }))
+        Ok(Segment::remember(Inner {
+            map,
+            backing,
+            body,
+            cookie,
+            shape,
+            roster,
+        }))
     }
 
     /// A participant number of a named file that nobody had before.
     pub(crate) fn next_participant(file: &OwnedFd) -> Result<u32, SegmentError> {
         let length = checked_file(file)?;
-        let map = sys::map(file, length as usize).map_err(|error| SegmentError::from_io(error, length))?;
+        let map = sys::map(file, length as usize)
+            .map_err(|error| SegmentError::from_io(error, length))?;
         read_header(header_of(&map), length)?;
-        Ok(header_of(&map).next.fetch_add(1, Ordering::Relaxed).wrapping_add(1))
+        Ok(header_of(&map)
+            .next
+            .fetch_add(1, Ordering::Relaxed)
+            .wrapping_add(1))
     }
 
     /// The name, of a named segment.

@@ -25,7 +25,11 @@ mod roster;
 #[allow(dead_code, reason = "a model needs some of the signal")]
 mod signal;
 #[path = "../src/sync.rs"]
-#[allow(dead_code, unused_imports, reason = "a model needs some of the atomics")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "a model needs some of the atomics"
+)]
 mod sync;
 
 use layout::{LaneHeader, SignalWords};
@@ -50,10 +54,18 @@ struct Lane {
 
 impl Lane {
     fn new(capacity: u64, payload: usize) -> Arc<Lane> {
-        let geometry = Geometry { capacity, stride: payload + 1 };
+        let geometry = Geometry {
+            capacity,
+            stride: payload + 1,
+        };
         let slots = (0..geometry.words()).map(|_| AtomicU64::new(0)).collect();
         let turns = (0..geometry.slots()).map(|_| UnsafeCell::new(())).collect();
-        Arc::new(Lane { geometry, header: LaneHeader::default(), slots, turns })
+        Arc::new(Lane {
+            geometry,
+            header: LaneHeader::default(),
+            slots,
+            turns,
+        })
     }
 
     fn writer(&self) -> Writer {
@@ -95,12 +107,20 @@ impl Lane {
             return None;
         }
         let position = reader.position();
-        let copy: Vec<u64> = reader.payload(&self.slots, 0).iter().map(|w| w.load(Ordering::Relaxed)).collect();
+        let copy: Vec<u64> = reader
+            .payload(&self.slots, 0)
+            .iter()
+            .map(|w| w.load(Ordering::Relaxed))
+            .collect();
         if !reader.take(&self.header, 1) {
             return None;
         }
         for (at, &word) in copy.iter().enumerate() {
-            assert_eq!(word, content(position, at), "message {position} is torn or stale");
+            assert_eq!(
+                word,
+                content(position, at),
+                "message {position} is torn or stale"
+            );
         }
         Some(position)
     }
@@ -156,7 +176,10 @@ fn head_frees_the_slot() {
             let mut reader = lane.reader();
             move || {
                 for n in 0..2 {
-                    while lane.receive_alone(&mut reader).is_none_or(|position| position != n) {
+                    while lane
+                        .receive_alone(&mut reader)
+                        .is_none_or(|position| position != n)
+                    {
                         thread::yield_now();
                     }
                 }
@@ -283,7 +306,10 @@ fn readers_share_a_batch() {
             lane.fill(&writer, n, n);
         }
         writer.publish(&lane.slots, 2);
-        let mut taken: Vec<u64> = readers.into_iter().flat_map(|reader| reader.join().unwrap()).collect();
+        let mut taken: Vec<u64> = readers
+            .into_iter()
+            .flat_map(|reader| reader.join().unwrap())
+            .collect();
         let mut last = lane.reader();
         while let Some(position) = lane.receive(&mut last) {
             taken.push(position);
@@ -314,7 +340,11 @@ fn batch_is_taken_whole() {
         }
         if reader.ready_ahead(&lane.slots, 1) {
             let word = reader.payload(&lane.slots, 1)[0].load(Ordering::Relaxed);
-            assert_eq!(word, content(1, 0), "the second message of the batch is stale");
+            assert_eq!(
+                word,
+                content(1, 0),
+                "the second message of the batch is stale"
+            );
         }
         sender.join().unwrap();
     });
@@ -386,7 +416,11 @@ fn lane_is_taken_up_after_a_death() {
         assert!(second.room(&lane.header) > 0);
         lane.fill(&second, 0, 1);
         second.publish(&lane.slots, 1);
-        assert_eq!(receiver.join().unwrap(), None, "a message of the unfinished batch was exposed");
+        assert_eq!(
+            receiver.join().unwrap(),
+            None,
+            "a message of the unfinished batch was exposed"
+        );
     });
 }
 
@@ -404,7 +438,11 @@ fn no_wake_is_lost() {
             }
         });
         let look = || Ok::<_, ()>((place.1.load(Ordering::Acquire) == 1).then_some(()));
-        let found = place.0.wait(&mut Patience::new(), None, &Futex::default(), look, || Ok(None));
+        let found = place
+            .0
+            .wait(&mut Patience::new(), None, &Futex::default(), look, || {
+                Ok(None)
+            });
         assert_eq!(found, Ok(Some(())));
         waker.join().unwrap();
     });
@@ -426,13 +464,22 @@ fn no_wake_is_lost_among_two_sleepers() {
                             if left == 0 {
                                 return Ok::<_, ()>(None);
                             }
-                            let taken = place.1.compare_exchange(left, left - 1, Ordering::AcqRel, Ordering::Relaxed);
+                            let taken = place.1.compare_exchange(
+                                left,
+                                left - 1,
+                                Ordering::AcqRel,
+                                Ordering::Relaxed,
+                            );
                             if taken.is_ok() {
                                 return Ok(Some(()));
                             }
                         }
                     };
-                    place.0.wait(&mut Patience::new(), None, &Futex::default(), look, || Ok(None))
+                    place
+                        .0
+                        .wait(&mut Patience::new(), None, &Futex::default(), look, || {
+                            Ok(None)
+                        })
                 })
             })
             .collect();
@@ -473,7 +520,11 @@ fn owner_hands_over() {
                 thread::spawn(move || {
                     let won = roster::claim(&shared.0, Owner::Held(me), &Alive { me, dead: &[] });
                     if won {
-                        assert_eq!(shared.1.load(Ordering::Relaxed), 7, "what the owner left is not there");
+                        assert_eq!(
+                            shared.1.load(Ordering::Relaxed),
+                            7,
+                            "what the owner left is not there"
+                        );
                     }
                     won
                 })
@@ -481,7 +532,11 @@ fn owner_hands_over() {
             .collect();
         shared.1.store(7, Ordering::Relaxed);
         roster::release(&shared.0, Owner::Held(1));
-        let won = takers.into_iter().map(|taker| taker.join().unwrap()).filter(|&won| won).count();
+        let won = takers
+            .into_iter()
+            .map(|taker| taker.join().unwrap())
+            .filter(|&won| won)
+            .count();
         assert!(won <= 1, "two took over at once");
     });
 }
@@ -491,7 +546,9 @@ fn owner_hands_over() {
 fn gone_then_empty_is_final() {
     model(3, || {
         let lane = Lane::new(1, 1);
-        lane.header.owner.store(Owner::Held(1).word(), Ordering::Relaxed);
+        lane.header
+            .owner
+            .store(Owner::Held(1).word(), Ordering::Relaxed);
         let mut writer = lane.writer();
         let sender = thread::spawn({
             let lane = lane.clone();
@@ -504,7 +561,11 @@ fn gone_then_empty_is_final() {
         let life = Alive { me: 2, dead: &[] };
         let mut reader = lane.reader();
         if !roster::is_held(&lane.header.owner, &life) {
-            assert_eq!(lane.receive(&mut reader), Some(0), "closed before the last message");
+            assert_eq!(
+                lane.receive(&mut reader),
+                Some(0),
+                "closed before the last message"
+            );
         }
         sender.join().unwrap();
     });
@@ -522,7 +583,11 @@ fn end_arrives_with_what_was_written() {
                 while !roster::hand_over(&shared.0, travelling, Owner::Held(2)) {
                     thread::yield_now();
                 }
-                assert_eq!(shared.1.load(Ordering::Relaxed), 7, "what was written before is not there");
+                assert_eq!(
+                    shared.1.load(Ordering::Relaxed),
+                    7,
+                    "what was written before is not there"
+                );
             }
         });
         shared.1.store(7, Ordering::Relaxed);
@@ -553,11 +618,20 @@ fn dead_owner_is_succeeded_once() {
             .into_iter()
             .map(|me| {
                 let word = word.clone();
-                thread::spawn(move || roster::claim(&word, Owner::Held(me), &Alive { me, dead: &[9] }))
+                thread::spawn(move || {
+                    roster::claim(&word, Owner::Held(me), &Alive { me, dead: &[9] })
+                })
             })
             .collect();
-        let won = heirs.into_iter().map(|heir| heir.join().unwrap()).filter(|&won| won).count();
+        let won = heirs
+            .into_iter()
+            .map(|heir| heir.join().unwrap())
+            .filter(|&won| won)
+            .count();
         assert_eq!(won, 1);
-        assert_ne!(Owner::from_word(word.load(Ordering::Relaxed)).participant(), Some(9));
+        assert_ne!(
+            Owner::from_word(word.load(Ordering::Relaxed)).participant(),
+            Some(9)
+        );
     });
 }

@@ -19,7 +19,12 @@ fn anonymous_is_zero_and_shared_by_clones() {
     let segment = Segment::new(4096).unwrap();
     assert_eq!(segment.len(), 4096);
     assert_eq!(segment.words().len(), 512);
-    assert!(segment.words().iter().all(|word| word.load(Ordering::Relaxed) == 0));
+    assert!(
+        segment
+            .words()
+            .iter()
+            .all(|word| word.load(Ordering::Relaxed) == 0)
+    );
     let other = segment.clone();
     other.words()[511].store(9, Ordering::Relaxed);
     assert_eq!(segment.words()[511].load(Ordering::Relaxed), 9);
@@ -29,25 +34,42 @@ fn anonymous_is_zero_and_shared_by_clones() {
 fn nothing_and_too_much_are_refused() {
     assert!(matches!(Segment::new(0), Err(SegmentError::Empty)));
     // More than any machine has: refused at creation, not at the first touch.
-    assert!(matches!(Segment::new(1 << 46), Err(SegmentError::NoSpace { needed }) if needed >= 1 << 46));
-    assert!(matches!(Segment::new(usize::MAX), Err(SegmentError::NoSpace { .. })));
+    assert!(
+        matches!(Segment::new(1 << 46), Err(SegmentError::NoSpace { needed }) if needed >= 1 << 46)
+    );
+    assert!(matches!(
+        Segment::new(usize::MAX),
+        Err(SegmentError::NoSpace { .. })
+    ));
 }
 
 #[test]
 fn name_is_found_while_somebody_has_it() {
     let (name, path) = fresh("found");
-    assert!(matches!(Segment::open(&name), Err(SegmentError::NotFound { .. })));
+    assert!(matches!(
+        Segment::open(&name),
+        Err(SegmentError::NotFound { .. })
+    ));
     let made = Segment::create(&name, 64).unwrap();
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     made.words()[3].store(5, Ordering::Relaxed);
     let opened = Segment::open(&name).unwrap();
     assert_eq!(opened.words()[3].load(Ordering::Relaxed), 5);
-    assert!(matches!(Segment::create(&name, 64), Err(SegmentError::AlreadyExists { .. })));
+    assert!(matches!(
+        Segment::create(&name, 64),
+        Err(SegmentError::AlreadyExists { .. })
+    ));
     drop(made);
-    assert_eq!(Segment::open(&name).unwrap().words()[3].load(Ordering::Relaxed), 5);
+    assert_eq!(
+        Segment::open(&name).unwrap().words()[3].load(Ordering::Relaxed),
+        5
+    );
     drop(opened);
     assert!(!path.exists(), "the last one to leave removes the name");
-    assert!(matches!(Segment::open(&name), Err(SegmentError::NotFound { .. })));
+    assert!(matches!(
+        Segment::open(&name),
+        Err(SegmentError::NotFound { .. })
+    ));
 }
 
 #[test]
@@ -59,7 +81,10 @@ fn leftovers_of_the_dead_are_replaced() {
     drop(donor);
     std::fs::write(&path, copy).unwrap();
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
-    assert!(matches!(Segment::open(&name), Err(SegmentError::NotFound { .. })));
+    assert!(matches!(
+        Segment::open(&name),
+        Err(SegmentError::NotFound { .. })
+    ));
     std::fs::write(&path, b"not a segment at all").unwrap();
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
     let made = Segment::create(&name, 128).unwrap();
@@ -71,9 +96,23 @@ fn leftovers_of_the_dead_are_replaced() {
 #[test]
 fn names_are_checked() {
     let long = "x".repeat(65);
-    for bad in ["", ".hidden", "a/b", "..", "a b", "a\0b", "é", long.as_str()] {
-        assert!(matches!(Segment::create(bad, 8), Err(SegmentError::BadName { name }) if name == bad));
-        assert!(matches!(Segment::open(bad), Err(SegmentError::BadName { .. })));
+    for bad in [
+        "",
+        ".hidden",
+        "a/b",
+        "..",
+        "a b",
+        "a\0b",
+        "é",
+        long.as_str(),
+    ] {
+        assert!(
+            matches!(Segment::create(bad, 8), Err(SegmentError::BadName { name }) if name == bad)
+        );
+        assert!(matches!(
+            Segment::open(bad),
+            Err(SegmentError::BadName { .. })
+        ));
     }
 }
 
@@ -84,7 +123,10 @@ fn planted_things_are_refused_and_left_alone() {
     std::fs::write(&target, b"precious").unwrap();
     let refused = |what: &str| {
         for result in [Segment::open(&name), Segment::create(&name, 64)] {
-            assert!(matches!(result, Err(SegmentError::Foreign { .. })), "{what}: {result:?}");
+            assert!(
+                matches!(result, Err(SegmentError::Foreign { .. })),
+                "{what}: {result:?}"
+            );
         }
     };
     symlink(&target, &path).unwrap();
@@ -93,7 +135,14 @@ fn planted_things_are_refused_and_left_alone() {
     std::fs::create_dir(&path).unwrap();
     refused("directory");
     std::fs::remove_dir(&path).unwrap();
-    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &path,
+        rustix::fs::FileType::Fifo,
+        0o600.into(),
+        0,
+    )
+    .unwrap();
     refused("FIFO");
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, b"x").unwrap();

@@ -138,9 +138,12 @@ fn memory_left() -> Option<u64> {
         let mut parts = line.splitn(3, ':').skip(1);
         match (parts.next()?, parts.next()?) {
             ("", group) => group_left("/sys/fs/cgroup", group, "memory.max", "memory.current"),
-            ("memory", group) => {
-                group_left("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes", "memory.usage_in_bytes")
-            }
+            ("memory", group) => group_left(
+                "/sys/fs/cgroup/memory",
+                group,
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+            ),
             _ => None,
         }
     });
@@ -150,7 +153,11 @@ fn memory_left() -> Option<u64> {
 /// What the tightest limit from this group up to the root of its tree leaves.
 fn group_left(root: &str, group: &str, limit: &str, usage: &str) -> Option<u64> {
     let read = |group: &str, file: &str| {
-        std::fs::read_to_string(format!("{root}{group}/{file}")).ok()?.trim().parse::<u64>().ok()
+        std::fs::read_to_string(format!("{root}{group}/{file}"))
+            .ok()?
+            .trim()
+            .parse::<u64>()
+            .ok()
     };
     let mut group = group.trim_end_matches('/');
     let mut least = None;
