@@ -26,6 +26,7 @@ use rustix::io::Errno;
 use crate::error::SegmentError;
 use crate::kin::MAX_PARTICIPANT;
 use crate::segment::{Attached, Commit, Segment, checked_file};
+use crate::sync::Ordering;
 use crate::sys;
 
 /// Where names live: the machine's file system in memory.
@@ -116,6 +117,8 @@ pub(crate) fn create(
     };
     let file = remember(file);
     let segment = Segment::build_named(file.clone(), shape, body, commit)?;
+    // The maker's number is given away, once and for all.
+    segment.participants().store(FIRST, Ordering::Relaxed);
     init(&segment)?;
     let source = format!("/proc/self/fd/{}", file.descriptor().as_raw_fd());
     match rustix::fs::linkat(CWD, source, CWD, path.as_str(), AtFlags::SYMLINK_FOLLOW) {
@@ -172,6 +175,14 @@ enum Attempt<T> {
 }
 
 fn try_open(name: &str, path: &str) -> Result<Attempt<Segment>, SegmentError> {
+    match attach(name, path)? {
+        // Outside the table: if the header is refused, the file is dropped, and that needs the table.
+        Attempt::Done(file) => Segment::attach_named(file).map(Attempt::Done),
+        Attempt::Again => Ok(Attempt::Again),
+    }
+}
+
+fn attach(name: &str, path: &str) -> Result<Attempt<Arc<File>>, SegmentError> {
     let mut attached = ATTACHED.lock().unwrap_or_else(PoisonError::into_inner);
     let attached = attached.get_or_insert_default();
     let stat = match look_at(name, path)? {
@@ -183,21 +194,18 @@ fn try_open(name: &str, path: &str) -> Result<Attempt<Segment>, SegmentError> {
         }
     };
     if let Some(known) = attached.get(&identity(&stat)) {
-        return match known.upgrade() {
-            Some(file) => Segment::attach_named(file).map(Attempt::Done),
-            // It is being closed by another thread, which waits for this table.
-            None => Ok(Attempt::Again),
-        };
+        // If it cannot be had, another thread is closing it and waits for this table.
+        return Ok(known.upgrade().map_or(Attempt::Again, Attempt::Done));
     }
     let Some(descriptor) = open_file(name, path)? else {
         return Ok(Attempt::Again);
     };
     let opened = identity(&rustix::fs::fstat(&descriptor).map_err(io::Error::from)?);
-    if let Some(Some(file)) = attached.get(&opened).map(Weak::upgrade) {
+    if attached.contains_key(&opened) {
         // The path was replaced meanwhile by a file we have: closing this second descriptor would drop
         // our locks, so it is kept as long as the process lives.
         std::mem::forget(descriptor);
-        return Segment::attach_named(file).map(Attempt::Done);
+        return Ok(Attempt::Again);
     }
     if !sys::lock_byte(&descriptor, ROSTER)? {
         return Ok(Attempt::Again);
@@ -213,29 +221,25 @@ fn try_open(name: &str, path: &str) -> Result<Attempt<Segment>, SegmentError> {
             name: name.to_owned(),
         });
     }
-    checked_file(&descriptor)?;
-    let mut file = File {
+    let me = enter(&descriptor)?;
+    sys::unlock_byte(&descriptor, ROSTER)?;
+    let (path, name) = (path.to_owned(), name.to_owned());
+    let file = Arc::new(File {
         descriptor: Some(descriptor),
         identity: opened,
-        path: path.to_owned(),
-        name: name.to_owned(),
-        me: 0,
-    };
-    file.me = enter(&file)?;
-    sys::unlock_byte(file.descriptor(), ROSTER)?;
-    let file = Arc::new(file);
+        path,
+        name,
+        me,
+    });
     attached.insert(opened, Arc::downgrade(&file));
-    Segment::attach_named(file).map(Attempt::Done)
+    Ok(Attempt::Done(file))
 }
 
 /// Takes the next participant number of the file and its byte.
-fn enter(file: &File) -> Result<u32, SegmentError> {
+fn enter(descriptor: &OwnedFd) -> Result<u32, SegmentError> {
     for _ in 0..1_000 {
-        let me = Segment::next_participant(file.descriptor())?;
-        if me > 0
-            && me < MAX_PARTICIPANT
-            && sys::lock_byte(file.descriptor(), ROSTER + u64::from(me))?
-        {
+        let me = Segment::next_participant(descriptor)?;
+        if me > 0 && me < MAX_PARTICIPANT && sys::lock_byte(descriptor, ROSTER + u64::from(me))? {
             return Ok(me);
         }
     }
@@ -255,9 +259,7 @@ fn remember(file: File) -> Arc<File> {
 impl Drop for File {
     fn drop(&mut self) {
         let mut attached = ATTACHED.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.me != 0 {
-            self.leave();
-        }
+        self.leave();
         // Closing drops the byte locks; only then may this process open the file again.
         self.descriptor = None;
         if let Some(attached) = attached.as_mut() {

@@ -377,6 +377,11 @@ impl Segment {
             .wrapping_add(1))
     }
 
+    /// The last participant number given away, of a named segment.
+    pub(crate) fn participants(&self) -> &AtomicU32 {
+        &header_of(&self.0.map).next
+    }
+
     /// The name, of a named segment.
     pub(crate) fn name(&self) -> Option<&str> {
         match &self.0.backing {
