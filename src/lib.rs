@@ -8,6 +8,7 @@ mod handle;
 mod kin;
 mod layout;
 mod named;
+mod message;
 mod ring;
 mod roster;
 mod segment;
@@ -16,4 +17,5 @@ mod sync;
 mod sys;
 
 pub use error::{Corrupt, SegmentError};
+pub use message::{DecodeError, EncodeError, Message, Plain};
 pub use segment::Segment;

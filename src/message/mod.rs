@@ -1,0 +1,149 @@
+//! A value becomes bytes, and bytes become a value.
+//!
+//! Three ways, chosen by the type when compiling: *raw* for numbers, texts and arrays ([`raw`]), *plain* for
+//! [`Plain`], and serde for all others ([`write`], [`read`]). All go straight into a [`Sink`]; none trusts the bytes it
+//! reads. Raw and plain bytes are in the machine's own order: both sides run on one machine.
+
+mod error;
+mod plain;
+mod raw;
+mod read;
+mod shape;
+mod sink;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use self::error::{DecodeError, EncodeError};
+pub use self::plain::Plain;
+pub(crate) use self::shape::{fixed_size, is_raw, shape_name, size_hint};
+pub(crate) use self::sink::{Count, Sink};
+
+use self::read::Reader;
+use self::write::Writer;
+
+/// Levels a value may nest: each sequence, map, tuple, struct, enum, `Some` and newtype is one.
+const LEVEL_LIMIT: usize = 256;
+
+/// Elements of sequences and maps in one message that may take no bytes.
+const EMPTY_LIMIT: usize = 1 << 16;
+
+/// A value that can be sent to another process.
+///
+/// Every `'static` type with serde's `Serialize` and `DeserializeOwned` is one, by derive and without a line
+/// more; the trait cannot be implemented by hand. What a sender could write, the receiver can read: a value that could
+/// not be read back, in one of the ways below, is refused when it is sent.
+///
+/// | type | how it travels |
+/// |---|---|
+/// | numbers, `bool`, `char`, arrays of up to 32 and `Vec`s of them, `String` | their bytes, copied |
+/// | [`Plain<T>`] | its bytes, copied; alone or inside any other type |
+/// | every other type | [postcard](https://postcard.jamesmunns.com)'s format, without names |
+///
+/// The format does not describe itself, so `#[serde(flatten)]`, `#[serde(untagged)]`, `#[serde(tag)]` and a field that
+/// `#[serde(skip_serializing_if)]` left out cannot travel. A value may nest 256 levels deep (each sequence, map,
+/// tuple, struct, enum, `Some` and newtype is one) and have 65,536 elements that take no bytes, like `()`.
+///
+/// Bytes that are not a value of the type, whoever wrote them, end in a [`DecodeError`], in time and memory
+/// bounded by their number.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc::Message;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// enum Command {
+///     Resize { width: u32, height: u32 },
+///     Rename(String),
+///     Quit,
+/// }
+///
+/// fn is_message<T: Message>(_: T) {}
+///
+/// is_message(7_u64);
+/// is_message(vec![0.5; 1000]);
+/// is_message((1, "text".to_owned(), Some([1_u8, 2, 3])));
+/// is_message(Command::Quit);
+/// ```
+pub trait Message: Serialize + DeserializeOwned + 'static {}
+
+impl<T: Serialize + DeserializeOwned + 'static> Message for T {}
+
+/// Writes a value and returns how many bytes it has, whether the sink had room for them or not.
+#[inline]
+pub(crate) fn encode<T: Message, S: Sink>(value: &T, sink: &mut S) -> Result<usize, EncodeError> {
+    if let Some(bytes) = raw::bytes(value) {
+        put_raw::<T, S>(sink, bytes);
+        return Ok(bytes.len());
+    }
+    let mut writer = Writer::new(sink);
+    value.serialize(&mut writer)?;
+    Ok(writer.written())
+}
+
+/// Reads the value that all of `bytes` are.
+#[inline]
+pub(crate) fn decode<T: Message>(bytes: &[u8]) -> Result<T, DecodeError> {
+    if let Some(value) = raw::read(bytes) {
+        return value;
+    }
+    let mut reader = Reader::new(bytes);
+    let value = T::deserialize(&mut reader)?;
+    reader.finish()?;
+    Ok(value)
+}
+
+/// Writes values one after another, for [`decode_vec`], and returns how many bytes they have together.
+///
+/// Values of [`fixed_size`] lie back to back, so each can be found, and read by [`decode`], alone.
+pub(crate) fn encode_slice<T: Message, S: Sink>(items: &[T], sink: &mut S) -> Result<usize, EncodeError> {
+    if let Some(Some(size)) = raw::size::<T>() {
+        let (blocks, rest) = items.as_chunks();
+        for bytes in blocks.iter().filter_map(raw::many_bytes) {
+            sink.put(bytes);
+        }
+        for bytes in rest.iter().filter_map(raw::bytes) {
+            put_raw::<T, S>(sink, bytes);
+        }
+        return Ok(items.len() * size);
+    }
+    let mut writer = Writer::new(sink);
+    for item in items {
+        item.serialize(&mut writer)?;
+    }
+    Ok(writer.written())
+}
+
+/// Reads the `count` values that all of `bytes` are. The count is the caller's own, never one out of the bytes.
+pub(crate) fn decode_vec<T: Message>(bytes: &[u8], count: usize) -> Result<Vec<T>, DecodeError> {
+    if let Some(Some(size)) = raw::size::<T>() {
+        raw::expect_len(bytes, count.saturating_mul(size))?;
+        if let Some(items) = raw::read_many(bytes) {
+            return items;
+        }
+    }
+    let mut reader = Reader::new(bytes);
+    let mut items = Vec::with_capacity(count.min(bytes.len()));
+    for _ in 0..count {
+        items.push(T::deserialize(&mut reader)?);
+    }
+    reader.finish()?;
+    Ok(items)
+}
+
+/// Puts the bytes of a raw value: of one that is no larger than a word, as a word.
+#[inline(always)]
+fn put_raw<T, S: Sink>(sink: &mut S, bytes: &[u8]) {
+    // A text or `Vec` is larger than a word, however few bytes are in it.
+    if const { size_of::<T>() <= 8 } {
+        sink::put_known(sink, bytes);
+    } else {
+        sink.put(bytes);
+    }
+}

@@ -1,0 +1,459 @@
+//! Bytes to serde; the counterpart of [`write`](super::write).
+//!
+//! The bytes may be anybody's. Every length is checked against what is left before it is used, memory is reserved only
+//! for elements whose bytes may still come, values nest at most [`LEVEL_LIMIT`] deep (the stack is bounded), and at most
+//! [`EMPTY_LIMIT`] elements may take no bytes (the time is bounded by the bytes).
+
+use serde::de::{self, DeserializeSeed, IntoDeserializer, Visitor};
+
+use super::plain;
+use super::{DecodeError, EMPTY_LIMIT, LEVEL_LIMIT};
+
+type Result<T> = std::result::Result<T, DecodeError>;
+
+/// Reads values from bytes, first to last.
+#[derive(Debug)]
+pub(super) struct Reader<'de> {
+    rest: &'de [u8],
+    levels: usize,
+    empties: usize,
+    /// Elements that memory may still be reserved for. Every element but an empty one has a first byte of its
+    /// own, so all lengths in a true message add up to no more than its bytes.
+    reserve: usize,
+}
+
+impl<'de> Reader<'de> {
+    #[inline(always)]
+    pub(super) fn new(bytes: &'de [u8]) -> Self {
+        Reader { rest: bytes, levels: LEVEL_LIMIT, empties: EMPTY_LIMIT, reserve: bytes.len() }
+    }
+
+    /// All bytes have been read.
+    #[inline(always)]
+    pub(super) fn finish(self) -> Result<()> {
+        match self.rest.len() {
+            0 => Ok(()),
+            left => Err(DecodeError::Trailing { left }),
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, needed: usize) -> Result<&'de [u8]> {
+        let left = self.rest.len();
+        let (taken, rest) = self.rest.split_at_checked(needed).ok_or(DecodeError::Truncated { needed, left })?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let left = self.rest.len();
+        let (taken, rest) = self.rest.split_first_chunk().ok_or(DecodeError::Truncated { needed: N, left })?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    #[inline]
+    fn byte(&mut self) -> Result<u8> {
+        self.array().map(|[byte]| byte)
+    }
+
+    /// A byte that is 0 or 1.
+    #[inline]
+    fn bit(&mut self) -> Result<bool> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(DecodeError::InvalidBits),
+        }
+    }
+
+    /// A length; that there is as much is not said.
+    #[inline]
+    fn len(&mut self) -> Result<usize> {
+        self.varint_u64()?.try_into().map_err(|_| DecodeError::InvalidNumber)
+    }
+
+    #[inline]
+    fn byte_string(&mut self) -> Result<&'de [u8]> {
+        let len = self.len()?;
+        self.take(len)
+    }
+
+    #[inline]
+    fn text(&mut self) -> Result<&'de str> {
+        str::from_utf8(self.byte_string()?).map_err(|_| DecodeError::InvalidText)
+    }
+
+    /// Reads what is one level down.
+    #[inline]
+    fn inside<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.levels = self.levels.checked_sub(1).ok_or(DecodeError::TooDeep { limit: LEVEL_LIMIT })?;
+        let value = read(self)?;
+        self.levels += 1;
+        Ok(value)
+    }
+
+    /// Whether memory may be reserved for `len` elements.
+    #[inline]
+    fn reserve(&mut self, len: usize) -> bool {
+        let left = self.reserve.checked_sub(len);
+        self.reserve = left.unwrap_or(self.reserve);
+        left.is_some()
+    }
+}
+
+/// Seven bits a byte, low ones first; the top bit says that more follow.
+macro_rules! varint {
+    ($name:ident: $number:ty) => {
+        impl Reader<'_> {
+            #[inline]
+            fn $name(&mut self) -> Result<$number> {
+                let mut number = 0;
+                for shift in (0..<$number>::BITS).step_by(7) {
+                    let byte = self.byte()?;
+                    let bits = <$number>::from(byte & 0x7F);
+                    if bits > <$number>::MAX >> shift {
+                        break;
+                    }
+                    number |= bits << shift;
+                    if byte < 0x80 {
+                        return Ok(number);
+                    }
+                }
+                Err(DecodeError::InvalidNumber)
+            }
+        }
+    };
+}
+varint!(varint_u16: u16);
+varint!(varint_u32: u32);
+varint!(varint_u64: u64);
+varint!(varint_u128: u128);
+
+/// The counterpart of the writer's macro of this name.
+macro_rules! zigzag {
+    ($number:expr => $signed:ty) => {{
+        let number = $number;
+        (number >> 1) as $signed ^ -((number & 1) as $signed)
+    }};
+}
+
+impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
+    type Error = DecodeError;
+
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+
+    #[inline]
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
+        Err(DecodeError::NotSelfDescribing)
+    }
+
+    #[inline]
+    fn deserialize_identifier<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
+        Err(DecodeError::NotSelfDescribing)
+    }
+
+    #[inline]
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
+        Err(DecodeError::NotSelfDescribing)
+    }
+
+    #[inline]
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_bool(self.bit()?)
+    }
+
+    #[inline]
+    fn deserialize_i8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_i8(i8::from_le_bytes(self.array()?))
+    }
+
+    #[inline]
+    fn deserialize_i16<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_i16(zigzag!(self.varint_u16()? => i16))
+    }
+
+    #[inline]
+    fn deserialize_i32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_i32(zigzag!(self.varint_u32()? => i32))
+    }
+
+    #[inline]
+    fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_i64(zigzag!(self.varint_u64()? => i64))
+    }
+
+    #[inline]
+    fn deserialize_i128<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_i128(zigzag!(self.varint_u128()? => i128))
+    }
+
+    #[inline]
+    fn deserialize_u8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_u8(self.byte()?)
+    }
+
+    #[inline]
+    fn deserialize_u16<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_u16(self.varint_u16()?)
+    }
+
+    #[inline]
+    fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_u32(self.varint_u32()?)
+    }
+
+    #[inline]
+    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_u64(self.varint_u64()?)
+    }
+
+    #[inline]
+    fn deserialize_u128<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_u128(self.varint_u128()?)
+    }
+
+    #[inline]
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_f32(f32::from_le_bytes(self.array()?))
+    }
+
+    #[inline]
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_f64(f64::from_le_bytes(self.array()?))
+    }
+
+    #[inline]
+    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        let mut letters = self.text()?.chars();
+        match (letters.next(), letters.next()) {
+            (Some(letter), None) => visitor.visit_char(letter),
+            _ => Err(DecodeError::InvalidBits),
+        }
+    }
+
+    #[inline]
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_borrowed_str(self.text()?)
+    }
+
+    #[inline]
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.deserialize_str(visitor)
+    }
+
+    #[inline]
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_borrowed_bytes(self.byte_string()?)
+    }
+
+    #[inline]
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.deserialize_bytes(visitor)
+    }
+
+    #[inline]
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.bit()? {
+            false => visitor.visit_none(),
+            true => self.inside(|reader| visitor.visit_some(reader)),
+        }
+    }
+
+    #[inline]
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_unit()
+    }
+
+    #[inline]
+    fn deserialize_unit_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value> {
+        visitor.visit_unit()
+    }
+
+    #[inline(always)]
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value> {
+        if name == plain::NAME {
+            return visitor.visit_borrowed_bytes(self.take(size_of::<V::Value>())?);
+        }
+        self.inside(|reader| visitor.visit_newtype_struct(reader))
+    }
+
+    #[inline]
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        let len = self.len()?;
+        let believed = self.reserve(len);
+        self.inside(|reader| visitor.visit_seq(Claimed { reader, len, believed }))
+    }
+
+    #[inline]
+    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value> {
+        self.inside(|reader| visitor.visit_seq(Fields { reader, len }))
+    }
+
+    #[inline]
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value> {
+        self.deserialize_tuple(len, visitor)
+    }
+
+    #[inline]
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        let len = self.len()?;
+        let believed = self.reserve(len);
+        self.inside(|reader| visitor.visit_map(Claimed { reader, len, believed }))
+    }
+
+    #[inline]
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        self.deserialize_tuple(fields.len(), visitor)
+    }
+
+    #[inline]
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        self.inside(|reader| visitor.visit_enum(Variant { reader }))
+    }
+}
+
+/// Elements whose number the type says.
+struct Fields<'r, 'de> {
+    reader: &'r mut Reader<'de>,
+    len: usize,
+}
+
+impl<'de> de::SeqAccess<'de> for Fields<'_, 'de> {
+    type Error = DecodeError;
+
+    #[inline]
+    fn next_element_seed<D: DeserializeSeed<'de>>(&mut self, seed: D) -> Result<Option<D::Value>> {
+        if self.len == 0 {
+            return Ok(None);
+        }
+        self.len -= 1;
+        seed.deserialize(&mut *self.reader).map(Some)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.len)
+    }
+}
+
+/// Elements or entries whose number the message claims.
+struct Claimed<'r, 'de> {
+    reader: &'r mut Reader<'de>,
+    len: usize,
+    /// Whether memory may be reserved for all of them.
+    believed: bool,
+}
+
+impl<'de> Claimed<'_, 'de> {
+    #[inline]
+    fn read<D: DeserializeSeed<'de>>(&mut self, seed: D) -> Result<D::Value> {
+        let before = self.reader.rest.len();
+        let value = seed.deserialize(&mut *self.reader)?;
+        if self.reader.rest.len() == before {
+            let empties = self.reader.empties.checked_sub(1);
+            self.reader.empties = empties.ok_or(DecodeError::TooManyEmpty { limit: EMPTY_LIMIT })?;
+        }
+        Ok(value)
+    }
+}
+
+impl<'de> de::SeqAccess<'de> for Claimed<'_, 'de> {
+    type Error = DecodeError;
+
+    #[inline]
+    fn next_element_seed<D: DeserializeSeed<'de>>(&mut self, seed: D) -> Result<Option<D::Value>> {
+        if self.len == 0 {
+            return Ok(None);
+        }
+        self.len -= 1;
+        self.read(seed).map(Some)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        self.believed.then_some(self.len)
+    }
+}
+
+impl<'de> de::MapAccess<'de> for Claimed<'_, 'de> {
+    type Error = DecodeError;
+
+    #[inline]
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>> {
+        de::SeqAccess::next_element_seed(self, seed)
+    }
+
+    #[inline]
+    fn next_value_seed<D: DeserializeSeed<'de>>(&mut self, seed: D) -> Result<D::Value> {
+        self.read(seed)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        de::SeqAccess::size_hint(self)
+    }
+}
+
+/// One variant of an enum: its number, then what it holds.
+struct Variant<'r, 'de> {
+    reader: &'r mut Reader<'de>,
+}
+
+impl<'de> de::EnumAccess<'de> for Variant<'_, 'de> {
+    type Error = DecodeError;
+    type Variant = Self;
+
+    #[inline]
+    fn variant_seed<D: DeserializeSeed<'de>>(self, seed: D) -> Result<(D::Value, Self)> {
+        let number: u32 = self.reader.varint_u32()?;
+        let variant = seed.deserialize(IntoDeserializer::<DecodeError>::into_deserializer(number))?;
+        Ok((variant, self))
+    }
+}
+
+impl<'de> de::VariantAccess<'de> for Variant<'_, 'de> {
+    type Error = DecodeError;
+
+    #[inline]
+    fn unit_variant(self) -> Result<()> {
+        Ok(())
+    }
+
+    #[inline]
+    fn newtype_variant_seed<D: DeserializeSeed<'de>>(self, seed: D) -> Result<D::Value> {
+        seed.deserialize(self.reader)
+    }
+
+    #[inline]
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value> {
+        visitor.visit_seq(Fields { reader: self.reader, len })
+    }
+
+    #[inline]
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        visitor.visit_seq(Fields { reader: self.reader, len: fields.len() })
+    }
+}
