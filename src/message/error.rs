@@ -116,7 +116,9 @@ impl serde::de::Error for DecodeError {
     fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
         match unexpected {
             Unexpected::Bytes(_) => DecodeError::InvalidBits,
-            _ => Self::custom(format_args!("invalid value: {unexpected}, expected {expected}")),
+            _ => Self::custom(format_args!(
+                "invalid value: {unexpected}, expected {expected}"
+            )),
         }
     }
 }

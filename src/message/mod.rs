@@ -102,7 +102,10 @@ pub(crate) fn decode<T: Message>(bytes: &[u8]) -> Result<T, DecodeError> {
 /// Writes values one after another, for [`decode_vec`], and returns how many bytes they have together.
 ///
 /// Values of [`fixed_size`] lie back to back, so each can be found, and read by [`decode`], alone.
-pub(crate) fn encode_slice<T: Message, S: Sink>(items: &[T], sink: &mut S) -> Result<usize, EncodeError> {
+pub(crate) fn encode_slice<T: Message, S: Sink>(
+    items: &[T],
+    sink: &mut S,
+) -> Result<usize, EncodeError> {
     if let Some(Some(size)) = raw::size::<T>() {
         let (blocks, rest) = items.as_chunks();
         for bytes in blocks.iter().filter_map(raw::many_bytes) {

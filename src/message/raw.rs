@@ -142,7 +142,9 @@ pub(super) fn expect_len(bytes: &[u8], needed: usize) -> Result<(), DecodeError>
     let left = bytes.len();
     match left {
         _ if left < needed => Err(DecodeError::Truncated { needed, left }),
-        _ if left > needed => Err(DecodeError::Trailing { left: left - needed }),
+        _ if left > needed => Err(DecodeError::Trailing {
+            left: left - needed,
+        }),
         _ => Ok(()),
     }
 }
@@ -267,7 +269,9 @@ pub(super) fn many_bytes<T: 'static>(items: &[T; BLOCK]) -> Option<&[u8]> {
 
         #[inline(always)]
         fn run<R: Raw>(self) -> Self::Out {
-            self.0.downcast_ref::<[R; BLOCK]>().and_then(|items| R::many(items))
+            self.0
+                .downcast_ref::<[R; BLOCK]>()
+                .and_then(|items| R::many(items))
         }
     }
 

@@ -25,7 +25,12 @@ pub(super) struct Reader<'de> {
 impl<'de> Reader<'de> {
     #[inline(always)]
     pub(super) fn new(bytes: &'de [u8]) -> Self {
-        Reader { rest: bytes, levels: LEVEL_LIMIT, empties: EMPTY_LIMIT, reserve: bytes.len() }
+        Reader {
+            rest: bytes,
+            levels: LEVEL_LIMIT,
+            empties: EMPTY_LIMIT,
+            reserve: bytes.len(),
+        }
     }
 
     /// All bytes have been read.
@@ -40,7 +45,10 @@ impl<'de> Reader<'de> {
     #[inline]
     fn take(&mut self, needed: usize) -> Result<&'de [u8]> {
         let left = self.rest.len();
-        let (taken, rest) = self.rest.split_at_checked(needed).ok_or(DecodeError::Truncated { needed, left })?;
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(needed)
+            .ok_or(DecodeError::Truncated { needed, left })?;
         self.rest = rest;
         Ok(taken)
     }
@@ -48,7 +56,10 @@ impl<'de> Reader<'de> {
     #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let left = self.rest.len();
-        let (taken, rest) = self.rest.split_first_chunk().ok_or(DecodeError::Truncated { needed: N, left })?;
+        let (taken, rest) = self
+            .rest
+            .split_first_chunk()
+            .ok_or(DecodeError::Truncated { needed: N, left })?;
         self.rest = rest;
         Ok(*taken)
     }
@@ -71,7 +82,9 @@ impl<'de> Reader<'de> {
     /// A length; that there is as much is not said.
     #[inline]
     fn len(&mut self) -> Result<usize> {
-        self.varint_u64()?.try_into().map_err(|_| DecodeError::InvalidNumber)
+        self.varint_u64()?
+            .try_into()
+            .map_err(|_| DecodeError::InvalidNumber)
     }
 
     #[inline]
@@ -88,7 +101,10 @@ impl<'de> Reader<'de> {
     /// Reads what is one level down.
     #[inline]
     fn inside<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        self.levels = self.levels.checked_sub(1).ok_or(DecodeError::TooDeep { limit: LEVEL_LIMIT })?;
+        self.levels = self
+            .levels
+            .checked_sub(1)
+            .ok_or(DecodeError::TooDeep { limit: LEVEL_LIMIT })?;
         let value = read(self)?;
         self.levels += 1;
         Ok(value)
@@ -269,12 +285,20 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
     }
 
     #[inline]
-    fn deserialize_unit_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value> {
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value> {
         visitor.visit_unit()
     }
 
     #[inline(always)]
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value> {
         if name == plain::NAME {
             return visitor.visit_borrowed_bytes(self.take(size_of::<V::Value>())?);
         }
@@ -285,7 +309,13 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         let len = self.len()?;
         let believed = self.reserve(len);
-        self.inside(|reader| visitor.visit_seq(Claimed { reader, len, believed }))
+        self.inside(|reader| {
+            visitor.visit_seq(Claimed {
+                reader,
+                len,
+                believed,
+            })
+        })
     }
 
     #[inline]
@@ -307,7 +337,13 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         let len = self.len()?;
         let believed = self.reserve(len);
-        self.inside(|reader| visitor.visit_map(Claimed { reader, len, believed }))
+        self.inside(|reader| {
+            visitor.visit_map(Claimed {
+                reader,
+                len,
+                believed,
+            })
+        })
     }
 
     #[inline]
@@ -370,7 +406,8 @@ impl<'de> Claimed<'_, 'de> {
         let value = seed.deserialize(&mut *self.reader)?;
         if self.reader.rest.len() == before {
             let empties = self.reader.empties.checked_sub(1);
-            self.reader.empties = empties.ok_or(DecodeError::TooManyEmpty { limit: EMPTY_LIMIT })?;
+            self.reader.empties =
+                empties.ok_or(DecodeError::TooManyEmpty { limit: EMPTY_LIMIT })?;
         }
         Ok(value)
     }
@@ -425,7 +462,8 @@ impl<'de> de::EnumAccess<'de> for Variant<'_, 'de> {
     #[inline]
     fn variant_seed<D: DeserializeSeed<'de>>(self, seed: D) -> Result<(D::Value, Self)> {
         let number: u32 = self.reader.varint_u32()?;
-        let variant = seed.deserialize(IntoDeserializer::<DecodeError>::into_deserializer(number))?;
+        let variant =
+            seed.deserialize(IntoDeserializer::<DecodeError>::into_deserializer(number))?;
         Ok((variant, self))
     }
 }
@@ -445,7 +483,10 @@ impl<'de> de::VariantAccess<'de> for Variant<'_, 'de> {
 
     #[inline]
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value> {
-        visitor.visit_seq(Fields { reader: self.reader, len })
+        visitor.visit_seq(Fields {
+            reader: self.reader,
+            len,
+        })
     }
 
     #[inline]
@@ -454,6 +495,9 @@ impl<'de> de::VariantAccess<'de> for Variant<'_, 'de> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value> {
-        visitor.visit_seq(Fields { reader: self.reader, len: fields.len() })
+        visitor.visit_seq(Fields {
+            reader: self.reader,
+            len: fields.len(),
+        })
     }
 }

@@ -92,8 +92,14 @@ impl<'de> Deserializer<'de> for Probe {
     type Error = Found;
 
     #[inline(always)]
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, _: V) -> Result<V::Value, Found> {
-        Err(Found((name == plain::NAME).then_some(size_of::<V::Value>())))
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        _: V,
+    ) -> Result<V::Value, Found> {
+        Err(Found(
+            (name == plain::NAME).then_some(size_of::<V::Value>()),
+        ))
     }
 
     #[inline(always)]

@@ -98,7 +98,10 @@ impl Sink for Words {
 fn numbers_travel_raw() {
     assert_eq!(to_bytes(&0x0102_0304_u32), 0x0102_0304_u32.to_ne_bytes());
     assert_eq!(to_bytes(&1.5_f64), 1.5_f64.to_ne_bytes());
-    assert_eq!(to_bytes(&[1_u16, 2]), [1_u16, 2].map(u16::to_ne_bytes).concat());
+    assert_eq!(
+        to_bytes(&[1_u16, 2]),
+        [1_u16, 2].map(u16::to_ne_bytes).concat()
+    );
     assert_eq!(to_bytes(&vec![1_u16, 2]), to_bytes(&[1_u16, 2]));
     assert_eq!(to_bytes(&"text".to_owned()), b"text");
     assert_eq!(to_bytes(&vec![7_u8; 5]), [7; 5]);
@@ -170,68 +173,166 @@ fn everything_rounds() {
     round(String::new());
     round("grüße".to_owned());
     round(Everything::default());
-    round(Command::Mix(1, 'ß', Box::new(Command::Resize { width: 1, height: Some(-1) })));
-    round(vec![Command::Quit, Command::Rename("x".into()), Command::Paint(Plain([0.5; 4]))]);
-    round(Plain(Point { x: 1.0, y: 2.0, level: 3 }));
-    round(vec![Plain(Point { x: 1.0, y: 2.0, level: 3 }); 100]);
+    round(Command::Mix(
+        1,
+        'ß',
+        Box::new(Command::Resize {
+            width: 1,
+            height: Some(-1),
+        }),
+    ));
+    round(vec![
+        Command::Quit,
+        Command::Rename("x".into()),
+        Command::Paint(Plain([0.5; 4])),
+    ]);
+    round(Plain(Point {
+        x: 1.0,
+        y: 2.0,
+        level: 3,
+    }));
+    round(vec![
+        Plain(Point {
+            x: 1.0,
+            y: 2.0,
+            level: 3
+        });
+        100
+    ]);
     round((Plain(()), vec![Plain(()); 10]));
-    round(HashMap::from([(1_u8, "one".to_owned()), (2, "two".to_owned())]));
+    round(HashMap::from([
+        (1_u8, "one".to_owned()),
+        (2, "two".to_owned()),
+    ]));
     round(std::time::Duration::from_nanos(1_234_567_890_123));
     round(std::net::SocketAddr::from(([127, 0, 0, 1], 80)));
-    round(Err::<u8, EncodeError>(EncodeError::SkippedField("name".into())));
+    round(Err::<u8, EncodeError>(EncodeError::SkippedField(
+        "name".into(),
+    )));
     round(DecodeError::Truncated { needed: 8, left: 3 });
 }
 
 #[test]
 fn the_bits_of_a_number_that_is_none_are_kept() {
-    for bits in [f64::NAN.to_bits(), 0x7FF0_0000_0000_0001, 0xFFF8_0000_DEAD_BEEF] {
+    for bits in [
+        f64::NAN.to_bits(),
+        0x7FF0_0000_0000_0001,
+        0xFFF8_0000_DEAD_BEEF,
+    ] {
         let nan = f64::from_bits(bits);
         assert_eq!(decode::<f64>(&to_bytes(&nan)).unwrap().to_bits(), bits);
-        assert_eq!(decode::<Vec<f64>>(&to_bytes(&vec![nan; 3])).unwrap()[2].to_bits(), bits);
-        assert_eq!(decode::<(u8, f64)>(&to_bytes(&(1_u8, nan))).unwrap().1.to_bits(), bits);
-        assert_eq!(decode::<Plain<f64>>(&to_bytes(&Plain(nan))).unwrap().to_bits(), bits);
+        assert_eq!(
+            decode::<Vec<f64>>(&to_bytes(&vec![nan; 3])).unwrap()[2].to_bits(),
+            bits
+        );
+        assert_eq!(
+            decode::<(u8, f64)>(&to_bytes(&(1_u8, nan)))
+                .unwrap()
+                .1
+                .to_bits(),
+            bits
+        );
+        assert_eq!(
+            decode::<Plain<f64>>(&to_bytes(&Plain(nan)))
+                .unwrap()
+                .to_bits(),
+            bits
+        );
     }
 }
 
 #[test]
 fn bits_that_are_no_value_are_refused() {
     assert_eq!(decode::<bool>(&[2]), Err(DecodeError::InvalidBits));
-    assert_eq!(decode::<[bool; 3]>(&[0, 1, 2]), Err(DecodeError::InvalidBits));
-    assert_eq!(decode::<Vec<bool>>(&[0, 1, 2]), Err(DecodeError::InvalidBits));
-    assert_eq!(decode_vec::<bool>(&[0, 1, 2], 3), Err(DecodeError::InvalidBits));
+    assert_eq!(
+        decode::<[bool; 3]>(&[0, 1, 2]),
+        Err(DecodeError::InvalidBits)
+    );
+    assert_eq!(
+        decode::<Vec<bool>>(&[0, 1, 2]),
+        Err(DecodeError::InvalidBits)
+    );
+    assert_eq!(
+        decode_vec::<bool>(&[0, 1, 2], 3),
+        Err(DecodeError::InvalidBits)
+    );
     assert_eq!(decode::<(bool,)>(&[2]), Err(DecodeError::InvalidBits));
     assert_eq!(decode::<Option<u8>>(&[2, 0]), Err(DecodeError::InvalidBits));
     for bits in [0xD800_u32, 0x11_0000] {
-        assert_eq!(decode::<char>(&bits.to_ne_bytes()), Err(DecodeError::InvalidBits));
+        assert_eq!(
+            decode::<char>(&bits.to_ne_bytes()),
+            Err(DecodeError::InvalidBits)
+        );
         // Whether the bytes lie right for a `char` or not.
         for skip in 0..4 {
             let bytes = [&[0; 4][..skip], &bits.to_ne_bytes()].concat();
-            assert_eq!(decode::<Vec<char>>(&bytes[skip..]), Err(DecodeError::InvalidBits));
+            assert_eq!(
+                decode::<Vec<char>>(&bytes[skip..]),
+                Err(DecodeError::InvalidBits)
+            );
         }
     }
     assert_eq!(decode::<Plain<Colour>>(&[1]), Ok(Plain(Colour::Red)));
     assert_eq!(decode::<Plain<Colour>>(&[3]), Err(DecodeError::InvalidBits));
-    assert_eq!(decode::<(u8, Plain<Colour>)>(&[1, 3]), Err(DecodeError::InvalidBits));
-    assert_eq!(decode_vec::<Plain<Colour>>(&[1, 3], 2), Err(DecodeError::InvalidBits));
+    assert_eq!(
+        decode::<(u8, Plain<Colour>)>(&[1, 3]),
+        Err(DecodeError::InvalidBits)
+    );
+    assert_eq!(
+        decode_vec::<Plain<Colour>>(&[1, 3], 2),
+        Err(DecodeError::InvalidBits)
+    );
     assert_eq!(decode::<(char,)>(b"\x02ab"), Err(DecodeError::InvalidBits));
     assert_eq!(decode::<String>(&[0xFF]), Err(DecodeError::InvalidText));
-    assert_eq!(decode::<(String,)>(&[1, 0xFF]), Err(DecodeError::InvalidText));
-    assert!(matches!(decode::<Command>(&[9]), Err(DecodeError::Refused(why)) if why.contains("variant index")));
-    assert!(matches!(decode::<std::num::NonZeroU8>(&[0]), Err(DecodeError::Refused(_))));
+    assert_eq!(
+        decode::<(String,)>(&[1, 0xFF]),
+        Err(DecodeError::InvalidText)
+    );
+    assert!(
+        matches!(decode::<Command>(&[9]), Err(DecodeError::Refused(why)) if why.contains("variant index"))
+    );
+    assert!(matches!(
+        decode::<std::num::NonZeroU8>(&[0]),
+        Err(DecodeError::Refused(_))
+    ));
 }
 
 #[test]
 fn lengths_must_be_right() {
-    assert_eq!(decode::<u64>(&[0; 7]), Err(DecodeError::Truncated { needed: 8, left: 7 }));
-    assert_eq!(decode::<u64>(&[0; 9]), Err(DecodeError::Trailing { left: 1 }));
-    assert_eq!(decode::<Vec<u64>>(&[0; 17]), Err(DecodeError::Trailing { left: 1 }));
-    assert_eq!(decode::<Plain<u64>>(&[0; 7]), Err(DecodeError::Truncated { needed: 8, left: 7 }));
-    assert_eq!(decode::<Plain<u64>>(&[0; 9]), Err(DecodeError::Trailing { left: 1 }));
+    assert_eq!(
+        decode::<u64>(&[0; 7]),
+        Err(DecodeError::Truncated { needed: 8, left: 7 })
+    );
+    assert_eq!(
+        decode::<u64>(&[0; 9]),
+        Err(DecodeError::Trailing { left: 1 })
+    );
+    assert_eq!(
+        decode::<Vec<u64>>(&[0; 17]),
+        Err(DecodeError::Trailing { left: 1 })
+    );
+    assert_eq!(
+        decode::<Plain<u64>>(&[0; 7]),
+        Err(DecodeError::Truncated { needed: 8, left: 7 })
+    );
+    assert_eq!(
+        decode::<Plain<u64>>(&[0; 9]),
+        Err(DecodeError::Trailing { left: 1 })
+    );
     assert_eq!(decode::<()>(&[0]), Err(DecodeError::Trailing { left: 1 }));
-    assert_eq!(decode::<(u8, u8)>(&[0; 3]), Err(DecodeError::Trailing { left: 1 }));
-    assert_eq!(decode::<(u16,)>(&[0xFF, 0xFF, 4]), Err(DecodeError::InvalidNumber));
+    assert_eq!(
+        decode::<(u8, u8)>(&[0; 3]),
+        Err(DecodeError::Trailing { left: 1 })
+    );
+    assert_eq!(
+        decode::<(u16,)>(&[0xFF, 0xFF, 4]),
+        Err(DecodeError::InvalidNumber)
+    );
     assert_eq!(decode::<(u16,)>(&[0xFF, 0xFF, 3]), Ok((u16::MAX,)));
-    assert_eq!(decode::<(u64,)>(&[0xFF; 11]), Err(DecodeError::InvalidNumber));
+    assert_eq!(
+        decode::<(u64,)>(&[0xFF; 11]),
+        Err(DecodeError::InvalidNumber)
+    );
 }
 
 #[test]
@@ -251,18 +352,45 @@ fn a_sink_that_is_full_holds_a_prefix() {
 #[test]
 fn claimed_lengths_are_not_believed() {
     let huge = [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01];
-    assert!(matches!(decode::<(String,)>(&huge), Err(DecodeError::Truncated { left: 0, .. })));
-    assert!(matches!(decode::<(Vec<u8>,)>(&huge), Err(DecodeError::Truncated { .. })));
-    assert!(matches!(decode::<Vec<Plain<[f64; 4]>>>(&huge), Err(DecodeError::Truncated { .. })));
-    assert!(matches!(decode::<Vec<Vec<u8>>>(&huge), Err(DecodeError::Truncated { .. })));
-    assert!(matches!(decode::<HashMap<u64, u64>>(&huge), Err(DecodeError::Truncated { .. })));
+    assert!(matches!(
+        decode::<(String,)>(&huge),
+        Err(DecodeError::Truncated { left: 0, .. })
+    ));
+    assert!(matches!(
+        decode::<(Vec<u8>,)>(&huge),
+        Err(DecodeError::Truncated { .. })
+    ));
+    assert!(matches!(
+        decode::<Vec<Plain<[f64; 4]>>>(&huge),
+        Err(DecodeError::Truncated { .. })
+    ));
+    assert!(matches!(
+        decode::<Vec<Vec<u8>>>(&huge),
+        Err(DecodeError::Truncated { .. })
+    ));
+    assert!(matches!(
+        decode::<HashMap<u64, u64>>(&huge),
+        Err(DecodeError::Truncated { .. })
+    ));
     let limit = DecodeError::TooManyEmpty { limit: EMPTY_LIMIT };
     assert_eq!(decode::<Vec<()>>(&huge), Err(limit.clone()));
     assert_eq!(decode::<HashMap<(), ()>>(&huge), Err(limit.clone()));
     assert_eq!(decode::<Vec<Forgetful>>(&huge), Err(limit.clone()));
-    assert_eq!(decode::<Vec<Vec<()>>>(&[&[1], &huge[..]].concat()), Err(limit));
-    assert_eq!(decode_vec::<u64>(&[0; 16], usize::MAX), Err(DecodeError::Truncated { needed: usize::MAX, left: 16 }));
-    assert_eq!(decode_vec::<(u64,)>(&[0; 2], usize::MAX), Err(DecodeError::Truncated { needed: 1, left: 0 }));
+    assert_eq!(
+        decode::<Vec<Vec<()>>>(&[&[1], &huge[..]].concat()),
+        Err(limit)
+    );
+    assert_eq!(
+        decode_vec::<u64>(&[0; 16], usize::MAX),
+        Err(DecodeError::Truncated {
+            needed: usize::MAX,
+            left: 16
+        })
+    );
+    assert_eq!(
+        decode_vec::<(u64,)>(&[0; 2], usize::MAX),
+        Err(DecodeError::Truncated { needed: 1, left: 0 })
+    );
 }
 
 /// Large in memory, nothing in a message.
@@ -295,7 +423,10 @@ fn memory_is_reserved_only_for_bytes_that_may_come() {
                     f.write_str("a sequence")
                 }
 
-                fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Told, A::Error> {
+                fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                    self,
+                    mut seq: A,
+                ) -> Result<Told, A::Error> {
                     let told = Told(seq.size_hint());
                     while let Ok(Some(_)) = seq.next_element::<u8>() {}
                     Ok(told)
@@ -316,7 +447,10 @@ fn memory_is_reserved_only_for_bytes_that_may_come() {
 #[test]
 fn nesting_is_bounded_on_both_sides() {
     fn chain(links: usize) -> Chain {
-        (1..links).fold(Chain::default(), |next, _| Chain { number: 1, next: Some(Box::new(next)) })
+        (1..links).fold(Chain::default(), |next, _| Chain {
+            number: 1,
+            next: Some(Box::new(next)),
+        })
     }
 
     // A struct and a `Some` for each link; the last has no `Some`.
@@ -327,7 +461,10 @@ fn nesting_is_bounded_on_both_sides() {
     let limit = DecodeError::TooDeep { limit: LEVEL_LIMIT };
     assert_eq!(decode::<Chain>(&[1; 1_000_000]), Err(limit.clone()));
     assert_eq!(decode::<Tree>(&[1; 1_000_000]), Err(limit.clone()));
-    assert_eq!(decode::<Vec<Command>>(&[[1].as_slice(), &[3, 0, 1, b'x'].repeat(1000)].concat()), Err(limit));
+    assert_eq!(
+        decode::<Vec<Command>>(&[[1].as_slice(), &[3, 0, 1, b'x'].repeat(1000)].concat()),
+        Err(limit)
+    );
 }
 
 #[test]
@@ -360,16 +497,41 @@ fn what_a_reader_would_refuse_is_not_sent() {
     }
 
     let encode = |result: Result<usize, EncodeError>| result.unwrap_err();
-    assert_eq!(encode(super::encode(&Skips { name: None }, &mut Count)), EncodeError::SkippedField("name".into()));
-    assert!(super::encode(&Skips { name: Some("x".into()) }, &mut Count).is_ok());
-    assert_eq!(encode(super::encode(&Flat { rest: BTreeMap::new() }, &mut Count)), EncodeError::UnknownLength);
-    assert_eq!(encode(super::encode(&Stubborn, &mut Count)), EncodeError::Refused("not today".into()));
+    assert_eq!(
+        encode(super::encode(&Skips { name: None }, &mut Count)),
+        EncodeError::SkippedField("name".into())
+    );
+    assert!(
+        super::encode(
+            &Skips {
+                name: Some("x".into())
+            },
+            &mut Count
+        )
+        .is_ok()
+    );
+    assert_eq!(
+        encode(super::encode(
+            &Flat {
+                rest: BTreeMap::new()
+            },
+            &mut Count
+        )),
+        EncodeError::UnknownLength
+    );
+    assert_eq!(
+        encode(super::encode(&Stubborn, &mut Count)),
+        EncodeError::Refused("not today".into())
+    );
     assert_eq!(
         encode(super::encode(&vec![(); EMPTY_LIMIT + 1], &mut Count)),
         EncodeError::TooManyEmpty { limit: EMPTY_LIMIT }
     );
     round(vec![(); EMPTY_LIMIT]);
-    assert!(matches!(decode::<Untagged>(&[1]), Err(DecodeError::NotSelfDescribing)));
+    assert!(matches!(
+        decode::<Untagged>(&[1]),
+        Err(DecodeError::NotSelfDescribing)
+    ));
 }
 
 #[test]
@@ -404,7 +566,11 @@ fn slices_round() {
     round([1_i32, 2, 3]);
     round(());
     round(Plain(()));
-    round(Plain(Point { x: 1.0, y: 2.0, level: 3 }));
+    round(Plain(Point {
+        x: 1.0,
+        y: 2.0,
+        level: 3,
+    }));
     round("text".to_owned());
     round(vec![1_u16, 2]);
     round((1_u8, "x".to_owned()));
@@ -436,7 +602,13 @@ fn sizes_are_known_before() {
     assert_eq!(size_hint::<u64>(), 8);
     assert_eq!(size_hint::<Plain<Point>>(), 16);
     assert_eq!(size_hint::<String>(), 256);
-    let numbers = (u64::MAX, u32::MAX, [Some(u16::MAX); 8], u128::MAX, char::MAX);
+    let numbers = (
+        u64::MAX,
+        u32::MAX,
+        [Some(u16::MAX); 8],
+        u128::MAX,
+        char::MAX,
+    );
     assert!(to_bytes(&numbers).len() <= size_hint::<(u64, u32, [Option<u16>; 8], u128, char)>());
     let flags = [Some(true); 32];
     assert!(to_bytes(&flags).len() <= size_hint::<[Option<bool>; 32]>());
@@ -455,14 +627,30 @@ fn names_do_not_tell_the_program() {
     assert_eq!(shape_name::<[u8; 8]>(), "[u8; 8] of 8 bytes");
     assert_eq!(shape_name::<String>(), "String");
     assert_eq!(shape_name::<Plain<Point>>(), "Plain<Point> of 16 bytes");
-    assert_eq!(shape_name::<Plain<inner::Point>>(), "Plain<Point> of 8 bytes");
-    assert_eq!(shape_name::<BTreeMap<String, Vec<Option<Tree>>>>(), "BTreeMap<String, Vec<Option<Tree>>>");
-    assert_eq!(shape_name::<(Tree, Box<[Tree]>, ())>(), "(Tree, Box<[Tree]>, ())");
+    assert_eq!(
+        shape_name::<Plain<inner::Point>>(),
+        "Plain<Point> of 8 bytes"
+    );
+    assert_eq!(
+        shape_name::<BTreeMap<String, Vec<Option<Tree>>>>(),
+        "BTreeMap<String, Vec<Option<Tree>>>"
+    );
+    assert_eq!(
+        shape_name::<(Tree, Box<[Tree]>, ())>(),
+        "(Tree, Box<[Tree]>, ())"
+    );
 }
 
 #[test]
 fn plain_is_a_byte_string_elsewhere() {
-    let value = (1_u8, Plain(Point { x: 1.0, y: 2.0, level: 3 }));
+    let value = (
+        1_u8,
+        Plain(Point {
+            x: 1.0,
+            y: 2.0,
+            level: 3,
+        }),
+    );
     let bytes = postcard::to_allocvec(&value).unwrap();
     assert_eq!(bytes.len(), 2 + 16);
     assert_eq!(postcard::from_bytes(&bytes), Ok(value));
@@ -470,7 +658,8 @@ fn plain_is_a_byte_string_elsewhere() {
 
     use serde::de::IntoDeserializer;
     use serde::de::value::{Error, SeqDeserializer};
-    let numbers = |count: u8| SeqDeserializer::<_, Error>::new((0..count).map(u8::into_deserializer));
+    let numbers =
+        |count: u8| SeqDeserializer::<_, Error>::new((0..count).map(u8::into_deserializer));
     let visit = |count| Plain::<[u8; 3]>::deserialize(numbers(count));
     assert_eq!(visit(3), Ok(Plain([0, 1, 2])));
     assert!(visit(2).is_err() && visit(4).is_err());
@@ -480,7 +669,8 @@ fn command() -> impl Strategy<Value = Command> {
     let leaf = prop_oneof![
         Just(Command::Quit),
         any::<String>().prop_map(Command::Rename),
-        (any::<u32>(), any::<Option<i16>>()).prop_map(|(width, height)| Command::Resize { width, height }),
+        (any::<u32>(), any::<Option<i16>>())
+            .prop_map(|(width, height)| Command::Resize { width, height }),
     ];
     leaf.prop_recursive(8, 8, 1, |inner| {
         (any::<u8>(), any::<char>(), inner).prop_map(|(a, b, c)| Command::Mix(a, b, Box::new(c)))
@@ -488,8 +678,17 @@ fn command() -> impl Strategy<Value = Command> {
 }
 
 fn everything() -> impl Strategy<Value = Everything> {
-    let numbers = any::<((i8, u8, bool, char), (i16, i32, i64, i128), (u16, u32, u64, u128))>();
-    let texts = any::<(String, Vec<u8>, Option<Option<u32>>, Vec<Result<u8, String>>)>();
+    let numbers = any::<(
+        (i8, u8, bool, char),
+        (i16, i32, i64, i128),
+        (u16, u32, u64, u128),
+    )>();
+    let texts = any::<(
+        String,
+        Vec<u8>,
+        Option<Option<u32>>,
+        Vec<Result<u8, String>>,
+    )>();
     let rest = any::<(BTreeMap<String, Vec<i64>>, [u16; 3])>();
     let real = (-1e9_f32..1e9, -1e9_f64..1e9);
     (numbers, real, texts, rest).prop_map(|(numbers, real, texts, rest)| Everything {

@@ -26,7 +26,13 @@ pub(super) struct Writer<'s, S> {
 impl<'s, S: Sink> Writer<'s, S> {
     #[inline(always)]
     pub(super) fn new(sink: &'s mut S) -> Self {
-        Writer { sink, written: 0, levels: LEVEL_LIMIT, empties: EMPTY_LIMIT, bare: false }
+        Writer {
+            sink,
+            written: 0,
+            levels: LEVEL_LIMIT,
+            empties: EMPTY_LIMIT,
+            bare: false,
+        }
     }
 
     /// Bytes of all that was written, whether the sink had room for them or not.
@@ -79,7 +85,10 @@ impl<'s, S: Sink> Writer<'s, S> {
     /// One level down; [`Writer::leave`] comes back.
     #[inline]
     fn enter(&mut self) -> Result<&mut Self> {
-        self.levels = self.levels.checked_sub(1).ok_or(EncodeError::TooDeep { limit: LEVEL_LIMIT })?;
+        self.levels = self
+            .levels
+            .checked_sub(1)
+            .ok_or(EncodeError::TooDeep { limit: LEVEL_LIMIT })?;
         Ok(self)
     }
 
@@ -100,8 +109,10 @@ impl<'s, S: Sink> Writer<'s, S> {
     #[inline]
     fn element(&mut self, before: usize) -> Result {
         if self.written == before {
-            self.empties =
-                self.empties.checked_sub(1).ok_or(EncodeError::TooManyEmpty { limit: EMPTY_LIMIT })?;
+            self.empties = self
+                .empties
+                .checked_sub(1)
+                .ok_or(EncodeError::TooManyEmpty { limit: EMPTY_LIMIT })?;
         }
         Ok(())
     }
@@ -241,7 +252,11 @@ impl<'a, S: Sink> ser::Serializer for &'a mut Writer<'_, S> {
     }
 
     #[inline(always)]
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Result {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        value: &T,
+    ) -> Result {
         if name == plain::NAME {
             self.bare = true;
             return value.serialize(self);
