@@ -9,6 +9,7 @@ mod kin;
 mod layout;
 mod message;
 mod named;
+mod process;
 mod ring;
 mod roster;
 mod segment;
@@ -18,4 +19,9 @@ mod sys;
 
 pub use error::{Corrupt, SegmentError};
 pub use message::{DecodeError, EncodeError, Message, Plain};
+pub use message::{DecodeError, EncodeError, Message};
+pub use process::{
+    Child, Function, JoinError, Process, ProcessBuilder, SpawnError, Stdio, active_children,
+    current_process, init, parent_process, wait_any,
+};
 pub use segment::Segment;

@@ -1,0 +1,326 @@
+//! What a child does first, and how it gets there before `main`.
+//!
+//! A parent executes its own image with a mark in the environment. A hook that runs before `main` looks
+//! for the mark; if it is there the process is a child: it takes the mark out, so that nothing it starts
+//! inherits it, reads the parent's first word, runs the function and exits. `main` never runs in it.
+//! The mark names the image and this copy of the crate, so that of two copies in one program each finds
+//! its own children.
+//!
+//! # Why this file may use `unsafe`
+//!
+//! It places the hook where the loader calls it, and changes the environment before there are threads.
+
+#![allow(unsafe_code)]
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use super::control::{self, Report, Start, Step};
+use super::error::SpawnError;
+use super::function::{Answer, Exchange};
+use super::{Me, set_me, task};
+use crate::kin;
+use crate::sys::{self, Image};
+
+/// The variable that holds the mark.
+pub(super) const MARK: &str = "MULTIPROC_CHILD";
+
+/// A child whose function panicked exits with the code of a Rust program whose `main` panicked.
+const PANICKED: i32 = 101;
+/// A child that could not begin, or could not say how it went.
+const FAILED: i32 = 102;
+
+/// What the mark says in a child of this image and this copy of the crate.
+pub(super) fn mark(image: &Image) -> String {
+    format!("{}-{:016x}", env!("CARGO_PKG_VERSION"), image.fingerprint)
+}
+
+/// Whether children can find their work by [`init`], or by the hook.
+static INITIALISED: AtomicBool = AtomicBool::new(false);
+
+#[cfg(feature = "hook")]
+static HOOKED: AtomicBool = AtomicBool::new(false);
+
+/// Called by the loader before `main`. Later than the numbered entries of other crates.
+#[cfg(feature = "hook")]
+#[used]
+// SAFETY: the section holds pointers to functions of this type, which the loader calls once each, on the
+// only thread, with the C library set up; `hook` does not unwind into it, for it is `extern "C"`.
+#[unsafe(link_section = ".init_array")]
+static HOOK: extern "C" fn() = hook;
+
+#[cfg(feature = "hook")]
+extern "C" fn hook() {
+    HOOKED.store(true, Ordering::Relaxed);
+    if std::env::var_os(MARK).is_some() && task::image().is_some_and(|image| image.is_program) {
+        serve_if_marked();
+    }
+}
+
+/// Runs the work of a child, in a program whose start hook is off.
+///
+/// With the feature `hook`, which is on by default, it does nothing: children never come to `main`.
+/// Without it, it must be the first line of `main`; a child stays inside it and exits from there.
+///
+/// # Examples
+///
+/// ```
+/// fn main() {
+///     multiproc::init();
+///     // The rest runs in the first process only.
+/// }
+/// ```
+pub fn init() {
+    serve_if_marked();
+    INITIALISED.store(true, Ordering::Relaxed);
+}
+
+/// The image to be executed, if a child of it would find its work.
+pub(super) fn ready() -> Result<&'static Image, SpawnError> {
+    let image = task::image().ok_or(SpawnError::NotInitialised)?;
+    #[cfg(feature = "hook")]
+    let hooked = {
+        // Named here so that no linker drops it from a program that starts processes.
+        std::hint::black_box(&HOOK);
+        HOOKED.load(Ordering::Relaxed) && image.is_program
+    };
+    #[cfg(not(feature = "hook"))]
+    let hooked = false;
+    // A mark of ours that is still there means that this is a child that has not found its work.
+    let lost = std::env::var_os(MARK).is_some_and(|found| found == *mark(image));
+    if lost || !(hooked || INITIALISED.load(Ordering::Relaxed)) {
+        return Err(SpawnError::NotInitialised);
+    }
+    Ok(image)
+}
+
+fn serve_if_marked() {
+    let Some(found) = std::env::var_os(MARK) else {
+        return;
+    };
+    let Some(image) = task::image() else { return };
+    if found != *mark(image) {
+        return;
+    }
+    // SAFETY: this runs before `main` or as its first line (which `init` asks for), therefore no other
+    // thread reads or writes the environment.
+    unsafe { std::env::remove_var(MARK) };
+    serve(image)
+}
+
+/// The lifeline, for those who speak from anywhere in the child.
+static CONTROL: OnceLock<OwnedFd> = OnceLock::new();
+
+fn say(report: &Report, body: &[u8]) -> io::Result<()> {
+    let control = CONTROL.get().ok_or(io::ErrorKind::NotConnected)?;
+    control::send(control, report, body, &[])
+}
+
+/// The whole life of a child.
+fn serve(image: &Image) -> ! {
+    // The socket came as standard input. If it is none, nobody is there to be told.
+    let Ok(control) = sys::take_standard_input() else {
+        std::process::exit(FAILED);
+    };
+    let Ok(Some(first)) = control::receive::<Start>(&control, true) else {
+        std::process::exit(FAILED);
+    };
+    let control = CONTROL.get_or_init(|| control);
+    let (task, exchange) = match prepare(control, image, first) {
+        Ok(prepared) => prepared,
+        Err((step, error)) => {
+            let errno = error.raw_os_error().unwrap_or(nix::libc::EINVAL);
+            // The exit says it too, only less precisely.
+            let _ = say(&Report::Refused(step, errno), &[]);
+            std::process::exit(FAILED);
+        }
+    };
+    std::process::exit(run(task, exchange));
+}
+
+type Failure = (Step, io::Error);
+
+fn prepare(
+    control: &'static OwnedFd,
+    image: &Image,
+    first: control::Arrived<Start>,
+) -> Result<(task::Entry<Exchange>, Exchange), Failure> {
+    let at = |step: Step| move |error: io::Error| (step, error);
+    let start = first.head;
+    let mut descriptors = first.descriptors.into_iter();
+    let mut next = || {
+        descriptors
+            .next()
+            .ok_or((Step::Kin, io::ErrorKind::InvalidData.into()))
+    };
+    let (roster, page, parent) = (next()?, next()?, next()?);
+    let stdin = if start.stdin { Some(next()?) } else { None };
+    if start.image != image.fingerprint {
+        return Err((Step::Image, io::ErrorKind::InvalidData.into()));
+    }
+    // The system's own tie to the parent, as an extra; then look whether it was tied too late.
+    sys::die_with_parent().map_err(at(Step::Watch))?;
+    if sys::is_ready(parent.as_fd()) {
+        sys::kill_self();
+    }
+    sys::give_standard_input(stdin).map_err(at(Step::Stdin))?;
+    sys::unblock_signals();
+    sys::ignore_signals().map_err(at(Step::Signals))?;
+    sys::set_process_name(&start.name);
+    if let Some(processors) = &start.affinity {
+        sys::set_affinity(processors).map_err(at(Step::Affinity))?;
+    }
+    if let Some(increment) = start.nice {
+        sys::add_nice(increment).map_err(at(Step::Nice))?;
+    }
+    kin::adopt(roster, page).map_err(at(Step::Kin))?;
+    set_me(Me::child(
+        start.name,
+        start.lineage,
+        start.parent_name,
+        start.parent_pid,
+    ));
+    watch(control, parent).map_err(at(Step::Watch))?;
+    panic::set_hook(Box::new(on_panic));
+    let entry =
+        task::resolve(start.task).map_err(|_| (Step::Image, io::ErrorKind::InvalidData.into()))?;
+    if start.say_ready {
+        say(&Report::Ready, &[]).map_err(at(Step::Watch))?;
+    }
+    let exchange = Exchange {
+        arguments: first.body.into_bytes().map_err(at(Step::Kin))?,
+        descriptors: descriptors.collect(),
+        began: say_began,
+        answer: Answer::None,
+    };
+    Ok((entry, exchange))
+}
+
+fn say_began() {
+    // If the parent is gone there is nobody to be told.
+    let _ = say(&Report::Began, &[]);
+}
+
+/// Ends this process when its parent does, whatever it is doing then.
+fn watch(control: &'static OwnedFd, parent: OwnedFd) -> io::Result<()> {
+    thread::Builder::new()
+        .name("multiproc-watch".into())
+        .stack_size(64 * 1024)
+        .spawn(move || {
+            sys::block_signals();
+            sys::wait_for_end(control.as_fd(), parent.as_fd());
+            sys::kill_self();
+        })
+        .map(drop)
+}
+
+/// Runs the function and tells the parent how it went; gives the exit code.
+fn run(task: task::Entry<Exchange>, mut exchange: Exchange) -> i32 {
+    let pid = std::process::id();
+    let ended = panic::catch_unwind(AssertUnwindSafe(|| task(&mut exchange)));
+    if std::process::id() != pid {
+        // The function has forked and returned in the copy, which has nothing to tell.
+        return 0;
+    }
+    let said = match (ended, exchange.answer) {
+        (Err(payload), _) => {
+            let report = LAST_PANIC.with_borrow_mut(Option::take);
+            let message = text(&*payload);
+            let (location, backtrace) = match report {
+                Some(last) if last.message == message => {
+                    (last.location, last.backtrace.to_string())
+                }
+                _ => Default::default(),
+            };
+            let report = Report::Panicked {
+                message,
+                location,
+                backtrace,
+            };
+            return say(&report, &[]).map_or(FAILED, |()| PANICKED);
+        }
+        (Ok(()), Answer::None) => Ok(()),
+        (Ok(()), Answer::Failed(report)) => say(&report, &[]),
+        (Ok(()), Answer::Returned(bytes, passed)) => answer(&bytes, passed),
+    };
+    said.map_or(FAILED, |()| 0)
+}
+
+fn answer(bytes: &[u8], passed: crate::handle::Passed) -> io::Result<()> {
+    let control = CONTROL.get().ok_or(io::ErrorKind::NotConnected)?;
+    let segments = passed.segments();
+    let files: Vec<_> = segments.iter().map(|segment| segment.file()).collect();
+    match control::send(control, &Report::Returned, bytes, &files) {
+        Ok(()) => {
+            passed.sent();
+            Ok(())
+        }
+        Err(error) => say(&Report::BadResult(error.to_string()), &[]),
+    }
+}
+
+struct Panic {
+    message: String,
+    location: String,
+    backtrace: Backtrace,
+}
+
+thread_local! {
+    static LAST_PANIC: RefCell<Option<Panic>> = const { RefCell::new(None) };
+}
+
+/// Prints the usual lines, with the process's name, and keeps what the parent is told.
+fn on_panic(info: &PanicHookInfo<'_>) {
+    let message = text(info.payload());
+    let location = info.location().map(ToString::to_string).unwrap_or_default();
+    let process = super::current_process();
+    let current = thread::current();
+    let shown = match current.name() {
+        Some(name) => format!(", thread '{name}'"),
+        None => String::new(),
+    };
+    let mut backtrace = Backtrace::capture();
+    let shown_trace = match backtrace.status() {
+        BacktraceStatus::Captured => format!("stack backtrace:\n{backtrace}"),
+        _ => {
+            backtrace = Backtrace::force_capture();
+            "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n".into()
+        }
+    };
+    eprint!(
+        "process '{}'{shown} panicked at {location}:\n{message}\n{shown_trace}",
+        process.name()
+    );
+    if cfg!(panic = "abort") {
+        let report = Report::Panicked {
+            message,
+            location,
+            backtrace: backtrace.to_string(),
+        };
+        // The abort that follows says it too, only less precisely.
+        let _ = say(&report, &[]);
+    } else {
+        LAST_PANIC.set(Some(Panic {
+            message,
+            location,
+            backtrace,
+        }));
+    }
+}
+
+/// The text of a panic; its payload may be anything.
+fn text(payload: &(dyn std::any::Any + Send)) -> String {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        (*text).to_string()
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "the panic's payload is not text".to_string()
+    }
+}

@@ -1,0 +1,154 @@
+//! What can go wrong with a process.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::message::{DecodeError, EncodeError};
+use crate::sys;
+
+/// Why a process could not be started. Nothing of it is left behind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// A child could not find its work: the start hook does not run in this program (the feature `hook`
+    /// is off, or this crate was loaded as part of a library), and `multiproc::init()` was not called.
+    #[error(
+        "no child was started, for it could not find its work: call `multiproc::init()` as the first line of `main`"
+    )]
+    NotInitialised,
+    /// This process was forked by the user: it holds copies of its parent's children, not its own.
+    #[error("this process was forked by the user and cannot start processes")]
+    Forked,
+    /// The function's code lies in a library, where a child cannot find it.
+    #[error("the function lies in a library outside the image that holds this crate")]
+    ForeignFunction,
+    /// The arguments could not be encoded.
+    #[error("the arguments cannot be sent: {0}")]
+    Encode(#[from] EncodeError),
+    /// The running program cannot be executed once more.
+    #[error("the running program cannot be executed again through /proc/self/exe: {source}")]
+    Image {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The child runs another program than this one.
+    #[error("the child runs another image than its parent")]
+    OtherImage,
+    /// The system allows no more processes or threads.
+    #[error("too many processes or threads, the limit (RLIMIT_NPROC) is {}, a control group may set a lower one: {source}", shown(*limit))]
+    TooManyProcesses {
+        /// The limit of this user, if there is one.
+        limit: Option<u64>,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The process may not open more descriptors.
+    #[error("too many open descriptors, the limit (RLIMIT_NOFILE) is {}: {source}", shown(*limit))]
+    TooManyDescriptors {
+        /// The limit in force.
+        limit: Option<u64>,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is not enough memory for another process.
+    #[error("not enough memory for another process: {source}")]
+    NoMemory {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The working directory cannot be entered.
+    #[error("cannot enter the working directory {}: {source}", path.display())]
+    CurrentDir {
+        /// The directory asked for.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The child may not run on those processors.
+    #[error("cannot set the processor affinity: {source}")]
+    Affinity {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The child may not have that priority.
+    #[error("cannot set the nice value: {source}")]
+    Nice {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The child ended, or did not answer, before it was ready.
+    #[error("the child was not ready: {0}")]
+    NotReady(String),
+    /// The system refused.
+    #[error("operating system: {0}")]
+    Io(#[from] io::Error),
+}
+
+fn shown(limit: Option<u64>) -> String {
+    limit.map_or_else(|| "none".to_string(), |limit| limit.to_string())
+}
+
+impl SpawnError {
+    /// Names the limit behind an error of the operating system.
+    pub(crate) fn from_io(source: io::Error) -> SpawnError {
+        use nix::libc::{EAGAIN, EMFILE, ENFILE, ENOMEM, ENOSPC, ETOOMANYREFS};
+        match source.raw_os_error() {
+            Some(EAGAIN) => SpawnError::TooManyProcesses {
+                limit: sys::process_limit(),
+                source,
+            },
+            Some(EMFILE | ENFILE | ETOOMANYREFS) => SpawnError::TooManyDescriptors {
+                limit: sys::descriptor_limit(),
+                source,
+            },
+            Some(ENOMEM | ENOSPC) => SpawnError::NoMemory { source },
+            _ => SpawnError::Io(source),
+        }
+    }
+}
+
+/// How a process ended that gave no result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// Its function panicked.
+    #[error("the process panicked at {location}: {message}")]
+    Panicked {
+        /// The panic's message.
+        message: String,
+        /// File, line and column; empty when unknown.
+        location: String,
+        /// The call stack at the panic.
+        backtrace: String,
+    },
+    /// It called `exit` with this code before its function returned.
+    #[error("the process exited with code {0}")]
+    Exited(i32),
+    /// This signal ended it.
+    #[error("the process was ended by signal {0}")]
+    Signalled(i32),
+    /// Its result could not be decoded.
+    #[error("the result cannot be decoded: {0}")]
+    Decode(#[source] DecodeError),
+    /// Its result could not be sent.
+    #[error("the result cannot be sent: {0}")]
+    Encode(String),
+    /// It could not decode its arguments.
+    #[error("the process cannot decode its arguments: {0}")]
+    Arguments(String),
+    /// It could not begin.
+    #[error("the process did not begin: {0}")]
+    NotBegun(#[source] SpawnError),
+    /// An earlier call has taken the result.
+    #[error("the result was taken by an earlier call")]
+    Taken,
+    /// Somebody else has waited for the process and taken its status.
+    #[error("the process ended, and somebody else took its status")]
+    Unknown,
+    /// This process was forked by the user: the child is its parent's.
+    #[error("this process was forked by the user; the child belongs to its parent")]
+    Forked,
+    /// The operating system refused.
+    #[error("operating system: {0}")]
+    Io(#[from] io::Error),
+}

@@ -1,0 +1,116 @@
+//! What may be run in another process: functions of no size, with a tuple of arguments.
+
+use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
+
+use super::control::Report;
+use super::task::{Body, function};
+use crate::handle::{self, Passed, Transport};
+use crate::message::{self, EncodeError, Message};
+
+/// A function that another process can run: a `fn` item, or a closure that captures nothing.
+///
+/// `A` is the tuple of its arguments, at most eight. The function itself does not travel: the other
+/// process runs the same program and finds the function in its own copy. Therefore it must have no size;
+/// what a closure would capture is passed as an argument.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a function that a process can call with the arguments `{A}`",
+    label = "arguments and function do not fit",
+    note = "arguments are a tuple, also for one: `(a,)`, and for none: `()`; the function takes them by value, and may not hold references"
+)]
+pub trait Function<A>: Copy + Send + Sync + 'static {
+    /// What it returns.
+    type Output;
+
+    /// Calls it.
+    fn call(self, arguments: A) -> Self::Output;
+}
+
+macro_rules! functions {
+    ($($argument:ident)*) => {
+        impl<F, R, $($argument),*> Function<($($argument,)*)> for F
+        where
+            F: Fn($($argument),*) -> R + Copy + Send + Sync + 'static,
+        {
+            type Output = R;
+
+            #[allow(non_snake_case)]
+            fn call(self, ($($argument,)*): ($($argument,)*)) -> R {
+                self($($argument),*)
+            }
+        }
+    };
+}
+
+functions!();
+functions!(A);
+functions!(A B);
+functions!(A B C);
+functions!(A B C D);
+functions!(A B C D E);
+functions!(A B C D E G);
+functions!(A B C D E G H);
+functions!(A B C D E G H I);
+
+/// A call of `F` with arguments `A`, as the other process makes it.
+pub(crate) struct Call<F, A>(PhantomData<fn(A) -> F>);
+
+/// What a call works on in the child.
+pub(crate) struct Exchange {
+    pub(crate) arguments: Vec<u8>,
+    pub(crate) descriptors: Vec<OwnedFd>,
+    /// Tells the parent that the handles among the arguments are taken.
+    pub(crate) began: fn(),
+    pub(crate) answer: Answer,
+}
+
+/// What comes of a call.
+pub(crate) enum Answer {
+    None,
+    Returned(Vec<u8>, Passed),
+    Failed(Report),
+}
+
+impl<F, A> Body for Call<F, A>
+where
+    F: Function<A>,
+    A: Message,
+    F::Output: Message,
+{
+    type Port = Exchange;
+
+    fn run(exchange: &mut Exchange) {
+        let descriptors = std::mem::take(&mut exchange.descriptors);
+        let has_handles = !descriptors.is_empty();
+        let bytes = std::mem::take(&mut exchange.arguments);
+        let decoded = handle::with_descriptors(descriptors, || message::decode::<A>(&bytes));
+        drop(bytes);
+        let arguments = match decoded {
+            Ok(Ok(arguments)) => arguments,
+            Ok(Err(error)) => return exchange.fail(Report::BadArguments(error.to_string())),
+            Err(error) => return exchange.fail(Report::BadArguments(error.to_string())),
+        };
+        if has_handles {
+            (exchange.began)();
+        }
+        let result = function::<F>().call(arguments);
+        exchange.answer = match encode(&result) {
+            Ok((bytes, passed)) => Answer::Returned(bytes, passed),
+            Err(error) => Answer::Failed(Report::BadResult(error.to_string())),
+        };
+    }
+}
+
+impl Exchange {
+    fn fail(&mut self, report: Report) {
+        self.answer = Answer::Failed(report);
+    }
+}
+
+/// The bytes of a message for the socket, and the segments named in it.
+pub(crate) fn encode<T: Message>(value: &T) -> Result<(Vec<u8>, Passed), EncodeError> {
+    let mut bytes = Vec::new();
+    let (encoded, passed) =
+        handle::collect(Transport::Socket, || message::encode(value, &mut bytes));
+    encoded.map(|_| (bytes, passed))
+}

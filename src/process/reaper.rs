@@ -1,0 +1,341 @@
+//! One thread that lives as long as the process: it makes the children and reaps them.
+//!
+//! It waits for its own children alone, each by its descriptor; SIGCHLD and the children that others
+//! make are left alone. Children are made by this thread because the kernel ties a child's
+//! parent-death signal to the thread that made it.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::time::Instant;
+
+use rustix::event::{EventfdFlags, epoll};
+use rustix::io::Errno;
+
+use super::control::{self, Arrived, Report};
+use crate::kin;
+use crate::sys::{self, Ended};
+
+/// What the parent keeps of a child.
+pub(crate) struct Record {
+    pub(crate) pid: u32,
+    pub(crate) name: Arc<str>,
+    process: OwnedFd,
+    state: Mutex<State>,
+    ended: Condvar,
+}
+
+type Callback = Box<dyn FnOnce(Ended) + Send>;
+
+struct State {
+    /// The lifeline: held while the child lives, for the child ends when it is closed.
+    control: Option<Arc<OwnedFd>>,
+    reports: Vec<Arrived<Report>>,
+    /// Whether the child has taken the handles among its arguments.
+    began: bool,
+    /// Why a report could not be read.
+    failed: Option<io::Error>,
+    how: Option<Ended>,
+    callbacks: Vec<Callback>,
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Record")
+            .field("name", &self.name)
+            .field("pid", &self.pid)
+            .field("ended", &self.state().how)
+            .finish()
+    }
+}
+
+impl Record {
+    pub(crate) fn new(pid: u32, name: Arc<str>, process: OwnedFd, control: OwnedFd) -> Arc<Record> {
+        Arc::new(Record {
+            pid,
+            name,
+            process,
+            state: Mutex::new(State {
+                control: Some(Arc::new(control)),
+                reports: Vec::new(),
+                began: false,
+                failed: None,
+                how: None,
+                callbacks: Vec::new(),
+            }),
+            ended: Condvar::new(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The child's descriptor.
+    pub(crate) fn process(&self) -> BorrowedFd<'_> {
+        self.process.as_fd()
+    }
+
+    /// How it has ended; `None` while it lives or is not yet reaped.
+    pub(crate) fn how(&self) -> Option<Ended> {
+        self.state().how
+    }
+
+    /// Waits until the child has ended and is reaped; `None` when `deadline` has passed.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Option<Ended> {
+        let mut state = self.state();
+        loop {
+            if state.how.is_some() {
+                return state.how;
+            }
+            state = match deadline {
+                None => self
+                    .ended
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(at) => {
+                    let left = at.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return None;
+                    }
+                    let waited = self.ended.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            }
+        }
+    }
+
+    /// Calls `callback` on the reaper's thread when the child has ended, or now if it has.
+    pub(crate) fn on_exit(&self, callback: impl FnOnce(Ended) + Send + 'static) {
+        let mut state = self.state();
+        match state.how {
+            None => state.callbacks.push(Box::new(callback)),
+            Some(how) => {
+                drop(state);
+                callback(how);
+            }
+        }
+    }
+
+    /// Waits until the child has said something or has ended; false when `deadline` has passed.
+    pub(crate) fn wait_for_report(&self, deadline: Instant) -> io::Result<bool> {
+        let Some(control) = self.state().control.clone() else {
+            return Ok(true);
+        };
+        if sys::poll_any(&[control.as_fd()], Some(deadline))?.is_none() {
+            return Ok(false);
+        }
+        let open = self.state().read();
+        Ok(open || self.wait(Some(deadline)).is_some())
+    }
+
+    /// Whether the child is known to have taken the handles among its arguments.
+    pub(crate) fn began(&self) -> bool {
+        self.state().began
+    }
+
+    /// Looks at what the child has said so far.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&[Arrived<Report>]) -> R) -> R {
+        look(&self.state().reports)
+    }
+
+    /// Takes what the child has said, and why the rest of it could not be read.
+    pub(crate) fn take_reports(&self) -> (Vec<Arrived<Report>>, Option<io::Error>) {
+        let mut state = self.state();
+        (std::mem::take(&mut state.reports), state.failed.take())
+    }
+
+    fn end(&self, how: Ended) {
+        let mut state = self.state();
+        state.read();
+        state.control = None;
+        state.how = Some(how);
+        let callbacks = std::mem::take(&mut state.callbacks);
+        drop(state);
+        self.ended.notify_all();
+        for callback in callbacks {
+            callback(how);
+        }
+    }
+}
+
+impl State {
+    /// Reads all that the child has said so far; false when it can say no more.
+    fn read(&mut self) -> bool {
+        while let Some(control) = &self.control {
+            match control::receive(control, false) {
+                Ok(Some(Arrived {
+                    head: Report::Began,
+                    ..
+                })) => self.began = true,
+                Ok(Some(report)) => self.reports.push(report),
+                Ok(None) => return false,
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return true,
+                    // Said once, before what is left to read: the child ended with our words unread.
+                    io::ErrorKind::ConnectionReset => {}
+                    _ => {
+                        self.failed = Some(error);
+                        return false;
+                    }
+                },
+            }
+        }
+        false
+    }
+}
+
+type Errand = Box<dyn FnOnce() + Send>;
+
+/// The thread's own things.
+#[derive(Debug)]
+pub(crate) struct Reaper {
+    watched: OwnedFd,
+    wake: OwnedFd,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    living: HashMap<u64, Arc<Record>>,
+    errands: Vec<Errand>,
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.living.values()).finish()
+    }
+}
+
+static REAPER: OnceLock<Reaper> = OnceLock::new();
+static MAKING: Mutex<()> = Mutex::new(());
+/// What the wake descriptor is called among the watched; no descriptor number is so large.
+const WAKE: u64 = u64::MAX;
+
+/// The process's reaper; started when there is none yet.
+///
+/// # Errors
+///
+/// What the kernel said when the thread or its descriptors were made.
+pub(crate) fn reaper() -> io::Result<&'static Reaper> {
+    if let Some(reaper) = REAPER.get() {
+        return Ok(reaper);
+    }
+    let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(reaper) = REAPER.get() {
+        return Ok(reaper);
+    }
+    let watched = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let flags = epoll::EventFlags::IN;
+    epoll::add(&watched, &wake, epoll::EventData::new_u64(WAKE), flags)?;
+    // The thread waits here until the reaper is in its place.
+    let (tell, told) = mpsc::channel::<&'static Reaper>();
+    std::thread::Builder::new()
+        .name("multiproc-reaper".into())
+        .stack_size(256 * 1024)
+        .spawn(move || {
+            sys::block_signals();
+            if let Ok(reaper) = told.recv() {
+                reaper.run();
+            }
+        })?;
+    let reaper = REAPER.get_or_init(|| Reaper {
+        watched,
+        wake,
+        table: Mutex::default(),
+    });
+    // The thread waits for nothing else.
+    let _ = tell.send(reaper);
+    Ok(reaper)
+}
+
+/// The living children of this process.
+pub(crate) fn living() -> Vec<Arc<Record>> {
+    let Some(reaper) = REAPER.get() else {
+        return Vec::new();
+    };
+    let mut living: Vec<_> = reaper.table().living.values().cloned().collect();
+    living.sort_by_key(|record| record.pid);
+    living
+}
+
+impl Reaper {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches over a child from now on.
+    pub(crate) fn watch(&self, record: &Arc<Record>) -> io::Result<()> {
+        let token = record.process.as_raw_fd() as u64;
+        // In the table first: the child may end at once.
+        self.table().living.insert(token, Arc::clone(record));
+        let data = epoll::EventData::new_u64(token);
+        let added = epoll::add(&self.watched, &record.process, data, epoll::EventFlags::IN);
+        if added.is_err() {
+            self.table().living.remove(&token);
+        }
+        Ok(added?)
+    }
+
+    /// Runs `errand` on the reaper's thread, which lives as long as the process.
+    pub(crate) fn run_there<R: Send + 'static>(
+        &self,
+        errand: impl FnOnce() -> R + Send + 'static,
+    ) -> io::Result<R> {
+        let (tell, told) = mpsc::sync_channel(1);
+        self.table().errands.push(Box::new(move || {
+            // Whoever asked waits for the answer.
+            let _ = tell.send(errand());
+        }));
+        rustix::io::write(&self.wake, &1u64.to_ne_bytes())?;
+        told.recv()
+            .map_err(|_| io::Error::other("the thread that makes processes has panicked"))
+    }
+
+    fn run(&self) {
+        let mut events = Vec::with_capacity(64);
+        loop {
+            events.clear();
+            let spare = rustix::buffer::spare_capacity(&mut events);
+            match epoll::wait(&self.watched, spare, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                // Only a bad descriptor is refused: somebody has closed ours, nothing can be watched.
+                Err(_) => return,
+            }
+            for event in &events {
+                match event.data.u64() {
+                    WAKE => self.run_errands(),
+                    token => self.reap(token),
+                }
+            }
+        }
+    }
+
+    fn run_errands(&self) {
+        let mut count = [0; 8];
+        // The number of wakes does not matter.
+        let _ = rustix::io::read(&self.wake, &mut count);
+        let errands = std::mem::take(&mut self.table().errands);
+        for errand in errands {
+            errand();
+        }
+    }
+
+    fn reap(&self, token: u64) {
+        let Some(record) = self.table().living.get(&token).cloned() else {
+            return;
+        };
+        let Some(how) = sys::reap(record.process()) else {
+            return;
+        };
+        // First those who wait for something the dead held, in the whole tree; then our own.
+        if let Ok(kin) = kin::kin() {
+            kin.announce_death();
+        }
+        let _ = epoll::delete(&self.watched, &record.process);
+        self.table().living.remove(&token);
+        record.end(how);
+    }
+}

@@ -1,0 +1,409 @@
+//! Processes: sockets that carry descriptors, process descriptors, signals, and the running image.
+//!
+//! # Why this file may use `unsafe`
+//!
+//! It sets a signal to be ignored, and reads the headers of the loaded images where the loader says they are.
+
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::libc;
+use nix::sys::signal::{SigHandler, SigSet};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+use rustix::process::{Pid, PidfdFlags, Resource, Signal, WaitId, WaitIdOptions};
+
+/// Descriptors that one message of a socket carries at most (the kernel's limit is 253).
+pub(crate) const DESCRIPTORS_PER_MESSAGE: usize = 250;
+
+/// Two connected sockets that keep messages apart and carry descriptors.
+pub(crate) fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
+}
+
+/// Sends one message with its descriptors; never waits.
+pub(crate) fn send(
+    socket: impl AsFd,
+    parts: &[IoSlice<'_>],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let mut space =
+        [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_PER_MESSAGE))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    loop {
+        match rustix::net::sendmsg(&socket, parts, &mut control, flags) {
+            Err(Errno::INTR) => continue,
+            other => return Ok(other.map(drop)?),
+        }
+    }
+}
+
+/// Receives one message into `buffer` and `descriptors`; 0 bytes mean that the other side is gone.
+pub(crate) fn receive(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+    wait: bool,
+) -> io::Result<usize> {
+    let mut flags = RecvFlags::CMSG_CLOEXEC;
+    flags.set(RecvFlags::DONTWAIT, !wait);
+    loop {
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_PER_MESSAGE))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let parts = &mut [IoSliceMut::new(buffer)];
+        let message = match rustix::net::recvmsg(&socket, parts, &mut control, flags) {
+            Err(Errno::INTR) => continue,
+            other => other?,
+        };
+        for part in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(files) = part {
+                descriptors.extend(files);
+            }
+        }
+        let cut = rustix::net::ReturnFlags::TRUNC | rustix::net::ReturnFlags::CTRUNC;
+        if message.flags.intersects(cut) {
+            // Descriptors are cut off when this process may not open more.
+            return Err(Errno::MFILE.into());
+        }
+        return Ok(message.bytes);
+    }
+}
+
+/// Waits until one of `files` is readable or hung up; `None` when `deadline` has passed.
+pub(crate) fn poll_any(
+    files: &[BorrowedFd<'_>],
+    deadline: Option<Instant>,
+) -> io::Result<Option<usize>> {
+    let mut set: Vec<PollFd<'_>> = files
+        .iter()
+        .map(|file| PollFd::from_borrowed_fd(*file, PollFlags::IN))
+        .collect();
+    loop {
+        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        match rustix::event::poll(&mut set, timeout.as_ref()) {
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+            Ok(0) if left.is_none_or(|left| left > Duration::ZERO) => continue,
+            Ok(_) => return Ok(set.iter().position(|one| !one.revents().is_empty())),
+        }
+    }
+}
+
+/// Whether `file` is readable or hung up now.
+pub(crate) fn is_ready(file: BorrowedFd<'_>) -> bool {
+    poll_any(&[file], Some(Instant::now())).is_ok_and(|ready| ready.is_some())
+}
+
+/// A descriptor of the process `pid`.
+pub(crate) fn process_descriptor(pid: u32) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// Sends a signal to a process; nothing happens if it has ended.
+pub(crate) fn send_signal(process: impl AsFd, signal: i32) -> io::Result<()> {
+    let signal = Signal::from_named_raw(signal).ok_or(io::ErrorKind::InvalidInput)?;
+    match rustix::process::pidfd_send_signal(process, signal) {
+        Err(Errno::SRCH) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Ends this process at once.
+pub(crate) fn kill_self() -> ! {
+    // The signal may not be ignored or blocked, and ends every thread.
+    let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
+    loop {
+        std::thread::park();
+    }
+}
+
+/// How a process has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It called `exit` with this code, or its function returned.
+    Exited(i32),
+    /// This signal ended it.
+    Signalled(i32),
+    /// Somebody else took its status.
+    Unknown,
+}
+
+/// Takes the status of an own child that has ended; `None` while it lives.
+pub(crate) fn reap(process: BorrowedFd<'_>) -> Option<Ended> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    loop {
+        match rustix::process::waitid(WaitId::PidFd(process), options) {
+            Err(Errno::INTR) => continue,
+            Err(_) => return Some(Ended::Unknown),
+            Ok(None) => return None,
+            Ok(Some(status)) => {
+                return Some(match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => Ended::Exited(code),
+                    (_, Some(signal)) => Ended::Signalled(signal),
+                    _ => Ended::Unknown,
+                });
+            }
+        }
+    }
+}
+
+/// A copy of this process's standard input, if it has one.
+pub(crate) fn standard_input() -> Option<OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).ok()
+}
+
+/// Takes the socket that was handed over as standard input.
+pub(crate) fn take_standard_input() -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?)
+}
+
+/// Makes `file` the standard input, or nothing if there is none.
+pub(crate) fn give_standard_input(file: Option<OwnedFd>) -> io::Result<()> {
+    let file = match file {
+        Some(file) => file,
+        None => std::fs::File::open("/dev/null")?.into(),
+    };
+    Ok(rustix::stdio::dup2_stdin(&file)?)
+}
+
+/// A pipe: the end to read from and the end to write to.
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
+}
+
+/// Whether this process may make that directory its own.
+pub(crate) fn may_enter(directory: &Path) -> bool {
+    directory.is_dir() && rustix::fs::access(directory, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+/// Returns when the other end of `control` is closed or the process `parent` has ended.
+pub(crate) fn wait_for_end(control: BorrowedFd<'_>, parent: BorrowedFd<'_>) {
+    let born_to = rustix::process::getppid();
+    let mut set = [
+        // Only the hang-up counts, not what may be read.
+        PollFd::from_borrowed_fd(control, PollFlags::empty()),
+        PollFd::from_borrowed_fd(parent, PollFlags::IN),
+    ];
+    loop {
+        let gone = match rustix::event::poll(&mut set, None) {
+            Ok(_) => set.iter().any(|one| {
+                let seen = one.revents();
+                !seen.is_empty() && !seen.contains(PollFlags::NVAL)
+            }),
+            Err(_) => false,
+        };
+        // A program that closes descriptors it does not know still has a parent.
+        if gone || rustix::process::getppid() != born_to {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Blocks every signal in the calling thread.
+pub(crate) fn block_signals() {
+    // Fails only for a bad argument, which a full set is not.
+    let _ = SigSet::all().thread_block();
+}
+
+/// Lets every signal through to the calling thread.
+pub(crate) fn unblock_signals() {
+    let _ = SigSet::empty().thread_set_mask();
+}
+
+/// Ignores SIGPIPE, as Rust's runtime does, and SIGINT, which is for the parent to decide on.
+pub(crate) fn ignore_signals() -> io::Result<()> {
+    for signal in [nix::sys::signal::SIGPIPE, nix::sys::signal::SIGINT] {
+        // SAFETY: ignoring a signal installs no code, therefore nothing can run at a wrong moment.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }?;
+    }
+    Ok(())
+}
+
+/// Asks for SIGKILL when the thread ends that made this process.
+pub(crate) fn die_with_parent() -> io::Result<()> {
+    Ok(rustix::process::set_parent_process_death_signal(Some(
+        Signal::KILL,
+    ))?)
+}
+
+/// Sets the name that `top` and `ps` show: its first 15 bytes.
+pub(crate) fn set_process_name(name: &str) {
+    let shown: Vec<u8> = name.bytes().filter(|byte| *byte != 0).take(15).collect();
+    if let Ok(shown) = CString::new(shown) {
+        // Only shown, so that a refusal harms nothing.
+        let _ = rustix::thread::set_name(&shown);
+    }
+}
+
+/// Lets this process, which must still be of one thread, run on those processors only.
+pub(crate) fn set_affinity(processors: &[usize]) -> io::Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    for processor in processors {
+        if *processor >= rustix::thread::CpuSet::MAX_CPU {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        set.set(*processor);
+    }
+    Ok(rustix::thread::sched_setaffinity(None, &set)?)
+}
+
+/// Adds `increment` to how willingly this process gives way, as `nice` does.
+pub(crate) fn add_nice(increment: i32) -> io::Result<()> {
+    Ok(rustix::process::nice(increment).map(drop)?)
+}
+
+/// How many processes this user may have, if there is a limit.
+pub(crate) fn process_limit() -> Option<u64> {
+    rustix::process::getrlimit(Resource::Nproc).current
+}
+
+/// How many descriptors this process may have, if there is a limit.
+pub(crate) fn descriptor_limit() -> Option<u64> {
+    rustix::process::getrlimit(Resource::Nofile).current
+}
+
+/// One loaded image: the program itself or a library.
+#[derive(Debug, Clone)]
+pub(crate) struct Image {
+    /// Whether it is the program itself.
+    pub(crate) is_program: bool,
+    /// Where its code lies.
+    pub(crate) text: Vec<Range<usize>>,
+    /// A number that differs from build to build.
+    pub(crate) fingerprint: u64,
+}
+
+#[cfg(target_pointer_width = "64")]
+use libc::Elf64_Phdr as ProgramHeader;
+
+#[cfg(target_pointer_width = "32")]
+use libc::Elf32_Phdr as ProgramHeader;
+
+/// The loaded image that holds `address`.
+pub(crate) fn image_of(address: usize) -> Option<Image> {
+    struct Search {
+        address: usize,
+        seen: usize,
+        found: Option<Image>,
+    }
+    unsafe extern "C" fn look(
+        info: *mut libc::dl_phdr_info,
+        _size: libc::size_t,
+        search: *mut libc::c_void,
+    ) -> libc::c_int {
+        // SAFETY: `dl_iterate_phdr` passes on the pointer given to it below, to a `Search` that nothing
+        // else uses during the call.
+        let search = unsafe { &mut *search.cast::<Search>() };
+        // SAFETY: `dl_iterate_phdr` hands a description that is valid during this call.
+        let info = unsafe { &*info };
+        let headers = if info.dlpi_phdr.is_null() {
+            &[]
+        } else {
+            // SAFETY: the loader says that `dlpi_phnum` headers lie there; they stay while the image is
+            // loaded, and the loader's lock keeps it loaded during this call.
+            unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) }
+        };
+        let base = info.dlpi_addr as usize;
+        let place = |header: &ProgramHeader| {
+            let start = base.wrapping_add(header.p_vaddr as usize);
+            start..start.wrapping_add(header.p_memsz as usize)
+        };
+        let loaded = || headers.iter().filter(|one| one.p_type == libc::PT_LOAD);
+        let first = search.seen == 0;
+        search.seen += 1;
+        if !loaded().any(|one| place(one).contains(&search.address)) {
+            return 0;
+        }
+        let mut hash = Fingerprint::new();
+        hash.add(&search.address.wrapping_sub(base).to_le_bytes());
+        for header in headers {
+            for word in [
+                header.p_type as usize,
+                header.p_flags as usize,
+                header.p_vaddr as usize,
+                header.p_filesz as usize,
+                header.p_memsz as usize,
+            ] {
+                hash.add(&word.to_le_bytes());
+            }
+            let bytes = place(header);
+            // The build id is a note; notes lie inside a readable loaded part.
+            let readable = loaded().any(|one| {
+                let range = place(one);
+                one.p_flags & libc::PF_R != 0
+                    && range.start <= bytes.start
+                    && bytes.end <= range.end
+            });
+            if header.p_type == libc::PT_NOTE && readable {
+                // SAFETY: the range lies inside a part that is loaded readable (just checked) and that
+                // nothing writes to, therefore it may be borrowed during this call.
+                hash.add(unsafe {
+                    std::slice::from_raw_parts(bytes.start as *const u8, bytes.len())
+                });
+            }
+        }
+        search.found = Some(Image {
+            is_program: first,
+            text: loaded()
+                .filter(|one| one.p_flags & libc::PF_X != 0)
+                .map(place)
+                .collect(),
+            fingerprint: hash.end(),
+        });
+        1
+    }
+    let mut search = Search {
+        address,
+        seen: 0,
+        found: None,
+    };
+    // SAFETY: `look` has the expected signature, does not unwind (it neither indexes nor allocates beyond
+    // memory), and its pointer is valid during the call.
+    unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut search).cast()) };
+    search.found
+}
+
+/// A hash that two copies of one program agree on (FNV-1a, 64 bits).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fingerprint(u64);
+
+impl Fingerprint {
+    pub(crate) const fn new() -> Fingerprint {
+        Fingerprint(0xcbf2_9ce4_8422_2325)
+    }
+
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+
+    pub(crate) const fn end(self) -> u64 {
+        self.0
+    }
+}

@@ -1,0 +1,341 @@
+//! However a child ends, its parent hears how.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use multiproc::{JoinError, Message, Process, Stdio};
+use serde::{Deserialize, Serialize};
+
+use crate::help::{isolated, sleep_long, tests};
+
+tests![
+    panics_travel,
+    panics_without_text,
+    caught_panics_do_not_count,
+    panics_are_printed_with_the_name,
+    panics_of_other_threads_are_their_own,
+    exit_codes,
+    a_result_counts_that_was_sent,
+    signals,
+    aborts_and_faults,
+    stack_overflow,
+    terminate_and_kill,
+    ended_children_take_any_signal,
+    undecodable_arguments_and_results,
+    unencodable_results,
+    interrupts_are_ignored,
+    blocked_signals_are_let_through,
+    broken_pipes_are_errors,
+    the_tree_is_killed,
+    somebody_else_takes_the_status,
+];
+
+fn error_of<R: Message + std::fmt::Debug>(child: multiproc::Child<R>) -> JoinError {
+    child.join().unwrap_err()
+}
+
+fn panics_travel() {
+    fn fragile(n: u32) -> u32 {
+        assert!(n != 3, "{n} is bad");
+        n
+    }
+    let line = line!() - 3;
+    match error_of(
+        Process::builder()
+            .stderr(Stdio::Null)
+            .spawn(fragile, (3,))
+            .unwrap(),
+    ) {
+        JoinError::Panicked {
+            message,
+            location,
+            backtrace,
+        } => {
+            assert_eq!(message, "3 is bad");
+            assert!(location.contains("endings.rs"), "{location}");
+            assert!(location.contains(&format!(":{line}:")), "{location}");
+            assert!(backtrace.contains("fragile"), "{backtrace}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn panics_without_text() {
+    let child = Process::builder()
+        .stderr(Stdio::Null)
+        .spawn(|| std::panic::panic_any(5_u8), ());
+    let error = error_of::<()>(child.unwrap());
+    assert!(
+        matches!(&error, JoinError::Panicked { message, location, .. }
+            if !message.is_empty() && location.contains("endings.rs")),
+        "{error:?}"
+    );
+}
+
+fn caught_panics_do_not_count() {
+    let child = Process::builder()
+        .stderr(Stdio::Null)
+        .spawn(|| std::panic::catch_unwind(|| panic!("inner")).is_err(), ());
+    assert!(child.unwrap().join().unwrap());
+    // A payload that is raised without a panic has no place; that of an earlier panic is not it.
+    let child = Process::builder().stderr(Stdio::Null).spawn(
+        || {
+            let _ = std::panic::catch_unwind(|| panic!("inner"));
+            std::panic::resume_unwind(Box::new("raised"))
+        },
+        (),
+    );
+    match error_of::<()>(child.unwrap()) {
+        JoinError::Panicked {
+            message, location, ..
+        } => assert_eq!((message.as_str(), location.as_str()), ("raised", "")),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn panics_are_printed_with_the_name() {
+    use std::io::Read;
+    let child = Process::builder()
+        .name("fragile")
+        .env("RUST_BACKTRACE", "0")
+        .stderr(Stdio::Pipe)
+        .spawn(|| panic!("broken glass"), ());
+    let child = child.unwrap();
+    let mut said = String::new();
+    child
+        .take_stderr()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
+    assert!(matches!(error_of::<()>(child), JoinError::Panicked { .. }));
+    assert!(said.contains("process 'fragile' panicked at"), "{said}");
+    assert!(said.contains("broken glass"), "{said}");
+}
+
+fn panics_of_other_threads_are_their_own() {
+    let child = Process::builder()
+        .stderr(Stdio::Null)
+        .spawn(|| thread::spawn(|| panic!("inner")).join().is_err(), ());
+    assert!(child.unwrap().join().unwrap());
+}
+
+fn exit(code: i32) {
+    std::process::exit(code)
+}
+
+fn exit_codes() {
+    for code in [0, 1, 3, 255] {
+        let error = error_of(Process::spawn(exit, (code,)).unwrap());
+        assert!(
+            matches!(error, JoinError::Exited(found) if found == code),
+            "{error:?}"
+        );
+    }
+}
+
+fn a_result_counts_that_was_sent() {
+    extern "C" fn at_exit() {
+        std::process::abort();
+    }
+    fn fails_late() -> u32 {
+        // SAFETY: the function lives as long as the program.
+        unsafe { nix::libc::atexit(at_exit) };
+        12
+    }
+    assert_eq!(Process::spawn(fails_late, ()).unwrap().join().unwrap(), 12);
+}
+
+fn signals() {
+    for signal in [
+        nix::libc::SIGHUP,
+        nix::libc::SIGUSR1,
+        nix::libc::SIGALRM,
+        nix::libc::SIGQUIT,
+    ] {
+        let child = Process::spawn(sleep_long, ()).unwrap();
+        child.signal(signal).unwrap();
+        let error = error_of(child);
+        assert!(
+            matches!(error, JoinError::Signalled(found) if found == signal),
+            "{error:?}"
+        );
+    }
+    let child = Process::spawn(sleep_long, ()).unwrap();
+    for no_signal in [0, -1, 12345] {
+        let error = child.signal(no_signal).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    }
+}
+
+fn aborts_and_faults() {
+    let quiet = || Process::builder().stderr(Stdio::Null);
+    let aborted = error_of::<()>(quiet().spawn(|| std::process::abort(), ()).unwrap());
+    assert!(matches!(aborted, JoinError::Signalled(6)), "{aborted:?}");
+    fn fault() {
+        // SAFETY: it is the fault that is wanted.
+        unsafe { nix::libc::raise(nix::libc::SIGSEGV) };
+    }
+    let fault = error_of(quiet().spawn(fault, ()).unwrap());
+    assert!(matches!(fault, JoinError::Signalled(11)), "{fault:?}");
+}
+
+fn stack_overflow() {
+    fn endless(n: u64) -> u64 {
+        let page = std::hint::black_box([n; 512]);
+        endless(page[0] + 1) + page[511]
+    }
+    let child = Process::builder()
+        .stderr(Stdio::Null)
+        .spawn(endless, (0,))
+        .unwrap();
+    let error = error_of(child);
+    assert!(matches!(error, JoinError::Signalled(6 | 11)), "{error:?}");
+}
+
+fn terminate_and_kill() {
+    let child = Process::spawn(sleep_long, ()).unwrap();
+    child.terminate().unwrap();
+    let error = error_of(child);
+    assert!(matches!(error, JoinError::Signalled(15)), "{error:?}");
+    let child = Process::spawn(sleep_long, ()).unwrap();
+    let begin = Instant::now();
+    child.kill().unwrap();
+    let error = error_of(child);
+    assert!(matches!(error, JoinError::Signalled(9)), "{error:?}");
+    assert!(
+        begin.elapsed() < Duration::from_millis(500),
+        "{:?}",
+        begin.elapsed()
+    );
+}
+
+fn ended_children_take_any_signal() {
+    let child = Process::spawn(|| (), ()).unwrap();
+    while child.is_alive() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    child.terminate().unwrap();
+    child.kill().unwrap();
+    child.kill_tree().unwrap();
+    child.join().unwrap();
+}
+
+/// A value that is never read back.
+#[derive(Debug, Serialize)]
+struct OneWay(u32);
+
+impl<'de> Deserialize<'de> for OneWay {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(serde::de::Error::custom("one way only"))
+    }
+}
+
+fn undecodable_arguments_and_results() {
+    let error = error_of(Process::spawn(|n: OneWay| n.0, (OneWay(1),)).unwrap());
+    assert!(matches!(error, JoinError::Arguments(_)), "{error:?}");
+    let error = error_of(Process::spawn(|| OneWay(1), ()).unwrap());
+    assert!(matches!(error, JoinError::Decode(_)), "{error:?}");
+}
+
+/// A value that is never written.
+#[derive(Debug, Deserialize)]
+struct Mute;
+
+impl Serialize for Mute {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("mute"))
+    }
+}
+
+fn unencodable_results() {
+    let error = error_of(Process::spawn(|| Mute, ()).unwrap());
+    assert!(matches!(error, JoinError::Encode(_)), "{error:?}");
+    let error = Process::spawn(|_: Mute| (), (Mute,)).unwrap_err();
+    assert!(
+        matches!(error, multiproc::SpawnError::Encode(_)),
+        "{error:?}"
+    );
+}
+
+fn interrupts_are_ignored() {
+    let child = Process::spawn(
+        || {
+            println!();
+            thread::sleep(Duration::from_millis(300));
+            1
+        },
+        (),
+    );
+    let child = child.unwrap();
+    thread::sleep(Duration::from_millis(100));
+    child.signal(nix::libc::SIGINT).unwrap();
+    assert_eq!(child.join().unwrap(), 1);
+}
+
+fn blocked_signals_are_let_through() {
+    isolated(|| {
+        nix::sys::signal::SigSet::all().thread_block().unwrap();
+        let child = Process::spawn(sleep_long, ()).unwrap();
+        child.terminate().unwrap();
+        let error = error_of(child);
+        assert!(matches!(error, JoinError::Signalled(15)), "{error:?}");
+    });
+}
+
+fn broken_pipes_are_errors() {
+    let child = Process::spawn(
+        || {
+            use std::io::Write;
+            let (reader, mut writer) = std::io::pipe().unwrap();
+            drop(reader);
+            writer.write_all(b"x").unwrap_err().kind() == std::io::ErrorKind::BrokenPipe
+        },
+        (),
+    );
+    assert!(child.unwrap().join().unwrap());
+}
+
+fn the_tree_is_killed() {
+    // A child that ignores SIGTERM, a grandchild of this crate, and a program that knows nothing of it.
+    fn family() {
+        let _sleeper = Process::spawn(sleep_long, ()).unwrap();
+        let program = std::process::Command::new("sh")
+            .args(["-c", "sleep 600 & sleep 600 & wait"])
+            .spawn();
+        drop(program.unwrap());
+        sleep_long();
+    }
+    let mark = crate::help::tree_mark();
+    let child = Process::builder()
+        .env(crate::help::TREE, &mark)
+        .spawn(family, ())
+        .unwrap();
+    crate::help::wait_until(Duration::from_secs(10), "the whole family lives", || {
+        crate::help::marked(&mark).len() == 5
+    });
+    child.kill_tree().unwrap();
+    assert!(matches!(error_of(child), JoinError::Signalled(9)));
+    crate::help::wait_until(Duration::from_secs(1), "the whole family is gone", || {
+        crate::help::marked(&mark).is_empty()
+    });
+}
+
+fn somebody_else_takes_the_status() {
+    isolated(|| {
+        // The system reaps the children of those who do not care.
+        // SAFETY: ignoring a signal runs no code.
+        unsafe {
+            nix::sys::signal::signal(
+                nix::sys::signal::SIGCHLD,
+                nix::sys::signal::SigHandler::SigIgn,
+            )
+        }
+        .unwrap();
+        assert_eq!(Process::spawn(|| 5, ()).unwrap().join().unwrap(), 5);
+        let error = error_of(Process::spawn(exit, (5,)).unwrap());
+        assert!(matches!(error, JoinError::Unknown), "{error:?}");
+        let child = Process::spawn(sleep_long, ()).unwrap();
+        child.kill().unwrap();
+        assert!(matches!(error_of(child), JoinError::Unknown));
+    });
+}

@@ -1,0 +1,173 @@
+//! Limits of the system: named in the error, nothing left behind.
+
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use multiproc::{JoinError, Process, SpawnError};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::help::{self, isolated, tests};
+
+tests![
+    too_many_processes,
+    too_many_descriptors,
+    too_little_memory,
+    a_removed_program_still_starts_processes,
+    a_program_that_may_not_be_executed,
+    no_child_before_the_mark_is_taken,
+];
+
+fn limit(resource: Resource, current: u64) -> Rlimit {
+    let before = getrlimit(resource);
+    setrlimit(
+        resource,
+        Rlimit {
+            current: Some(current),
+            maximum: before.maximum,
+        },
+    )
+    .unwrap();
+    before
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn too_many_processes() {
+    isolated(|| {
+        Process::spawn(one, ()).unwrap().join().unwrap();
+        if nix::unistd::geteuid().is_root() {
+            // The limit does not hold for root.
+            nix::unistd::setresgid(65_534.into(), 65_534.into(), 65_534.into()).unwrap();
+            nix::unistd::setresuid(65_534.into(), 65_534.into(), 65_534.into()).unwrap();
+            // Or the program could not be executed again.
+            nix::sys::prctl::set_dumpable(true).unwrap();
+        }
+        let before = limit(Resource::Nproc, 1);
+        let error = Process::spawn(one, ()).unwrap_err();
+        assert!(
+            matches!(error, SpawnError::TooManyProcesses { limit: Some(1), .. }),
+            "{error:?}"
+        );
+        assert!(error.to_string().contains("RLIMIT_NPROC"), "{error}");
+        assert_eq!(help::own_children(), Vec::<u32>::new());
+        setrlimit(Resource::Nproc, before).unwrap();
+        assert_eq!(Process::spawn(one, ()).unwrap().join().unwrap(), 1);
+    });
+}
+
+fn too_many_descriptors() {
+    isolated(|| {
+        let before = help::after_first_child();
+        let mut refused = 0;
+        for room in 0..20 {
+            let old = limit(Resource::Nofile, before.len() as u64 + room);
+            let outcome = Process::spawn(one, ()).map(|child| child.join());
+            setrlimit(Resource::Nofile, old).unwrap();
+            match outcome {
+                Ok(Ok(number)) => assert_eq!(number, 1),
+                Err(error) => {
+                    refused += 1;
+                    assert!(
+                        matches!(error, SpawnError::TooManyDescriptors { .. }),
+                        "{error:?}"
+                    );
+                    assert!(error.to_string().contains("RLIMIT_NOFILE"), "{error}");
+                }
+                // The child inherits the limit, and may not even get as far as saying so.
+                Ok(Err(JoinError::NotBegun(_) | JoinError::Exited(_))) => refused += 1,
+                Ok(Err(error)) => panic!("{error:?}"),
+            }
+            help::settles_to(&before);
+        }
+        assert!(refused > 0);
+        assert_eq!(Process::spawn(one, ()).unwrap().join().unwrap(), 1);
+    });
+}
+
+fn too_little_memory() {
+    isolated(|| {
+        let before = help::after_first_child();
+        let old = limit(Resource::As, 1 << 20);
+        let outcome = Process::spawn(one, ()).map(|child| child.join());
+        setrlimit(Resource::As, old).unwrap();
+        match outcome {
+            Err(SpawnError::NoMemory { .. }) => {}
+            Ok(Err(JoinError::Exited(_) | JoinError::Signalled(_) | JoinError::NotBegun(_))) => {}
+            other => panic!("{other:?}"),
+        }
+        help::settles_to(&before);
+        assert_eq!(Process::spawn(one, ()).unwrap().join().unwrap(), 1);
+    });
+}
+
+/// Runs a copy of this program as `scenario`.
+fn run_copy(scenario: &str) {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let copy = directory.join(format!("copy-{scenario}-{}", std::process::id()));
+    std::fs::copy("/proc/self/exe", &copy).unwrap();
+    let output = Command::new(&copy)
+        .env("MULTIPROC_TEST_SCENARIO", scenario)
+        .output();
+    // The scenario may have removed it.
+    let _ = std::fs::remove_file(&copy);
+    let output = output.unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(output.stdout, b"done\n");
+}
+
+/// What a copy of this program does.
+pub(crate) fn scenario(name: &OsStr) {
+    let path = std::env::current_exe().unwrap();
+    if name == "removed" {
+        std::fs::remove_file(path).unwrap();
+        assert_eq!(Process::spawn(one, ()).unwrap().join().unwrap(), 1);
+    } else if name == "forbidden" {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
+        let error = Process::spawn(one, ()).unwrap_err();
+        assert!(matches!(error, SpawnError::Image { .. }), "{error:?}");
+        assert_eq!(help::own_children(), Vec::<u32>::new());
+    } else {
+        panic!("no scenario {name:?}");
+    }
+    println!("done");
+}
+
+fn a_removed_program_still_starts_processes() {
+    run_copy("removed");
+}
+
+fn a_program_that_may_not_be_executed() {
+    run_copy("forbidden");
+}
+
+/// 0: not tried; 1: refused, as it must be; 2: anything else.
+static EARLY: AtomicI32 = AtomicI32::new(0);
+
+/// Runs before the hook of this crate, in the child too.
+extern "C" fn early() {
+    if std::env::var_os("MULTIPROC_TEST_EARLY").is_some() {
+        let refused = matches!(Process::spawn(one, ()), Err(SpawnError::NotInitialised));
+        EARLY.store(if refused { 1 } else { 2 }, Ordering::Relaxed);
+    }
+}
+
+#[used]
+// SAFETY: the section holds pointers to functions of this type, called once each before `main`.
+#[unsafe(link_section = ".init_array.00500")]
+static EARLY_HOOK: extern "C" fn() = early;
+
+fn no_child_before_the_mark_is_taken() {
+    let child = Process::builder()
+        .env("MULTIPROC_TEST_EARLY", "1")
+        .spawn(|| EARLY.load(Ordering::Relaxed), ());
+    assert_eq!(child.unwrap().join().unwrap(), 1);
+}

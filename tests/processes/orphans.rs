@@ -1,0 +1,194 @@
+//! Nobody outlives a parent.
+
+use std::thread;
+use std::time::Duration;
+
+use multiproc::{Process, Stdio};
+
+use crate::help::{self, sleep_long, tests};
+
+tests![
+    whatever_they_do,
+    two_hundred_moments,
+    detached_ones_too,
+    when_the_parent_returns,
+    when_the_control_socket_is_held_by_a_stranger,
+];
+
+/// A second for the descendants to notice, and some for a loaded machine to run them.
+const SOON: Duration = Duration::from_millis(1000);
+
+fn compute() {
+    let mut n = 1_u64;
+    loop {
+        n = std::hint::black_box(n.wrapping_mul(3));
+    }
+}
+
+fn block_on_input() {
+    let (mut reader, _writer) = std::io::pipe().unwrap();
+    let _ = std::io::Read::read(&mut reader, &mut [0]);
+}
+
+fn ignore_all_signals() {
+    for signal in nix::sys::signal::Signal::iterator() {
+        // SAFETY: ignoring a signal runs no code. Those that cannot be ignored are refused.
+        let _ = unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) };
+    }
+    nix::sys::signal::SigSet::all().thread_block().unwrap();
+    compute();
+}
+
+fn stop() {
+    nix::sys::signal::raise(nix::sys::signal::SIGSTOP).unwrap();
+}
+
+fn close_everything() {
+    // SAFETY: it is the rudeness that is wanted; nothing that follows uses a descriptor.
+    unsafe { nix::libc::close_range(0, u32::MAX, 0) };
+    sleep_long();
+}
+
+fn nest(left: u32) {
+    let _child = (left > 0).then(|| Process::spawn(nest, (left - 1,)).unwrap());
+    sleep_long();
+}
+
+fn parent_of_all() {
+    let _children = [
+        Process::spawn(compute, ()).unwrap(),
+        Process::spawn(block_on_input, ()).unwrap(),
+        Process::spawn(ignore_all_signals, ()).unwrap(),
+        Process::spawn(stop, ()).unwrap(),
+        Process::spawn(close_everything, ()).unwrap(),
+        Process::spawn(nest, (3,)).unwrap(),
+    ];
+    sleep_long();
+}
+
+fn whatever_they_do() {
+    let mark = help::tree_mark();
+    let parent = Process::builder()
+        .env(help::TREE, &mark)
+        .spawn(parent_of_all, ())
+        .unwrap();
+    help::wait_until(Duration::from_secs(20), "the whole family lives", || {
+        help::marked(&mark).len() == 1 + 5 + 4
+    });
+    thread::sleep(Duration::from_millis(100));
+    parent.kill().unwrap();
+    help::wait_until(SOON, "all are gone", || help::marked(&mark).is_empty());
+    drop(parent);
+}
+
+/// Starts children as fast as it can, some of which start children.
+fn breed() {
+    fn short(depth: u32) -> u32 {
+        if depth > 0 {
+            return Process::spawn(short, (depth - 1,))
+                .unwrap()
+                .join()
+                .unwrap_or(0);
+        }
+        1
+    }
+    let threads: Vec<_> = (0..2)
+        .map(|_| {
+            thread::spawn(|| {
+                loop {
+                    let kept = Process::spawn(sleep_long, ());
+                    let _ = Process::spawn(short, (2,)).map(|child| child.join());
+                    drop(kept);
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        let _ = thread.join();
+    }
+}
+
+fn two_hundred_moments() {
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    for round in 0..200 {
+        let mark = help::tree_mark();
+        let parent = Process::builder()
+            .env(help::TREE, &mark)
+            .stdin(Stdio::Null)
+            .stderr(Stdio::Null)
+            .spawn(breed, ())
+            .unwrap();
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        thread::sleep(Duration::from_micros((random >> 33) % 30_000));
+        parent.kill().unwrap();
+        drop(parent);
+        help::wait_until(SOON, &format!("all are gone, round {round}"), || {
+            help::marked(&mark).is_empty()
+        });
+    }
+}
+
+fn detached_ones_too() {
+    let mark = help::tree_mark();
+    let parent = Process::builder().env(help::TREE, &mark).spawn(
+        || {
+            Process::spawn(compute, ()).unwrap().detach();
+            sleep_long();
+        },
+        (),
+    );
+    let parent = parent.unwrap();
+    help::wait_until(Duration::from_secs(10), "both live", || {
+        help::marked(&mark).len() == 2
+    });
+    parent.kill().unwrap();
+    help::wait_until(SOON, "all are gone", || help::marked(&mark).is_empty());
+    drop(parent);
+}
+
+fn when_the_parent_returns() {
+    let mark = help::tree_mark();
+    let parent = Process::builder().env(help::TREE, &mark).spawn(
+        || {
+            Process::spawn(compute, ()).unwrap().detach();
+            std::mem::forget(Process::spawn(compute, ()).unwrap());
+        },
+        (),
+    );
+    parent.unwrap().join().unwrap();
+    help::wait_until(SOON, "all are gone", || help::marked(&mark).is_empty());
+}
+
+fn when_the_control_socket_is_held_by_a_stranger() {
+    // A fork of the parent keeps its descriptors, so that no socket tells of its death.
+    fn parent() {
+        let _child = Process::spawn(ignore_all_signals, ()).unwrap();
+        // SAFETY: the copy only sleeps, and is a process of one thread.
+        match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Child => loop {
+                nix::unistd::pause();
+            },
+            nix::unistd::ForkResult::Parent { .. } => sleep_long(),
+        }
+    }
+    let mark = help::tree_mark();
+    let parent = Process::builder()
+        .env(help::TREE, &mark)
+        .spawn(parent, ())
+        .unwrap();
+    help::wait_until(Duration::from_secs(10), "all live", || {
+        help::marked(&mark).len() == 3
+    });
+    thread::sleep(Duration::from_millis(100));
+    parent.kill().unwrap();
+    help::wait_until(SOON, "only the fork is left", || {
+        help::marked(&mark).len() == 1
+    });
+    for fork in help::marked(&mark) {
+        let fork = nix::unistd::Pid::from_raw(fork as i32);
+        nix::sys::signal::kill(fork, nix::sys::signal::SIGKILL).unwrap();
+    }
+    drop(parent);
+}
