@@ -19,7 +19,6 @@ mod sys;
 
 pub use error::{Corrupt, SegmentError};
 pub use message::{DecodeError, EncodeError, Message, Plain};
-pub use message::{DecodeError, EncodeError, Message};
 pub use process::{
     Child, Function, JoinError, Process, ProcessBuilder, SpawnError, Stdio, active_children,
     current_process, init, parent_process, wait_any,

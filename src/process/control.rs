@@ -177,10 +177,7 @@ fn written(head: &[u8], body: &[u8]) -> io::Result<File> {
 /// # Errors
 ///
 /// `WouldBlock` if there is none and `wait` is false; what the kernel said.
-pub(crate) fn receive<H: Message>(
-    socket: impl AsFd,
-    wait: bool,
-) -> io::Result<Option<Arrived<H>>> {
+pub(crate) fn receive<H: Message>(socket: impl AsFd, wait: bool) -> io::Result<Option<Arrived<H>>> {
     let mut buffer = vec![0; HEADER + IN_SOCKET];
     let mut descriptors = Vec::new();
     loop {
