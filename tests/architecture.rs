@@ -36,7 +36,9 @@ const NOT_IN_PURE: &[&str] = &[
     "crate::kin",
     "std::sync::atomic",
     "core::sync::atomic",
-    "std::thread",
+    "thread::spawn",
+    "thread::sleep",
+    "thread::park",
     "rustix::",
     "nix::",
 ];
@@ -352,7 +354,7 @@ fn function_head(file: &Source, at: usize) -> Option<&str> {
 }
 
 /// Blocks, implementations and attributes without `SAFETY:` directly above their statement, and unsafe
-/// functions without a `# Safety` section (or a `SAFETY:` comment).
+/// functions and traits without a `# Safety` section (or a `SAFETY:` comment).
 fn unproven(file: &Source) -> Vec<String> {
     let text: Vec<&str> = file.text.lines().map(str::trim).collect();
     let code: Vec<&str> = file.code.lines().map(str::trim).collect();
@@ -371,8 +373,8 @@ fn unproven(file: &Source) -> Vec<String> {
             .rev()
             .take_while(|&line| comment(line) || attribute(line));
         let mut proof = above.filter(|&line| comment(line)).map(|line| text[line]);
-        let function = function_head(file, at).is_some();
-        if !proof.any(|line| line.contains("SAFETY:") || (function && line.contains("# Safety"))) {
+        let asks = function_head(file, at).is_some() || file.code[at..].starts_with("unsafe trait");
+        if !proof.any(|line| line.contains("SAFETY:") || (asks && line.contains("# Safety"))) {
             breaches.push(file.breach(line, "no SAFETY comment directly above"));
         }
     }
@@ -750,6 +752,7 @@ mod planted {
     fn an_unsafe_place_without_a_proof_is_found() {
         let proven = "fn f() {\n    // SAFETY: because a, therefore b.\n    let x =\n        unsafe { g() };\n}\n\
                       // SAFETY: two lines,\n// both above.\n#[inline]\nunsafe impl Send for A {}\n\
+                      /// # Safety\n/// Implementor.\nunsafe trait B {}\n\
                       /// Does.\n///\n/// # Safety\n/// Caller.\npub unsafe extern \"C\" fn h(g: unsafe fn(u8)) {}";
         breaches(unproven(&source("src/lock.rs", proven)), &[]);
         let bare = "fn f() {\n    // Not a proof.\n    unsafe { g() }\n}\n// SAFETY: of something else.\nlet a = 1;\n\
@@ -758,7 +761,7 @@ mod planted {
             unproven(&source("src/lock.rs", bare)),
             &["lock.rs:3:", "lock.rs:7:", "lock.rs:11:"],
         );
-        assert_eq!(unsafe_places(&source("src/lock.rs", proven)).len(), 3);
+        assert_eq!(unsafe_places(&source("src/lock.rs", proven)).len(), 4);
     }
 
     #[test]
