@@ -1,0 +1,348 @@
+//! Runs every example as a person would, with its output going into a pipe, and compares what it prints.
+//!
+//! Cargo builds the examples for `cargo test`; they lie beside this test's own program. Each run has a
+//! deadline, must print nothing on standard error unless a test says otherwise, and must leave no
+//! process behind: every process of a run carries a mark in its environment and is in a process group
+//! of its own, and both must be gone.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Longer than any example needs, also on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How long the processes of a run may take to go after its main process.
+const PARTING: Duration = Duration::from_secs(1);
+const MARK: &str = "MULTIPROC_EXAMPLE_RUN";
+
+// The tutorial's programs.
+
+#[test]
+fn worker() {
+    for _ in 0..20 {
+        assert_eq!(
+            lines("worker"),
+            ["Worker 1 is running", "Process has finished"]
+        );
+    }
+}
+
+#[test]
+fn squares() {
+    for _ in 0..20 {
+        assert_eq!(lines("squares"), ["[1, 4, 9, 16, 25]"]);
+    }
+}
+
+#[test]
+fn numbers() {
+    for _ in 0..20 {
+        let mut lines = lines("numbers");
+        assert_eq!(lines.pop().as_deref(), Some("Main process finished."));
+        lines.sort();
+        assert_eq!(
+            lines,
+            [
+                "Process: Process-1 Number: 1",
+                "Process: Process-2 Number: 2",
+                "Process: Process-3 Number: 3",
+                "Process: Process-4 Number: 4",
+            ]
+        );
+    }
+}
+
+#[test]
+fn pids() {
+    for _ in 0..20 {
+        let run = run("pids", &[]);
+        let [worker, main] = &run.lines()[..] else {
+            panic!("not two lines: {:?}", run.stdout);
+        };
+        let worker = number_after(worker, "Worker process ID: ");
+        let main = number_after(main, "Main process ID: ");
+        assert_eq!(main, run.pid);
+        assert_ne!(worker, main);
+    }
+}
+
+#[test]
+fn results() {
+    for _ in 0..20 {
+        assert_eq!(lines("results"), ["Results: [1, 4, 9, 16, 25]"]);
+    }
+}
+
+#[test]
+fn numbers_by_pid() {
+    for _ in 0..20 {
+        let run = run("numbers_by_pid", &[]);
+        let mut seen: Vec<(u32, u32)> = run
+            .lines()
+            .iter()
+            .map(|line| {
+                let (pid, number) = line.split_once(" - ").expect("two parts");
+                (
+                    number_after(number, "Number: "),
+                    number_after(pid, "Process ID: "),
+                )
+            })
+            .collect();
+        seen.sort();
+        let (numbers, mut pids): (Vec<u32>, Vec<u32>) = seen.into_iter().unzip();
+        assert_eq!(numbers, [1, 2, 3, 4]);
+        pids.push(run.pid);
+        pids.sort();
+        pids.dedup();
+        assert_eq!(
+            pids.len(),
+            5,
+            "four children and the main process: {:?}",
+            run.stdout
+        );
+    }
+}
+
+// The main job.
+
+#[test]
+fn quickstart_counts_the_words_it_is_given() {
+    let folder = Folder::new("quickstart");
+    let mut text = String::new();
+    for (times, word) in (1..=12).zip("abcdefghijkl".chars()) {
+        text.push_str(&format!("{word}x, ").repeat(times * 100));
+        text.push('\n');
+    }
+    fs::write(folder.0.join("one.txt"), &text).expect("a file is written");
+    fs::write(folder.0.join("two.txt"), text.to_uppercase()).expect("a file is written");
+
+    let run = run("quickstart", &[path(&folder.0)]);
+    let lines = run.lines();
+    assert!(lines[0].starts_with("2 files, "), "{}", run.stdout);
+    for (line, (word, times)) in lines[1..11]
+        .iter()
+        .zip("lkjihgfedc".chars().zip((3..=12).rev()))
+    {
+        let shown: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(shown, [format!("{}", times * 200), format!("{word}x")]);
+    }
+    assert!(lines[11].starts_with("one process: "), "{}", run.stdout);
+    assert!(lines[12].starts_with("pool of "), "{}", run.stdout);
+    assert_eq!(lines.len(), 13);
+}
+
+#[test]
+fn quickstart_reads_the_crate_itself() {
+    let run = run("quickstart", &[]);
+    assert_eq!(run.lines().len(), 13, "{}", run.stdout);
+}
+
+#[test]
+fn quickstart_says_which_file_is_missing() {
+    let run = Run::start("quickstart", &["no/such/file"]).finish();
+    assert!(!run.status.success());
+    assert!(run.stderr.contains("No such file"), "{}", run.stderr);
+}
+
+// What the tests above stand on.
+
+/// One example, finished: what it printed and how it ended.
+struct Finished {
+    pid: u32,
+    status: ExitStatus,
+    stdout: String,
+    stderr: String,
+}
+
+impl Finished {
+    fn lines(&self) -> Vec<String> {
+        self.stdout.lines().map(str::to_owned).collect()
+    }
+}
+
+/// One example that is running.
+struct Run {
+    name: &'static str,
+    mark: String,
+    child: Child,
+    stdout: JoinHandle<String>,
+    stderr: JoinHandle<String>,
+    started: Instant,
+}
+
+impl Run {
+    fn start(name: &'static str, arguments: &[&str]) -> Run {
+        static RUNS: AtomicU32 = AtomicU32::new(0);
+        let mark = format!(
+            "{}-{}",
+            std::process::id(),
+            RUNS.fetch_add(1, Ordering::Relaxed)
+        );
+        let program = examples().join(name);
+        assert!(
+            program.exists(),
+            "{} is missing: run `cargo build --examples` first when you run this test alone",
+            program.display()
+        );
+        let mut child = Command::new(program)
+            .args(arguments)
+            .env(MARK, &mark)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .expect("the example starts");
+        let stdout = collect(child.stdout.take().expect("piped"));
+        let stderr = collect(child.stderr.take().expect("piped"));
+        Run {
+            name,
+            mark,
+            child,
+            stdout,
+            stderr,
+            started: Instant::now(),
+        }
+    }
+
+    /// Waits for the main process, for its processes to be gone, and for the ends of both pipes.
+    fn finish(mut self) -> Finished {
+        let status = loop {
+            if let Some(status) = self
+                .child
+                .try_wait()
+                .expect("the example can be waited for")
+            {
+                break status;
+            }
+            if self.started.elapsed() > DEADLINE {
+                let left = living(&self.mark, self.child.id());
+                end(&left);
+                self.child.wait().expect("the example can be waited for");
+                panic!(
+                    "{} did not end within {DEADLINE:?}; {} processes",
+                    self.name,
+                    left.len()
+                );
+            }
+            thread::sleep(Duration::from_millis(1));
+        };
+        let parted = Instant::now();
+        loop {
+            let left = living(&self.mark, self.child.id());
+            if left.is_empty() {
+                break;
+            }
+            if parted.elapsed() > PARTING {
+                end(&left);
+                panic!("{} left processes behind: {left:?}", self.name);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Finished {
+            pid: self.child.id(),
+            status,
+            stdout: self.stdout.join().expect("standard output is text"),
+            stderr: self.stderr.join().expect("standard error is text"),
+        }
+    }
+}
+
+/// Runs an example that must succeed and keep standard error clean.
+fn run(name: &'static str, arguments: &[&str]) -> Finished {
+    let run = Run::start(name, arguments).finish();
+    assert!(
+        run.status.success(),
+        "{name}: {}\n{}",
+        run.status,
+        run.stderr
+    );
+    assert_eq!(run.stderr, "", "{name} wrote to standard error");
+    run
+}
+
+fn lines(name: &'static str) -> Vec<String> {
+    run(name, &[]).lines()
+}
+
+fn number_after(line: &str, label: &str) -> u32 {
+    let number = line
+        .strip_prefix(label)
+        .unwrap_or_else(|| panic!("no {label:?} in {line:?}"));
+    number
+        .parse()
+        .unwrap_or_else(|_| panic!("no number in {line:?}"))
+}
+
+/// Where cargo puts examples: beside the folder of the test programs.
+fn examples() -> PathBuf {
+    let test = std::env::current_exe().expect("this program has a path");
+    test.ancestors()
+        .nth(2)
+        .expect("target/PROFILE/deps/TEST")
+        .join("examples")
+}
+
+fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
+    thread::spawn(move || {
+        let mut text = String::new();
+        pipe.read_to_string(&mut text).expect("text");
+        text
+    })
+}
+
+/// The living processes of a run: those with its mark in their environment, or in its group.
+fn living(mark: &str, group: u32) -> Vec<u32> {
+    let mark = format!("{MARK}={mark}");
+    let group = group.to_string();
+    let processes = fs::read_dir("/proc").expect("/proc is there").flatten();
+    processes
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            // After the name, which may hold anything: `) STATE PARENT GROUP ...`.
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let mut fields = stat.rsplit(')').next().unwrap_or("").split_whitespace();
+            let lives = fields
+                .next()
+                .is_some_and(|state| state != "Z" && state != "X");
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let marked = environment
+                .split(|&byte| byte == 0)
+                .any(|variable| variable == mark.as_bytes());
+            lives && (marked || fields.nth(1) == Some(&group))
+        })
+        .collect()
+}
+
+/// Ends what a failed run left, so that it does not disturb the next one.
+fn end(pids: &[u32]) {
+    for pid in pids {
+        let _ = Command::new("kill").arg("-9").arg(pid.to_string()).status();
+    }
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+/// A folder that goes with its owner.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("multiproc-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("a folder in the temporary directory");
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
