@@ -1,7 +1,7 @@
 //! A value becomes bytes, and bytes become a value.
 //!
 //! Three ways, chosen by the type when compiling: *raw* for numbers, texts and arrays ([`raw`]), *plain* for
-//! [`Plain`], and serde for all others ([`write`], [`read`]). All go straight into a [`Sink`]; none trusts the bytes it
+//! [`Plain`], and serde for all others ([`mod@write`], [`read`]). All go straight into a [`Sink`]; none trusts the bytes it
 //! reads. Raw and plain bytes are in the machine's own order: both sides run on one machine.
 
 mod error;
@@ -31,6 +31,9 @@ const LEVEL_LIMIT: usize = 256;
 
 /// Elements of sequences and maps in one message that may take no bytes.
 const EMPTY_LIMIT: usize = 1 << 16;
+
+/// Numbers of a slice that are written at once: the longest array that is raw.
+const BLOCK: usize = 32;
 
 /// A value that can be sent to another process.
 ///
@@ -107,13 +110,16 @@ pub(crate) fn encode_slice<T: Message, S: Sink>(
     sink: &mut S,
 ) -> Result<usize, EncodeError> {
     if let Some(Some(size)) = raw::size::<T>() {
-        let (blocks, rest) = items.as_chunks();
-        for bytes in blocks.iter().filter_map(raw::many_bytes) {
-            sink.put(bytes);
+        // Numbers go many at a time: an array of them is raw too.
+        let mut rest = items;
+        while let Some((block, left)) = rest.split_first_chunk::<BLOCK>() {
+            match raw::bytes(block) {
+                Some(bytes) => sink.put(bytes),
+                None => put_each(block, sink),
+            }
+            rest = left;
         }
-        for bytes in rest.iter().filter_map(raw::bytes) {
-            put_raw::<T, S>(sink, bytes);
-        }
+        put_each(rest, sink);
         return Ok(items.len() * size);
     }
     let mut writer = Writer::new(sink);
@@ -127,9 +133,15 @@ pub(crate) fn encode_slice<T: Message, S: Sink>(
 pub(crate) fn decode_vec<T: Message>(bytes: &[u8], count: usize) -> Result<Vec<T>, DecodeError> {
     if let Some(Some(size)) = raw::size::<T>() {
         raw::expect_len(bytes, count.saturating_mul(size))?;
-        if let Some(items) = raw::read_many(bytes) {
+        // As for writing: a `Vec` of numbers is raw too.
+        if let Some(items) = raw::read::<Vec<T>>(bytes) {
             return items;
         }
+        let mut items = Vec::with_capacity(count);
+        for bytes in bytes.chunks_exact(size) {
+            items.extend(raw::read(bytes).transpose()?);
+        }
+        return Ok(items);
     }
     let mut reader = Reader::new(bytes);
     let mut items = Vec::with_capacity(count.min(bytes.len()));
@@ -138,6 +150,13 @@ pub(crate) fn decode_vec<T: Message>(bytes: &[u8], count: usize) -> Result<Vec<T
     }
     reader.finish()?;
     Ok(items)
+}
+
+#[inline(always)]
+fn put_each<T: 'static, S: Sink>(items: &[T], sink: &mut S) {
+    for bytes in items.iter().filter_map(raw::bytes) {
+        put_raw::<T, S>(sink, bytes);
+    }
 }
 
 /// Puts the bytes of a raw value: of one that is no larger than a word, as a word.

@@ -10,11 +10,13 @@ use bytemuck::{CheckedBitPattern, NoUninit};
 
 use super::DecodeError;
 
-/// Items [`many_bytes`] takes at a time.
-pub(super) const BLOCK: usize = 64;
-
 /// A number, `bool` or `char`.
 trait Scalar: NoUninit + CheckedBitPattern + Default {}
+
+macro_rules! scalars {
+    ($($scalar:ty)*) => { $(impl Scalar for $scalar {})* };
+}
+scalars! { u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64 bool char }
 
 /// A type that travels raw.
 trait Raw: Sized + 'static {
@@ -24,19 +26,6 @@ trait Raw: Sized + 'static {
     fn bytes(&self) -> &[u8];
 
     fn read(bytes: &[u8]) -> Result<Self, DecodeError>;
-
-    /// The bytes of several values at once, if their size is fixed.
-    fn many(items: &[Self]) -> Option<&[u8]>;
-
-    /// The values one after another in `bytes`, which is a whole number of `SIZE`.
-    fn read_many(bytes: &[u8]) -> Result<Vec<Self>, DecodeError> {
-        let size = Self::SIZE.expect("only values of fixed size lie one after another");
-        let mut items = Vec::with_capacity(bytes.len() / size);
-        for bytes in bytes.chunks_exact(size) {
-            items.push(Self::read(bytes)?);
-        }
-        Ok(items)
-    }
 }
 
 impl<S: Scalar> Raw for S {
@@ -52,23 +41,6 @@ impl<S: Scalar> Raw for S {
         expect_len(bytes, size_of::<S>())?;
         bytemuck::checked::try_pod_read_unaligned(bytes).map_err(|_| DecodeError::InvalidBits)
     }
-
-    #[inline(always)]
-    fn many(items: &[S]) -> Option<&[u8]> {
-        Some(bytemuck::cast_slice(items))
-    }
-
-    fn read_many(bytes: &[u8]) -> Result<Vec<S>, DecodeError> {
-        // A slice that lies right for `S` is checked in place and copied in one go.
-        if let Ok(items) = bytemuck::checked::try_cast_slice(bytes) {
-            return Ok(items.to_vec());
-        }
-        let mut items = Vec::with_capacity(bytes.len() / size_of::<S>());
-        for bytes in bytes.chunks_exact(size_of::<S>()) {
-            items.push(S::read(bytes)?);
-        }
-        Ok(items)
-    }
 }
 
 impl<S: Scalar, const N: usize> Raw for [S; N] {
@@ -83,15 +55,8 @@ impl<S: Scalar, const N: usize> Raw for [S; N] {
     fn read(bytes: &[u8]) -> Result<[S; N], DecodeError> {
         expect_len(bytes, size_of::<[S; N]>())?;
         let mut items = [S::default(); N];
-        for (item, bytes) in items.iter_mut().zip(bytes.chunks_exact(size_of::<S>())) {
-            *item = S::read(bytes)?;
-        }
+        fill(&mut items, bytes)?;
         Ok(items)
-    }
-
-    #[inline(always)]
-    fn many(items: &[[S; N]]) -> Option<&[u8]> {
-        Some(bytemuck::cast_slice(items.as_flattened()))
     }
 }
 
@@ -106,13 +71,9 @@ impl<S: Scalar> Raw for Vec<S> {
     #[inline(always)]
     fn read(bytes: &[u8]) -> Result<Vec<S>, DecodeError> {
         match bytes.len() % size_of::<S>() {
-            0 => S::read_many(bytes),
+            0 => read_vec(bytes),
             left => Err(DecodeError::Trailing { left }),
         }
-    }
-
-    fn many(_: &[Vec<S>]) -> Option<&[u8]> {
-        None
     }
 }
 
@@ -131,10 +92,25 @@ impl Raw for String {
             Err(_) => Err(DecodeError::InvalidText),
         }
     }
+}
 
-    fn many(_: &[String]) -> Option<&[u8]> {
-        None
+/// All numbers in `bytes`, which is a whole number of them.
+fn read_vec<S: Scalar>(bytes: &[u8]) -> Result<Vec<S>, DecodeError> {
+    // A slice that lies right for `S` is checked in place and copied in one go.
+    if let Ok(items) = bytemuck::checked::try_cast_slice(bytes) {
+        return Ok(items.to_vec());
     }
+    let mut items = vec![S::default(); bytes.len() / size_of::<S>()];
+    fill(&mut items, bytes)?;
+    Ok(items)
+}
+
+#[inline(always)]
+fn fill<S: Scalar>(items: &mut [S], bytes: &[u8]) -> Result<(), DecodeError> {
+    for (item, bytes) in items.iter_mut().zip(bytes.chunks_exact(size_of::<S>())) {
+        *item = S::read(bytes)?;
+    }
+    Ok(())
 }
 
 #[inline(always)]
@@ -156,28 +132,7 @@ trait Job {
     fn run<R: Raw>(self) -> Self::Out;
 }
 
-macro_rules! each_scalar {
-    ($each:ident) => {
-        $each! { u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64 bool char }
-    };
-}
-
-macro_rules! scalar {
-    ($($scalar:ty)*) => { $(impl Scalar for $scalar {})* };
-}
-each_scalar!(scalar);
-
-/// Whether both are the same type; `T` is asked first whether it could be, which costs nothing at run time.
-#[inline(always)]
-fn is<T: 'static, R: 'static>() -> bool {
-    if const { size_of::<T>() == size_of::<R>() && align_of::<T>() == align_of::<R>() } {
-        TypeId::of::<T>() == TypeId::of::<R>()
-    } else {
-        false
-    }
-}
-
-/// Elements a `T` has if it is an array of `S`; 0 if it is none.
+/// Elements a `T` has if it is an array of something of this size and alignment; 0 if it is none.
 const fn array_len<T, S>() -> usize {
     if align_of::<T>() == align_of::<S>() && size_of::<T>() % size_of::<S>() == 0 {
         size_of::<T>() / size_of::<S>()
@@ -187,32 +142,44 @@ const fn array_len<T, S>() -> usize {
 }
 
 /// Runs the job with the raw type that `T` is, if it is one.
+///
+/// The matches are over constants of `T`, one for each size a scalar may have, so that not even an
+/// unoptimised build looks at more than the few types of the right size.
 #[inline(always)]
 fn dispatch<T: 'static, J: Job>(job: J) -> Option<J::Out> {
-    macro_rules! one {
-        ($raw:ty) => {
-            if is::<T, $raw>() {
+    let id = TypeId::of::<T>();
+    macro_rules! any_of {
+        ($($raw:ty)*) => { $(
+            if id == TypeId::of::<$raw>() {
                 return Some(job.run::<$raw>());
             }
-        };
+        )* };
     }
-    macro_rules! array {
-        ($scalar:ty: $($len:literal)*) => {
-            match const { array_len::<T, $scalar>() } {
-                $($len => one!([$scalar; $len]),)*
+    macro_rules! scalars_like {
+        ($size:ty: $scalars:tt) => {
+            scalars_like! { $size: $scalars
+                1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 }
+        };
+        ($size:ty: $scalars:tt $($len:tt)*) => {
+            match const { array_len::<T, $size>() } {
+                $($len => { scalars_like!(arrays $scalars $len); })*
                 _ => {}
             }
         };
+        (arrays [$($scalar:ty)*] 1) => { any_of! { $($scalar [$scalar; 1])* }; };
+        (arrays [$($scalar:ty)*] $len:tt) => { any_of! { $([$scalar; $len])* }; };
     }
-    macro_rules! scalars {
-        ($($scalar:ty)*) => { $(
-            one!($scalar);
-            one!(Vec<$scalar>);
-            array!($scalar: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32);
-        )* };
+    scalars_like!(u8: [u8 i8 bool]);
+    scalars_like!(u16: [u16 i16]);
+    scalars_like!(u32: [u32 i32 f32 char]);
+    scalars_like!(u64: [u64 i64 usize isize f64]);
+    scalars_like!(u128: [u128 i128]);
+    if const { size_of::<T>() == size_of::<String>() } {
+        any_of! {
+            String Vec<u8> Vec<i8> Vec<bool> Vec<u16> Vec<i16> Vec<u32> Vec<i32> Vec<f32> Vec<char>
+            Vec<u64> Vec<i64> Vec<usize> Vec<isize> Vec<f64> Vec<u128> Vec<i128>
+        }
     }
-    each_scalar!(scalars);
-    one!(String);
     None
 }
 
@@ -253,53 +220,6 @@ pub(super) fn read<T: 'static>(bytes: &[u8]) -> Option<Result<T, DecodeError>> {
 
     let mut out = None::<T>;
     let done = dispatch::<T, _>(Read(bytes, &mut out))?;
-    match done {
-        Ok(()) => out.map(Ok),
-        Err(error) => Some(Err(error)),
-    }
-}
-
-/// The bytes of several values at once, if a `T` travels raw and has a fixed size.
-#[inline(always)]
-pub(super) fn many_bytes<T: 'static>(items: &[T; BLOCK]) -> Option<&[u8]> {
-    struct Many<'a>(&'a dyn Any);
-
-    impl<'a> Job for Many<'a> {
-        type Out = Option<&'a [u8]>;
-
-        #[inline(always)]
-        fn run<R: Raw>(self) -> Self::Out {
-            self.0
-                .downcast_ref::<[R; BLOCK]>()
-                .and_then(|items| R::many(items))
-        }
-    }
-
-    dispatch::<T, _>(Many(items)).flatten()
-}
-
-/// The values one after another in `bytes`, a whole number of them, if a `T` travels raw and has a fixed size.
-#[inline(always)]
-pub(super) fn read_many<T: 'static>(bytes: &[u8]) -> Option<Result<Vec<T>, DecodeError>> {
-    struct Many<'a>(&'a [u8], &'a mut dyn Any);
-
-    impl Job for Many<'_> {
-        type Out = Result<(), DecodeError>;
-
-        #[inline(always)]
-        fn run<R: Raw>(self) -> Self::Out {
-            if R::SIZE.is_some() {
-                let items = R::read_many(self.0)?;
-                if let Some(out) = self.1.downcast_mut::<Option<Vec<R>>>() {
-                    *out = Some(items);
-                }
-            }
-            Ok(())
-        }
-    }
-
-    let mut out = None::<Vec<T>>;
-    let done = dispatch::<T, _>(Many(bytes, &mut out))?;
     match done {
         Ok(()) => out.map(Ok),
         Err(error) => Some(Err(error)),

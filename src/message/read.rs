@@ -1,4 +1,4 @@
-//! Bytes to serde; the counterpart of [`write`](super::write).
+//! Bytes to serde; the counterpart of [`write`](mod@super::write).
 //!
 //! The bytes may be anybody's. Every length is checked against what is left before it is used, memory is reserved only
 //! for elements whose bytes may still come, values nest at most [`LEVEL_LIMIT`] deep (the stack is bounded), and at most
@@ -95,7 +95,7 @@ impl<'de> Reader<'de> {
 
     #[inline]
     fn text(&mut self) -> Result<&'de str> {
-        str::from_utf8(self.byte_string()?).map_err(|_| DecodeError::InvalidText)
+        std::str::from_utf8(self.byte_string()?).map_err(|_| DecodeError::InvalidText)
     }
 
     /// Reads what is one level down.
@@ -126,7 +126,8 @@ macro_rules! varint {
             #[inline]
             fn $name(&mut self) -> Result<$number> {
                 let mut number = 0;
-                for shift in (0..<$number>::BITS).step_by(7) {
+                let mut shift = 0;
+                while shift < <$number>::BITS {
                     let byte = self.byte()?;
                     let bits = <$number>::from(byte & 0x7F);
                     if bits > <$number>::MAX >> shift {
@@ -136,6 +137,7 @@ macro_rules! varint {
                     if byte < 0x80 {
                         return Ok(number);
                     }
+                    shift += 7;
                 }
                 Err(DecodeError::InvalidNumber)
             }

@@ -39,10 +39,14 @@ impl Sink for Vec<u8> {
 impl Sink for &mut [u8] {
     #[inline(always)]
     fn put(&mut self, bytes: &[u8]) {
-        let fits = bytes.len().min(self.len());
-        let (taken, room) = std::mem::take(self).split_at_mut(fits);
-        taken.copy_from_slice(&bytes[..fits]);
-        *self = room;
+        let room = std::mem::take(self);
+        if bytes.len() <= room.len() {
+            let (taken, left) = room.split_at_mut(bytes.len());
+            taken.copy_from_slice(bytes);
+            *self = left;
+        } else {
+            room.copy_from_slice(&bytes[..room.len()]);
+        }
     }
 }
 

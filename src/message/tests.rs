@@ -139,14 +139,9 @@ fn scalars_and_arrays_round() {
                 round([number; 1]);
                 round([number, 0 as $number, number]);
                 round([number; 32]);
-                round([[number; 2]; 3]);
                 round(vec![number; 5]);
                 round(Vec::<$number>::new());
-                round(Some(number));
-                round((number, number));
-                round(vec![[number; 4]; 3]);
-                round(Plain(number));
-                round(Plain([number; 64]));
+                round((number, Plain(number)));
             }
         )* };
     }
@@ -162,6 +157,9 @@ fn scalars_and_arrays_round() {
         round(vec![letter; 9]);
         round((letter, letter));
     }
+    round([[1_u32; 2]; 3]);
+    round(vec![[1.5_f64; 4]; 3]);
+    round(Plain([7_u16; 64]));
 }
 
 #[test]
@@ -707,6 +705,8 @@ fn everything() -> impl Strategy<Value = Everything> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
     /// The format is postcard's, in both directions.
     #[test]
     fn serde_values_are_postcard(all in everything(), commands in vec(command(), 0..9)) {
@@ -717,7 +717,9 @@ proptest! {
         prop_assert_eq!(&bytes, &postcard::to_allocvec(&commands).unwrap());
         prop_assert_eq!(decode::<Vec<Command>>(&bytes), Ok(commands));
     }
+}
 
+proptest! {
     #[test]
     fn raw_values_round(
         numbers in any::<Vec<u64>>(),

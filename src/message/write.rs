@@ -55,33 +55,6 @@ impl<'s, S: Sink> Writer<'s, S> {
         Ok(())
     }
 
-    /// Seven bits a byte, low ones first; the top bit says that more follow.
-    #[inline]
-    fn varint(&mut self, mut number: u64) -> Result {
-        let mut bytes = [0; 10];
-        let mut len = 0;
-        while number >= 0x80 {
-            bytes[len] = number as u8 | 0x80;
-            number >>= 7;
-            len += 1;
-        }
-        bytes[len] = number as u8;
-        self.put(&bytes[..=len])
-    }
-
-    #[inline]
-    fn varint_u128(&mut self, mut number: u128) -> Result {
-        let mut bytes = [0; 19];
-        let mut len = 0;
-        while number >= 0x80 {
-            bytes[len] = number as u8 | 0x80;
-            number >>= 7;
-            len += 1;
-        }
-        bytes[len] = number as u8;
-        self.put(&bytes[..=len])
-    }
-
     /// One level down; [`Writer::leave`] comes back.
     #[inline]
     fn enter(&mut self) -> Result<&mut Self> {
@@ -117,6 +90,32 @@ impl<'s, S: Sink> Writer<'s, S> {
         Ok(())
     }
 }
+
+/// Seven bits a byte, low ones first; the top bit says that more follow.
+macro_rules! varint {
+    ($name:ident: $number:ty) => {
+        impl<S: Sink> Writer<'_, S> {
+            #[inline]
+            fn $name(&mut self, mut number: $number) -> Result {
+                // Most lengths and many numbers are this small.
+                if number < 0x80 {
+                    return self.put_known(&[number as u8]);
+                }
+                let mut bytes = [0; <$number>::BITS.div_ceil(7) as usize];
+                let mut len = 0;
+                while number >= 0x80 {
+                    bytes[len] = number as u8 | 0x80;
+                    number >>= 7;
+                    len += 1;
+                }
+                bytes[len] = number as u8;
+                self.put(&bytes[..=len])
+            }
+        }
+    };
+}
+varint!(varint: u64);
+varint!(varint_u128: u128);
 
 /// Numbers of the signed type, small ones of either sign first.
 macro_rules! zigzag {
