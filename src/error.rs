@@ -1,5 +1,9 @@
 //! Every public error, in families by what the caller can do.
 
+use std::fmt;
+
+use crate::message::{DecodeError, EncodeError};
+
 /// Shared memory says something that no process of this crate writes.
 ///
 /// The handle that reports it should be dropped: a peer has scribbled over the segment, or it belongs to
@@ -7,6 +11,144 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("shared memory is corrupt: {0}")]
 pub struct Corrupt(pub(crate) &'static str);
+
+/// Why a value was not sent; every kind gives it back.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc::{Queue, SendError};
+///
+/// let (mut tx, rx) = Queue::<u64>::new(1)?;
+/// tx.send(1)?;
+/// assert!(matches!(tx.try_send(2), Err(SendError::Full(2))));
+/// drop(rx);
+/// assert!(matches!(tx.send(3), Err(SendError::Closed(3))));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SendError<T> {
+    /// There is no room now; the call was one that does not wait.
+    Full(T),
+    /// There was no room before the time was up.
+    TimedOut(T),
+    /// Nobody is left who could receive it: dropped, exited or killed.
+    Closed(T),
+    /// The value's bytes are more than a message may have.
+    TooLarge {
+        /// The value.
+        value: T,
+        /// Bytes it has.
+        needed: usize,
+        /// Bytes a message may have.
+        limit: usize,
+    },
+    /// The value cannot be written as a message.
+    Encode {
+        /// The value.
+        value: T,
+        /// Why not.
+        error: EncodeError,
+    },
+    /// This process was forked by the user; what it inherited belongs to its parent.
+    Forked(T),
+    /// Others have seen this process dead: something in it closed all descriptors, or unlocked them.
+    Evicted(T),
+}
+
+impl<T> SendError<T> {
+    /// The value that was not sent.
+    pub fn into_value(self) -> T {
+        match self {
+            SendError::Full(value)
+            | SendError::TimedOut(value)
+            | SendError::Closed(value)
+            | SendError::TooLarge { value, .. }
+            | SendError::Encode { value, .. }
+            | SendError::Forked(value)
+            | SendError::Evicted(value) => value,
+        }
+    }
+}
+
+impl<T> fmt::Display for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SendError::Full(_) => f.write_str("there is no room now"),
+            SendError::TimedOut(_) => f.write_str("there was no room before the time was up"),
+            SendError::Closed(_) => f.write_str("nobody is left to receive"),
+            SendError::TooLarge { needed, limit, .. } => {
+                write!(
+                    f,
+                    "the value has {needed} bytes, a message may have {limit}"
+                )
+            }
+            SendError::Encode { error, .. } => error.fmt(f),
+            SendError::Forked(_) => f.write_str(FORKED),
+            SendError::Evicted(_) => f.write_str(EVICTED),
+        }
+    }
+}
+
+/// Shows the kind and the numbers, not the value: so it asks nothing of its type.
+impl<T> fmt::Debug for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SendError::Full(_) => f.write_str("Full(..)"),
+            SendError::TimedOut(_) => f.write_str("TimedOut(..)"),
+            SendError::Closed(_) => f.write_str("Closed(..)"),
+            SendError::TooLarge { needed, limit, .. } => f
+                .debug_struct("TooLarge")
+                .field("needed", needed)
+                .field("limit", limit)
+                .finish_non_exhaustive(),
+            SendError::Encode { error, .. } => f
+                .debug_struct("Encode")
+                .field("error", error)
+                .finish_non_exhaustive(),
+            SendError::Forked(_) => f.write_str("Forked(..)"),
+            SendError::Evicted(_) => f.write_str("Evicted(..)"),
+        }
+    }
+}
+
+impl<T> std::error::Error for SendError<T> {}
+
+/// Why nothing was received.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecvError {
+    /// There is nothing now; the call was one that does not wait.
+    #[error("there is nothing to receive now")]
+    Empty,
+    /// There was nothing before the time was up.
+    #[error("there was nothing to receive before the time was up")]
+    TimedOut,
+    /// Everybody who could send is gone, and all that was sent has been received.
+    #[error("nobody is left to send, and all that was sent has been received")]
+    Closed,
+    /// A message arrived that is no value of the type; it is gone, the next call goes on behind it.
+    #[error("a message could not be read: {0}")]
+    Decode(#[from] DecodeError),
+    /// See [`Corrupt`].
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+    /// This process was forked by the user; what it inherited belongs to its parent.
+    #[error("{FORKED}")]
+    Forked,
+    /// Others have seen this process dead: something in it closed all descriptors, or unlocked them.
+    #[error("{EVICTED}")]
+    Evicted,
+    /// The queue was not built with `in_place`, so its messages cannot be leased.
+    #[error("the queue was not built with in_place, so its messages cannot be leased")]
+    NotInPlace,
+}
+
+pub(crate) const FORKED: &str =
+    "this process was forked by the user; what it inherited belongs to its parent";
+pub(crate) const EVICTED: &str =
+    "others have seen this process dead: its proof of life was closed or unlocked";
 
 /// Why a segment could not be made or attached.
 #[derive(Debug, thiserror::Error)]

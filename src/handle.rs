@@ -83,21 +83,35 @@ pub(crate) fn collect<R>(transport: Transport, encode: impl FnOnce() -> R) -> (R
     let outer = COLLECTING.with(|cell| cell.replace(Some(fresh)));
     let restore = Restore(Some(outer));
     let result = encode();
-    let items = COLLECTING
-        .with(|cell| cell.borrow_mut().take())
-        .map_or(Vec::new(), |inner| inner.items);
-    drop(restore);
-    (result, Passed { items, transport })
+    (result, restore.finish())
 }
 
-/// Puts the outer collection back, also when encoding panics.
+/// Puts the outer collection back, also when encoding panics; what was collected is then taken back.
 struct Restore(Option<Option<Collecting>>);
+
+impl Restore {
+    fn finish(mut self) -> Passed {
+        self.restore()
+    }
+
+    fn restore(&mut self) -> Passed {
+        let inner = match self.0.take() {
+            Some(outer) => COLLECTING.with(|cell| cell.replace(outer)),
+            None => None,
+        };
+        match inner {
+            Some(Collecting { items, transport }) => Passed { items, transport },
+            None => Passed {
+                items: Vec::new(),
+                transport: Transport::Ring,
+            },
+        }
+    }
+}
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        if let Some(outer) = self.0.take() {
-            COLLECTING.with(|cell| cell.replace(outer));
-        }
+        self.restore();
     }
 }
 
@@ -109,8 +123,12 @@ fn pass(segment: &Segment, ticket: Option<Box<dyn Ticket>>) -> Result<Wire, &'st
         );
     }
     COLLECTING.with(|cell| {
-        let mut collecting = cell.borrow_mut();
-        let Some(collecting) = collecting.as_mut() else {
+        let mut cell = cell.borrow_mut();
+        let Some(collecting) = cell.as_mut() else {
+            drop(cell);
+            if let Some(ticket) = ticket {
+                ticket.undo();
+            }
             return Err(
                 "a handle can travel only inside a message, an argument or a result of this crate",
             );

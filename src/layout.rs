@@ -100,6 +100,54 @@ pub(crate) struct LaneHeader {
     _pad3: [AtomicU64; APART / 8 - 1],
 }
 
+/// The start of a queue's body; seats, then lanes follow it.
+///
+/// ```text
+///  0            128                               256               384     pages
+///  +------------+---------------------------------+-----------------+-------+--------+------
+///  | constants  | empty: a signal, state, used,   | returned again, | seats | lane 0 | lane 1
+///  |            | returned                        | waits           |       |        |
+///  +------------+---------------------------------+-----------------+-------+--------+------
+///
+///  a lane
+///  0            384             pages
+///  +------------+-------+-------+-----------------+
+///  | LaneHeader | slots | block | blocks          |     a slot:  | stamp | length, if not fixed | bytes |
+///  |            |       | words | (if in place)   |         or:  | stamp | block                |
+///  +------------+-------+-------+-----------------+     block words:  | state | length |
+/// ```
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct QueueHeader {
+    /// Messages a lane holds at most. This and the next four are written once, before anyone else looks.
+    pub(crate) capacity: AtomicU64,
+    /// Bytes a message may have.
+    pub(crate) message_size: AtomicU64,
+    /// Lanes there may be: one for each sender.
+    pub(crate) lanes: AtomicU32,
+    /// Seats there are: one for each receiver.
+    pub(crate) seats: AtomicU32,
+    /// Blocks of each lane; 0 if messages lie in the slots.
+    pub(crate) blocks: AtomicU32,
+    _pad: AtomicU32,
+    _pad1: [AtomicU64; APART / 8 - 4],
+    /// Where receivers sleep when all lanes are empty.
+    pub(crate) empty: SignalWords,
+    /// Who is gone, and a count of comings: see `queue::roll`. Every send reads it, beside `empty`.
+    pub(crate) state: AtomicU64,
+    /// Goes up when a block is given back by a receiver that did not finish with it.
+    pub(crate) returned: AtomicU64,
+    /// Lanes that were ever taken; those beyond have no memory yet. Only grows.
+    pub(crate) used: AtomicU32,
+    _pad2: AtomicU32,
+    _pad3: [AtomicU64; APART / 8 - 5],
+    /// Messages handed out a second time.
+    pub(crate) redelivered: AtomicU64,
+    /// How often an end of the queue went to sleep.
+    pub(crate) waits: AtomicU64,
+    _pad4: [AtomicU64; APART / 8 - 2],
+}
+
 #[cfg(not(loom))]
 const _: () = {
     use std::mem::{offset_of, size_of};
@@ -113,4 +161,7 @@ const _: () = {
     assert!(size_of::<LaneHeader>() == 3 * APART);
     assert!(offset_of!(LaneHeader, owner) == APART);
     assert!(offset_of!(LaneHeader, freed) == 2 * APART);
+    assert!(size_of::<QueueHeader>() == 3 * APART);
+    assert!(offset_of!(QueueHeader, empty) == APART);
+    assert!(offset_of!(QueueHeader, redelivered) == 2 * APART);
 };

@@ -10,6 +10,7 @@ mod layout;
 mod message;
 mod named;
 mod process;
+mod queue;
 mod ring;
 mod roster;
 mod segment;
@@ -17,10 +18,14 @@ mod signal;
 mod sync;
 mod sys;
 
-pub use error::{Corrupt, SegmentError};
+pub use error::{Corrupt, RecvError, SegmentError, SendError};
 pub use message::{DecodeError, EncodeError, Message, Plain};
 pub use process::{
     Child, Function, JoinError, Process, ProcessBuilder, SpawnError, Stdio, active_children,
     current_process, init, parent_process, wait_any,
+};
+pub use queue::{
+    InPlace, Iter, Lease, Loan, LoanError, Queue, QueueBuilder, QueueError, QueueStats, Receiver,
+    Sender,
 };
 pub use segment::Segment;

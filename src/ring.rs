@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | stamp, payload | the writer | payload relaxed, then the stamp with release |
 //! | `head` | readers | one compare-and-swap from *p* to *p + n*: the moment of consumption |
-//! | `freed` | the reader whose step crossed an eighth of the lane | a store with release; a hint, always at or behind `head` |
+//! | `freed` | the reader whose step crossed an eighth of the lane | a store with release; a hint, always at or behind `head`; then it wakes the writer |
 //!
 //! A reader copies the payload *first* and then moves `head`. If that fails, somebody else took the
 //! message and the copy, perhaps torn by then, is thrown away unseen. If it succeeds, nobody had moved
@@ -49,23 +49,63 @@ impl Geometry {
         self.slots() * self.stride as u64
     }
 
-    #[inline]
-    fn slot(self, slots: &[AtomicU64], position: u64) -> &[AtomicU64] {
-        let index = (position & (self.slots() - 1)) as usize * self.stride;
-        &slots[index..index + self.stride]
+    fn track(self) -> Track {
+        Track {
+            mask: self.slots() - 1,
+            stride: self.stride,
+        }
     }
 
-    /// `freed` is stored when `head` crosses a multiple of this.
-    #[inline]
+    /// `freed` is stored when `head` crosses a multiple of two to the power of this.
     fn step(self) -> u32 {
         (self.slots() / 8).max(1).trailing_zeros()
     }
 }
 
+/// Where a position's slot is: worked out once, since every message needs it.
+#[derive(Debug, Clone, Copy)]
+struct Track {
+    mask: u64,
+    stride: usize,
+}
+
+impl Track {
+    #[inline]
+    fn slot(self, slots: &[AtomicU64], position: u64) -> &[AtomicU64] {
+        let index = (position & self.mask) as usize * self.stride;
+        &slots[index..][..self.stride]
+    }
+}
+
+/// Whether the message at `position` has been published, and not overwritten since.
+#[inline]
+fn is_published(track: Track, slots: &[AtomicU64], position: u64) -> bool {
+    // Edge A, reader's end.
+    track.slot(slots, position)[0].load(Ordering::Acquire) == position.wrapping_add(1)
+}
+
+/// Messages published from `head` on: a search by halves, since they lie without a gap.
+///
+/// Stale at once; a batch that is being published, last stamp first, may be counted or not.
+pub(crate) fn published(geometry: Geometry, slots: &[AtomicU64], head: u64) -> u64 {
+    let track = geometry.track();
+    let (mut some, mut none) = (0, geometry.capacity + 1);
+    while none - some > 1 {
+        let middle = some + (none - some) / 2;
+        if is_published(track, slots, head.wrapping_add(middle - 1)) {
+            some = middle;
+        } else {
+            none = middle;
+        }
+    }
+    some
+}
+
 /// The writing end: at most one alive per lane, which [`roster`](crate::roster) sees to.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    geometry: Geometry,
+    track: Track,
+    capacity: u64,
     /// The next position to write.
     position: u64,
     /// The last `head` I know of; the true one is at or beyond it.
@@ -77,12 +117,14 @@ pub(crate) struct Writer {
 impl Writer {
     /// Takes up a lane where its last writer left it; every message published stays in order.
     ///
-    /// The caller owns the lane. Stamps of a batch that was never completed are cleared, so that a later
-    /// single message cannot expose an old slot behind it. To be killed in here and done again is harmless.
+    /// The caller owns the lane. Stamps of a batch that was never completed are set back to the lap before,
+    /// so that a later single message cannot expose an old slot behind it, and a reader who still is at that
+    /// lap finds there what it would have found. To be killed in here and done again is harmless.
     pub(crate) fn attach(geometry: Geometry, header: &LaneHeader, slots: &[AtomicU64]) -> Writer {
         // Edge B: what earlier readers copied is copied.
         let head = header.head.load(Ordering::Acquire);
-        let stamp = |position: u64| &geometry.slot(slots, position)[0];
+        let track = geometry.track();
+        let stamp = |position: u64| &track.slot(slots, position)[0];
         let is_at =
             |position: u64| stamp(position).load(Ordering::Relaxed) == position.wrapping_add(1);
         let mut tail = head;
@@ -92,12 +134,14 @@ impl Writer {
         let mut position = tail;
         while position.wrapping_sub(head) < geometry.slots() {
             if is_at(position) {
-                stamp(position).store(0, Ordering::Relaxed);
+                let lap_before = position.wrapping_add(1).saturating_sub(geometry.slots());
+                stamp(position).store(lap_before, Ordering::Relaxed);
             }
             position = position.wrapping_add(1);
         }
         Writer {
-            geometry,
+            track,
+            capacity: geometry.capacity,
             position: tail,
             head,
             end: head.wrapping_add(geometry.capacity),
@@ -139,7 +183,7 @@ impl Writer {
         // `end - position` within the capacity whatever a peer writes.
         if head.wrapping_sub(self.head) <= self.position.wrapping_sub(self.head) {
             self.head = head;
-            self.end = head.wrapping_add(self.geometry.capacity);
+            self.end = head.wrapping_add(self.capacity);
         }
         self.end.wrapping_sub(self.position)
     }
@@ -147,7 +191,7 @@ impl Writer {
     /// The payload words of the slot `ahead` messages from here; the caller has seen that much room.
     #[inline]
     pub(crate) fn payload<'a>(&self, slots: &'a [AtomicU64], ahead: u64) -> &'a [AtomicU64] {
-        &self.geometry.slot(slots, self.position.wrapping_add(ahead))[1..]
+        &self.track.slot(slots, self.position.wrapping_add(ahead))[1..]
     }
 
     /// Makes the next `n` messages visible, the last one first: a reader looks at one line until all are there.
@@ -156,8 +200,7 @@ impl Writer {
         for ahead in (0..n).rev() {
             let position = self.position.wrapping_add(ahead);
             // Edge A, writer's end.
-            self.geometry.slot(slots, position)[0]
-                .store(position.wrapping_add(1), Ordering::Release);
+            self.track.slot(slots, position)[0].store(position.wrapping_add(1), Ordering::Release);
         }
         self.position = self.position.wrapping_add(n);
     }
@@ -166,14 +209,15 @@ impl Writer {
     pub(crate) fn len(&self, header: &LaneHeader) -> u64 {
         self.position
             .wrapping_sub(header.head.load(Ordering::Relaxed))
-            .min(self.geometry.capacity)
+            .min(self.capacity)
     }
 }
 
 /// A reading end: a private position, good for any number of readers of the same lane.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader {
-    geometry: Geometry,
+    track: Track,
+    step: u32,
     position: u64,
 }
 
@@ -181,7 +225,8 @@ impl Reader {
     /// Starts at the lane's head.
     pub(crate) fn attach(geometry: Geometry, header: &LaneHeader) -> Reader {
         Reader {
-            geometry,
+            track: geometry.track(),
+            step: geometry.step(),
             position: header.head.load(Ordering::Relaxed),
         }
     }
@@ -204,16 +249,20 @@ impl Reader {
         slots: &[AtomicU64],
     ) -> Result<bool, Corrupt> {
         // Edge A, reader's end.
-        let stamp = self.geometry.slot(slots, self.position)[0].load(Ordering::Acquire);
+        let stamp = self.track.slot(slots, self.position)[0].load(Ordering::Acquire);
         if stamp == self.position.wrapping_add(1) {
             return Ok(true);
         }
-        if stamp == 0 || self.position.wrapping_add(1).wrapping_sub(stamp) <= self.geometry.slots()
-        {
-            // An older lap: nothing is published here yet.
+        if self.is_older(stamp) {
             return Ok(false);
         }
         self.catch_up(header, slots)
+    }
+
+    /// Whether a stamp found at my position is of a lap before: nothing is published here yet.
+    #[inline]
+    fn is_older(&self, stamp: u64) -> bool {
+        stamp == 0 || self.position.wrapping_sub(stamp) <= self.track.mask
     }
 
     #[cold]
@@ -221,13 +270,11 @@ impl Reader {
         // Each round in which a living writer laps me means that other readers moved on by a whole lane.
         for _ in 0..1_000 {
             self.position = header.head.load(Ordering::Relaxed);
-            let stamp = self.geometry.slot(slots, self.position)[0].load(Ordering::Acquire);
+            let stamp = self.track.slot(slots, self.position)[0].load(Ordering::Acquire);
             if stamp == self.position.wrapping_add(1) {
                 return Ok(true);
             }
-            if stamp == 0
-                || self.position.wrapping_add(1).wrapping_sub(stamp) <= self.geometry.slots()
-            {
+            if self.is_older(stamp) {
                 return Ok(false);
             }
         }
@@ -237,21 +284,20 @@ impl Reader {
     /// Whether the message `ahead` of my position is published too.
     #[inline]
     pub(crate) fn ready_ahead(&self, slots: &[AtomicU64], ahead: u64) -> bool {
-        let position = self.position.wrapping_add(ahead);
-        // Edge A, reader's end.
-        self.geometry.slot(slots, position)[0].load(Ordering::Acquire) == position.wrapping_add(1)
+        is_published(self.track, slots, self.position.wrapping_add(ahead))
     }
 
     /// The payload words of the message `ahead` of my position. To be copied by relaxed loads; the copy
     /// means something only after [`take`](Reader::take) has succeeded.
     #[inline]
     pub(crate) fn payload<'a>(&self, slots: &'a [AtomicU64], ahead: u64) -> &'a [AtomicU64] {
-        &self.geometry.slot(slots, self.position.wrapping_add(ahead))[1..]
+        &self.track.slot(slots, self.position.wrapping_add(ahead))[1..]
     }
 
     /// Takes `n` messages from my position: true if they are mine, false if somebody was quicker.
     ///
-    /// On success the caller wakes the writer (`header.full`).
+    /// A writer that sleeps for room is woken by the step that crosses an eighth of the lane, not by each:
+    /// otherwise a full lane would cost both sides a system call for every message.
     #[inline]
     pub(crate) fn take(&mut self, header: &LaneHeader, n: u64) -> bool {
         let next = self.position.wrapping_add(n);
@@ -262,9 +308,9 @@ impl Reader {
             .compare_exchange(self.position, next, Ordering::AcqRel, Ordering::Relaxed)
         {
             Ok(_) => {
-                let step = self.geometry.step();
-                if (self.position >> step) != (next >> step) {
+                if (self.position ^ next) >> self.step != 0 {
                     header.freed.store(next, Ordering::Release);
+                    header.full.notify_one();
                 }
                 self.position = next;
                 true

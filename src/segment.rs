@@ -24,7 +24,8 @@ use rustix::fs::SealFlags;
 use crate::error::SegmentError;
 use crate::kin::{self, Kin};
 use crate::layout::{
-    HEADER, LaneHeader, MAGIC, SHAPE_WORDS, SegmentHeader, SignalWords, TreePage, VERSION, WORD,
+    HEADER, LaneHeader, MAGIC, QueueHeader, SHAPE_WORDS, SegmentHeader, SignalWords, TreePage,
+    VERSION, WORD,
 };
 use crate::named;
 use crate::roster::Life;
@@ -53,7 +54,8 @@ shared!(
     SegmentHeader,
     TreePage,
     SignalWords,
-    LaneHeader
+    LaneHeader,
+    QueueHeader
 );
 
 /// What tells a segment from any other: random at creation.
@@ -467,6 +469,14 @@ impl Segment {
         })
     }
 
+    /// One structure of the body, for a short look.
+    pub(crate) fn part<T: Shared>(&self, offset: u64) -> Result<&T, SegmentError> {
+        let at = self.check(offset, size_of::<T>() as u64, align_of::<T>())?;
+        // SAFETY: because `check` found the structure inside and aligned, `T: Shared` is valid for any bits
+        // and made of atomics, and the mapping stays as long as `self` is borrowed, the reference is good.
+        Ok(unsafe { at.cast::<T>().as_ref() })
+    }
+
     /// An array of words of the body.
     pub(crate) fn slots(&self, offset: u64, count: u64) -> Result<Words, SegmentError> {
         let len = count.checked_mul(8).ok_or(SegmentError::Corrupt(OUTSIDE))?;
@@ -672,6 +682,21 @@ impl Bytes {
                 .copy_to_nonoverlapping(end, len);
             to.set_len(to.len() + len);
         }
+    }
+
+    /// The address of `len` bytes from `offset`, for the places that may borrow (a held block).
+    ///
+    /// # Panics
+    ///
+    /// If they lie outside: callers have checked against their own geometry.
+    #[inline]
+    pub(crate) fn at(&self, offset: usize, len: usize) -> NonNull<u8> {
+        assert!(
+            offset <= self.len && len <= self.len - offset,
+            "a borrow beyond its part"
+        );
+        // SAFETY: the range lies inside the part (asserted), which lies inside the mapping.
+        unsafe { self.at.add(offset) }
     }
 
     /// The address, for the two places that may borrow (a held lock, a sealed array).

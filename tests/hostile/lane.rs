@@ -72,7 +72,7 @@ pub fn play(input: &[u8]) {
                 }
                 loads();
                 reader.take(&header, n);
-                assert_eq!(loads(), 1, "one step, one look");
+                assert!(loads() <= 4, "one look at head, and at the writer's sleep if it must be woken");
             }
             4 => {
                 roster::claim(&header.owner, Owner::Held(1), &Anyone);

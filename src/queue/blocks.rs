@@ -1,0 +1,193 @@
+//! Blocks: where messages lie that are too large for a slot, or that are to be borrowed.
+//!
+//! Each lane has blocks of its own; only its sender allots them, so nothing marks a block that is being
+//! filled: if its sender dies, it is free as it was. A block has two words, *state* and *length*.
+//!
+//! | state | bits | changes to | by |
+//! |---|---|---|---|
+//! | FREE | 0 | SENT | the lane's sender, before it publishes the slot that names the block |
+//! | SENT(position) | 1, position from bit 2 | HELD | a receiver: *the moment of consumption* |
+//! | HELD(participant, seat, again) | 2, again bit 2, seat bits 3 to 31, participant from bit 32 | FREE, RETURNED | the receiver that holds it; RETURNED also by whoever finds it dead |
+//! | RETURNED | 3 | HELD, again | any receiver |
+//!
+//! Every change but the first is one compare-and-swap from the exact word seen. A position is never used
+//! twice in a lane and a participant never twice in a tree, so none can succeed on a word that merely looks the same.
+//! The lane's `head` follows behind: a receiver that finds at the head a block which is not SENT(head)
+//! moves the head on for whoever took it, so a receiver killed in between holds nobody up.
+//!
+//! Edge G: what a receiver read from a block is read before its sender fills it again. Release in
+//! [`finish`] and [`give_back`], acquire in [`is_free`]. Edge H: what the sender wrote, or the last holder
+//! left, is seen by the next holder. Release in [`mark_sent`] (and edge A) and [`give_back`], acquire in [`claim`] and
+//! [`claim_returned`].
+
+use crate::roster::Life;
+use crate::sync::{AtomicU64, Ordering};
+
+const FREE: u64 = 0;
+const SENT: u64 = 1;
+const HELD: u64 = 2;
+const RETURNED: u64 = 3;
+const KIND: u64 = 3;
+const AGAIN: u64 = 4;
+
+/// Words of a block.
+pub(super) const WORDS: usize = 2;
+
+/// Who holds a block: stored in its state while it is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Holder {
+    pub(super) participant: u32,
+    pub(super) seat: u32,
+}
+
+/// Proof that this end holds a block; used up by [`finish`] or [`give_back`].
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Hold(u64);
+
+impl Hold {
+    fn new(holder: Holder, again: bool) -> Hold {
+        let again = if again { AGAIN } else { 0 };
+        Hold(u64::from(holder.participant) << 32 | u64::from(holder.seat) << 3 | again | HELD)
+    }
+
+    /// Whether the message had been handed to another receiver before.
+    pub(super) fn is_again(&self) -> bool {
+        self.0 & AGAIN != 0
+    }
+}
+
+const fn sent(position: u64) -> u64 {
+    position << 2 | SENT
+}
+
+fn state(words: &[AtomicU64], block: u32) -> &AtomicU64 {
+    &words[block as usize * WORDS]
+}
+
+/// Bytes of the message in a block: for its holder.
+pub(super) fn length(words: &[AtomicU64], block: u32) -> u64 {
+    words[block as usize * WORDS + 1].load(Ordering::Relaxed)
+}
+
+/// How many blocks there are.
+pub(super) fn count(words: &[AtomicU64]) -> u32 {
+    (words.len() / WORDS) as u32
+}
+
+/// Whether the lane's sender may fill the block. Edge G, sender's end.
+#[inline]
+pub(super) fn is_free(words: &[AtomicU64], block: u32) -> bool {
+    state(words, block).load(Ordering::Acquire) == FREE
+}
+
+/// The first free block from `from` on, round the end.
+pub(super) fn find_free(words: &[AtomicU64], from: u32) -> Option<u32> {
+    let count = count(words);
+    (from..count)
+        .chain(0..from.min(count))
+        .find(|&block| is_free(words, block))
+}
+
+/// Marks a filled block; the sender publishes the slot right after. Edge H, sender's end, with edge A.
+#[inline]
+pub(super) fn mark_sent(words: &[AtomicU64], block: u32, length: u64, position: u64) {
+    words[block as usize * WORDS + 1].store(length, Ordering::Relaxed);
+    state(words, block).store(sent(position), Ordering::Release);
+}
+
+/// Takes the message of `position` in its block, unless somebody has.
+#[inline]
+pub(super) fn claim(
+    words: &[AtomicU64],
+    block: u32,
+    position: u64,
+    holder: Holder,
+) -> Option<Hold> {
+    let hold = Hold::new(holder, false);
+    // Edge H, receiver's end.
+    state(words, block)
+        .compare_exchange(sent(position), hold.0, Ordering::Acquire, Ordering::Relaxed)
+        .is_ok()
+        .then_some(hold)
+}
+
+/// Takes a message that was given back, the first there is.
+pub(super) fn claim_returned(words: &[AtomicU64], holder: Holder) -> Option<(u32, Hold)> {
+    (0..count(words)).find_map(|block| {
+        let hold = Hold::new(holder, true);
+        let state = state(words, block);
+        // Edge H, receiver's end.
+        let won = state.load(Ordering::Relaxed) == RETURNED
+            && state
+                .compare_exchange(RETURNED, hold.0, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok();
+        won.then_some((block, hold))
+    })
+}
+
+/// The message is done with: its block is its sender's again. Edge G, receiver's end.
+#[inline]
+pub(super) fn finish(words: &[AtomicU64], block: u32, hold: Hold) {
+    let _ =
+        state(words, block).compare_exchange(hold.0, FREE, Ordering::Release, Ordering::Relaxed);
+}
+
+/// The message is not done with: another receiver gets it. Edges G and H, holder's end.
+pub(super) fn give_back(words: &[AtomicU64], block: u32, hold: Hold) {
+    let _ = state(words, block).compare_exchange(
+        hold.0,
+        RETURNED,
+        Ordering::Release,
+        Ordering::Relaxed,
+    );
+}
+
+/// Gives back what dead receivers held; whether anything is there to be handed out again.
+pub(super) fn recover(words: &[AtomicU64], life: &impl Life) -> bool {
+    let mut any = false;
+    for block in 0..count(words) {
+        let state = state(words, block);
+        let seen = state.load(Ordering::Relaxed);
+        if seen & KIND == HELD && life.is_dead((seen >> 32) as u32) {
+            // Edge H: the kernel has ordered all that the dead process did before its proof of life went.
+            let _ = state.compare_exchange(seen, RETURNED, Ordering::AcqRel, Ordering::Relaxed);
+        }
+        any |= state.load(Ordering::Relaxed) == RETURNED;
+    }
+    any
+}
+
+/// Who has messages in hand that may yet be given back.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct InHand {
+    pub(super) mine: bool,
+    pub(super) others: bool,
+}
+
+/// Looks whose hands messages are in; what was given back counts as in others'.
+pub(super) fn in_hand(words: &[AtomicU64], me: Holder) -> InHand {
+    let mine = Hold::new(me, false).0;
+    let mut found = InHand::default();
+    for block in 0..count(words) {
+        let seen = state(words, block).load(Ordering::Acquire);
+        match seen & KIND {
+            HELD if seen & !AGAIN == mine => found.mine = true,
+            HELD | RETURNED => found.others = true,
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Frees what a dead sender had marked but not published: everything sent outside `head..tail`.
+///
+/// For the lane's new sender, before it publishes anything.
+pub(super) fn adopt(words: &[AtomicU64], tail: u64) {
+    for block in 0..count(words) {
+        let state = state(words, block);
+        let seen = state.load(Ordering::Relaxed);
+        if seen & KIND == SENT && seen >> 2 >= tail {
+            state.store(FREE, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! A block that this end holds, and must finish with or give back.
+
+use std::sync::Arc;
+
+use crate::error::Corrupt;
+use crate::kin;
+
+use super::blocks::{self, Hold};
+use super::hub::{self, Lane};
+
+/// A held block. Dropped unfinished, its message goes to another receiver.
+#[derive(Debug)]
+pub(super) struct Claim {
+    lane: Arc<Lane>,
+    block: u32,
+    /// None once it is finished.
+    hold: Option<Hold>,
+}
+
+impl Claim {
+    pub(super) fn new(lane: Arc<Lane>, block: u32, hold: Hold) -> Claim {
+        Claim {
+            lane,
+            block,
+            hold: Some(hold),
+        }
+    }
+
+    pub(super) fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
+    /// Where the block lies among its lane's blocks.
+    pub(super) fn at(&self) -> usize {
+        self.lane.plan.block_at(self.block)
+    }
+
+    /// Bytes of the message.
+    pub(super) fn length(&self) -> Result<usize, Corrupt> {
+        usize::try_from(blocks::length(&self.lane.block_words, self.block))
+            .ok()
+            .filter(|&length| length <= self.lane.plan.message_size)
+            .ok_or(Corrupt("a message is longer than its queue allows"))
+    }
+
+    /// Whether another receiver had the message before.
+    pub(super) fn is_again(&self) -> bool {
+        self.hold.as_ref().is_some_and(Hold::is_again)
+    }
+
+    /// Done with the message: its sender may use the block.
+    pub(super) fn finish(mut self) {
+        if let Some(hold) = self.hold.take() {
+            blocks::finish(&self.lane.block_words, self.block, hold);
+            self.lane.header.full.notify_one();
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // A forked copy holds nothing.
+        if let Some(hold) = self.hold.take()
+            && !kin::forked()
+        {
+            blocks::give_back(&self.lane.block_words, self.block, hold);
+            hub::announce_returned(&self.lane.queue);
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! Where a receiver looks for messages: its private positions in all lanes.
+
+use std::sync::Arc;
+
+use bytemuck::cast_slice;
+
+use crate::error::{Corrupt, RecvError};
+use crate::message::{self, Message};
+use crate::ring::Reader;
+use crate::sync::{AtomicU64, Ordering};
+
+use super::blocks::{self, Holder, InHand};
+use super::claim::Claim;
+use super::hub::{Hub, Lane, Vigil};
+use super::words::copy;
+
+/// Messages a receiver takes from one lane before it looks at the next.
+const STAY: u64 = 64;
+/// The same in batches.
+const STAY_BATCHES: u64 = 8;
+/// Words copied at most before one step of a lane's head: about 4 KiB.
+const BATCH_WORDS: usize = 512;
+/// Rounds over all lanes in which others were quicker, before a call is told that there is nothing now.
+const ROUNDS: usize = 100;
+
+/// What came of a look at one lane.
+pub(super) enum Look<R> {
+    Found(Result<R, RecvError>),
+    Nothing,
+    /// Somebody else was quicker.
+    Lost,
+}
+
+/// A lane and my place in it.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) lane: Arc<Lane>,
+    reader: Reader,
+}
+
+#[derive(Debug)]
+pub(super) struct Desk {
+    lanes: Vec<Seen>,
+    current: usize,
+    /// Messages I may still take here before I look at the next lane.
+    left: u64,
+    /// Copies of what was in slots.
+    scratch: Vec<u64>,
+    seat: u32,
+    /// The count of returned blocks when I last found none.
+    returned: u64,
+    pub(super) vigil: Vigil,
+}
+
+impl Desk {
+    pub(super) fn new(hub: &Hub, seat: u32) -> Desk {
+        let slot = hub.plan.geometry().stride;
+        let mut desk = Desk {
+            lanes: Vec::new(),
+            current: 0,
+            left: 0,
+            scratch: vec![0; slot],
+            seat,
+            returned: 0,
+            vigil: Vigil::new(),
+        };
+        // A lane that cannot be seen now is reported by the first receive.
+        let _ = desk.see_new_lanes(hub);
+        // Receivers start at different lanes.
+        desk.current = (seat as usize).checked_rem(desk.lanes.len()).unwrap_or(0);
+        desk
+    }
+
+    /// A value from the lane where the last one came from, if one is there and it is not time to move on.
+    #[inline]
+    pub(super) fn take_here<T: Message>(&mut self, hub: &Hub) -> Option<Result<T, RecvError>> {
+        if self.left == 0 {
+            return None;
+        }
+        let seen = self.lanes.get_mut(self.current)?;
+        match take_value(seen, &mut self.scratch, hub.plan.message_size) {
+            Look::Found(found) => {
+                self.left -= 1;
+                Some(found)
+            }
+            Look::Nothing => None,
+            Look::Lost => {
+                // Others are at this lane; the next may be quieter.
+                self.left = 0;
+                None
+            }
+        }
+    }
+
+    /// A value from any lane.
+    #[inline]
+    pub(super) fn find_value<T: Message>(&mut self, hub: &Hub) -> Result<Option<T>, RecvError> {
+        let limit = hub.plan.message_size;
+        self.find(
+            hub,
+            STAY,
+            |seen, scratch| take_value(seen, scratch, limit),
+            |_| 1,
+        )
+    }
+
+    /// Up to `most` values from one lane.
+    pub(super) fn find_values<T: Message>(
+        &mut self,
+        hub: &Hub,
+        most: usize,
+    ) -> Result<Option<Batch<T>>, RecvError> {
+        let slot = hub.plan.geometry().stride;
+        self.scratch.resize(slot.max(BATCH_WORDS), 0);
+        let stay = STAY.max(STAY_BATCHES.saturating_mul(most as u64));
+        let limit = hub.plan.message_size;
+        self.find(
+            hub,
+            stay,
+            |seen, scratch| take_values(seen, scratch, limit, most),
+            |batch: &Batch<T>| batch.taken,
+        )
+    }
+
+    /// A held block from any lane; first those that another receiver gave back.
+    pub(super) fn find_claim(&mut self, hub: &Hub) -> Result<Option<Claim>, RecvError> {
+        if self.left == 0 && self.vigil.has_news(hub.deaths) && self.vigil.is_due(hub.deaths) {
+            self.recover(hub);
+        }
+        // Edge G: a block is given back before it is counted.
+        let returned = hub.header.returned.load(Ordering::Acquire);
+        if returned != self.returned {
+            self.see_new_lanes(hub)?;
+            let holder = self.holder(hub);
+            for seen in &self.lanes {
+                if let Some((block, hold)) = blocks::claim_returned(&seen.lane.block_words, holder)
+                {
+                    hub.header.redelivered.fetch_add(1, Ordering::Relaxed);
+                    return Ok(Some(Claim::new(seen.lane.clone(), block, hold)));
+                }
+            }
+            self.returned = returned;
+        }
+        let holder = self.holder(hub);
+        self.find(hub, STAY, |seen, _| take_block(seen, holder), |_| 1)
+    }
+
+    /// Gives back what dead receivers held.
+    pub(super) fn recover(&mut self, hub: &Hub) {
+        let life = hub.segment.life();
+        let mut any = false;
+        for seen in &self.lanes {
+            any |= blocks::recover(&seen.lane.block_words, life);
+        }
+        if any {
+            hub.announce_returned();
+        }
+    }
+
+    /// Whose hands messages are in.
+    pub(super) fn in_hand(&self, hub: &Hub) -> InHand {
+        let me = self.holder(hub);
+        self.lanes.iter().fold(InHand::default(), |all, seen| {
+            let here = blocks::in_hand(&seen.lane.block_words, me);
+            InHand {
+                mine: all.mine | here.mine,
+                others: all.others | here.others,
+            }
+        })
+    }
+
+    /// Whether a lane has anything for me now; it may be somebody else's at once.
+    pub(super) fn has_more(&mut self) -> bool {
+        self.lanes.iter_mut().any(|seen| {
+            seen.reader
+                .ready(&seen.lane.header, &seen.lane.slots)
+                .unwrap_or(true)
+        })
+    }
+
+    fn holder(&self, hub: &Hub) -> Holder {
+        Holder {
+            participant: hub.me(),
+            seat: self.seat,
+        }
+    }
+
+    /// Looks at lanes taken since I last looked.
+    fn see_new_lanes(&mut self, hub: &Hub) -> Result<(), RecvError> {
+        for number in self.lanes.len() as u32..hub.used() {
+            let lane = hub
+                .lane(number)
+                .map_err(|_| Corrupt("a lane lies outside its queue"))?;
+            let reader = Reader::attach(hub.plan.geometry(), &lane.header);
+            self.lanes.push(Seen {
+                lane: Arc::new(lane),
+                reader,
+            });
+        }
+        Ok(())
+    }
+
+    /// Goes round the lanes, from this one or, if I have been here long, from the next. `None` means that
+    /// each was empty when it was looked at.
+    fn find<R>(
+        &mut self,
+        hub: &Hub,
+        stay: u64,
+        mut take: impl FnMut(&mut Seen, &mut [u64]) -> Look<R>,
+        taken: impl FnOnce(&R) -> u64,
+    ) -> Result<Option<R>, RecvError> {
+        self.see_new_lanes(hub)?;
+        let count = self.lanes.len();
+        for _ in 0..ROUNDS {
+            let mut lost = false;
+            let first = self.current + usize::from(self.left == 0);
+            for step in 0..count {
+                let at = (first + step) % count;
+                match take(&mut self.lanes[at], &mut self.scratch) {
+                    Look::Found(found) => {
+                        if at != self.current || self.left == 0 {
+                            (self.current, self.left) = (at, stay);
+                        }
+                        let used = found.as_ref().map_or(1, taken);
+                        self.left = self.left.saturating_sub(used);
+                        return found.map(Some);
+                    }
+                    Look::Nothing => {}
+                    Look::Lost => lost = true,
+                }
+            }
+            if !lost {
+                break;
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What [`Desk::find_values`] took.
+#[derive(Debug)]
+pub(super) struct Batch<T> {
+    pub(super) values: Vec<T>,
+    /// Messages taken, readable or not.
+    taken: u64,
+    /// The first that was not readable.
+    pub(super) failure: Option<RecvError>,
+}
+
+/// Takes the next value of a lane whose messages lie in slots.
+#[inline]
+fn take_value<T: Message>(seen: &mut Seen, scratch: &mut [u64], limit: usize) -> Look<T> {
+    let Seen { lane, reader } = seen;
+    let header = &*lane.header;
+    match reader.ready(header, &lane.slots) {
+        Ok(true) => {}
+        Ok(false) => return Look::Nothing,
+        Err(corrupt) => return Look::Found(Err(corrupt.into())),
+    }
+    let payload = reader.payload(&lane.slots, 0);
+    let decoded = match message::fixed_size::<T>() {
+        Some(size) if size <= 8 => {
+            let word = payload
+                .first()
+                .map_or(0, |word| word.load(Ordering::Relaxed));
+            if !reader.take(header, 1) {
+                return Look::Lost;
+            }
+            message::decode(&word.to_ne_bytes()[..size])
+        }
+        Some(size) => {
+            let words = &mut scratch[..size.div_ceil(8)];
+            copy(payload, words);
+            if !reader.take(header, 1) {
+                return Look::Lost;
+            }
+            message::decode(&cast_slice(words)[..size])
+        }
+        None => {
+            // Until the message is taken its length is as doubtful as its bytes.
+            let length = length_of(payload);
+            let words = length.min(limit).div_ceil(8);
+            let words = &mut scratch[..words];
+            copy(&payload[1..], words);
+            if !reader.take(header, 1) {
+                return Look::Lost;
+            }
+            if length > limit {
+                return Look::Found(Err(TOO_LONG.into()));
+            }
+            message::decode(&cast_slice(words)[..length])
+        }
+    };
+    Look::Found(decoded.map_err(RecvError::Decode))
+}
+
+const TOO_LONG: Corrupt = Corrupt("a message is longer than its queue allows");
+
+fn length_of(payload: &[AtomicU64]) -> usize {
+    let length = payload
+        .first()
+        .map_or(0, |word| word.load(Ordering::Relaxed));
+    usize::try_from(length).unwrap_or(usize::MAX)
+}
+
+/// Takes up to `most` values of a lane whose messages lie in slots, with one step of its head.
+fn take_values<T: Message>(
+    seen: &mut Seen,
+    scratch: &mut [u64],
+    limit: usize,
+    most: usize,
+) -> Look<Batch<T>> {
+    let Seen { lane, reader } = seen;
+    let header = &*lane.header;
+    match reader.ready(header, &lane.slots) {
+        Ok(true) => {}
+        Ok(false) => return Look::Nothing,
+        Err(corrupt) => return Look::Found(Err(corrupt.into())),
+    }
+    let fixed = message::fixed_size::<T>();
+    let mut count = 0;
+    let mut filled = 0;
+    loop {
+        let payload = reader.payload(&lane.slots, count);
+        // A slot holds the length, if it is not fixed, and the bytes; so does its copy.
+        let (length, from) = match fixed {
+            Some(size) => (size, payload),
+            None => (length_of(payload), &payload[1..]),
+        };
+        let words = length.min(limit).div_ceil(8);
+        let start = filled + usize::from(fixed.is_none());
+        if count > 0 && start + words > scratch.len() {
+            break;
+        }
+        // Each word is read once: what is checked is what is used.
+        scratch[filled] = length as u64;
+        copy(from, &mut scratch[start..start + words]);
+        filled = start + words;
+        count += 1;
+        if count == most as u64 || !reader.ready_ahead(&lane.slots, count) {
+            break;
+        }
+    }
+    if !reader.take(header, count) {
+        return Look::Lost;
+    }
+    let mut batch = Batch {
+        values: Vec::with_capacity(count as usize),
+        taken: count,
+        failure: None,
+    };
+    let mut at = 0;
+    for _ in 0..count {
+        let (size, start) = match fixed {
+            Some(size) => (size, at),
+            None => (scratch[at] as usize, at + 1),
+        };
+        let words = size.min(limit).div_ceil(8);
+        at = start + words;
+        let value = match size {
+            size if size > limit => Err(TOO_LONG.into()),
+            size => {
+                message::decode(&cast_slice(&scratch[start..at])[..size]).map_err(RecvError::Decode)
+            }
+        };
+        match value {
+            Ok(value) => batch.values.push(value),
+            Err(error) => _ = batch.failure.get_or_insert(error),
+        }
+    }
+    Look::Found(Ok(batch))
+}
+
+/// Takes the next block of a lane whose messages lie in blocks; see [`blocks`] for the steps.
+#[inline]
+fn take_block(seen: &mut Seen, holder: Holder) -> Look<Claim> {
+    let Seen { lane, reader } = seen;
+    let header = &*lane.header;
+    match reader.ready(header, &lane.slots) {
+        Ok(true) => {}
+        Ok(false) => return Look::Nothing,
+        Err(corrupt) => return Look::Found(Err(corrupt.into())),
+    }
+    let payload = reader.payload(&lane.slots, 0);
+    let block = payload
+        .first()
+        .map_or(0, |word| word.load(Ordering::Relaxed));
+    let Some(block) = u32::try_from(block)
+        .ok()
+        .filter(|&block| block < blocks::count(&lane.block_words))
+    else {
+        reader.take(header, 1);
+        return Look::Found(Err(Corrupt(
+            "a message lies in a block that its lane does not have",
+        )
+        .into()));
+    };
+    let hold = blocks::claim(&lane.block_words, block, reader.position(), holder);
+    // Mine or another's, the message is taken; whoever took it may not live to move the head.
+    reader.take(header, 1);
+    match hold {
+        Some(hold) => Look::Found(Ok(Claim::new(lane.clone(), block, hold))),
+        None => Look::Lost,
+    }
+}

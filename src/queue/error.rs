@@ -1,0 +1,116 @@
+//! Why a queue, an end or a loan could not be had.
+
+use crate::error::{EVICTED, FORKED, SegmentError};
+
+use super::sender::Refusal;
+
+/// Why a queue could not be made, or another end of it.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc::{Queue, QueueError};
+///
+/// let error = Queue::<u64>::new(0).unwrap_err();
+/// assert!(matches!(error, QueueError::Capacity { asked: 0, .. }));
+/// assert_eq!(error.to_string(), "capacity 0 is not possible, 1 to 4294967296 messages are");
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueueError {
+    /// So many messages cannot be in flight.
+    #[error("capacity {asked} is not possible, 1 to {largest} messages are")]
+    Capacity {
+        /// What was asked for.
+        asked: usize,
+        /// The largest capacity.
+        largest: u64,
+    },
+    /// Messages cannot be limited to so many bytes.
+    #[error(
+        "a message size of {asked} bytes is not possible for this type, {smallest} to {largest} are"
+    )]
+    MessageSize {
+        /// What was asked for.
+        asked: usize,
+        /// Bytes every message of the type has.
+        smallest: usize,
+        /// The largest message there may be.
+        largest: usize,
+    },
+    /// There cannot be room for so many senders.
+    #[error("room for {asked} senders is not possible, for 1 to {largest} it is")]
+    Senders {
+        /// What was asked for.
+        asked: usize,
+        /// The largest number.
+        largest: u32,
+    },
+    /// There cannot be room for so many receivers.
+    #[error("room for {asked} receivers is not possible, for 1 to {largest} it is")]
+    Receivers {
+        /// What was asked for.
+        asked: usize,
+        /// The largest number.
+        largest: u32,
+    },
+    /// A sender cannot have so many blocks.
+    #[error("{asked} blocks for each sender are not possible, 1 to {largest} are")]
+    Blocks {
+        /// What was asked for.
+        asked: usize,
+        /// The largest number.
+        largest: u32,
+    },
+    /// Every lane has a living sender: build the queue with more `senders`.
+    #[error("the queue has its {limit} senders already")]
+    TooManySenders {
+        /// Senders the queue was built for.
+        limit: u32,
+    },
+    /// Every seat has a living receiver: build the queue with more `receivers`.
+    #[error("the queue has its {limit} receivers already")]
+    TooManyReceivers {
+        /// Receivers the queue was built for.
+        limit: u32,
+    },
+    /// The memory could not be had, or is not a queue of this type.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+}
+
+/// Why there is no place to write a message in, or why it was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoanError {
+    /// There is no place now; the call was one that does not wait.
+    #[error("there is no room now")]
+    Full,
+    /// There was no place before the time was up.
+    #[error("there was no room before the time was up")]
+    TimedOut,
+    /// Nobody is left who could receive it: dropped, exited or killed.
+    #[error("nobody is left to receive")]
+    Closed,
+    /// The queue was not built with `in_place`, so its messages cannot be written in place.
+    #[error("the queue was not built with in_place, so its messages cannot be written in place")]
+    NotInPlace,
+    /// This process was forked by the user; what it inherited belongs to its parent.
+    #[error("{FORKED}")]
+    Forked,
+    /// Others have seen this process dead: something in it closed all descriptors, or unlocked them.
+    #[error("{EVICTED}")]
+    Evicted,
+}
+
+impl From<Refusal> for LoanError {
+    fn from(refusal: Refusal) -> LoanError {
+        match refusal {
+            Refusal::Full => LoanError::Full,
+            Refusal::TimedOut => LoanError::TimedOut,
+            Refusal::Closed => LoanError::Closed,
+            Refusal::Forked => LoanError::Forked,
+            Refusal::Evicted => LoanError::Evicted,
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! What both ends of a queue share: the header, the lanes, the seats, and who is there.
+//!
+//! # Coming and going
+//!
+//! A sender owns a lane, a receiver a seat, by an owner word each (see [`roster`](crate::roster)). Nobody
+//! counts them, since counts drift when processes are killed. The header's `state` word says what has been *concluded*:
+//!
+//! | bits of `state` | meaning |
+//! |---|---|
+//! | 0 | no sender is left, and none may come: receivers say `Closed` when all is empty |
+//! | 1 | no receiver is left, and none may come: senders say `Closed` |
+//! | 2.. | count of comings: goes up after every end that was attached |
+//!
+//! To conclude: read `state`, find no owner alive (and, for bit 0, then find all lanes empty), and set
+//! the bit by one compare-and-swap from the word read. If anybody came meanwhile, perhaps to a lane
+//! already passed over, the count has changed and nothing is concluded. Edge I: an end that came raises
+//! the count ([`Hub::come`]) before the one it came from lets go of its word (edge E); who sees that word free sees the count.
+
+use std::time::{Duration, Instant};
+
+use crate::error::{Corrupt, SegmentError};
+use crate::kin;
+use crate::layout::{LaneHeader, QueueHeader};
+use crate::message::{self, Message};
+use crate::roster::{self, Life, Owner};
+use crate::segment::{Bytes, Commit, Segment, View, Words};
+use crate::sync::{self, AtomicU64, Futex, Ordering};
+
+use super::error::QueueError;
+use super::plan::Plan;
+
+const NO_SENDERS: u64 = 1;
+const NO_RECEIVERS: u64 = 2;
+const COMING: u64 = 4;
+
+/// Bytes of a lane that are made present when its sender comes; the rest at first touch.
+const POPULATE: u64 = 8 << 20;
+
+/// Which ends are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Senders,
+    Receivers,
+}
+
+impl Side {
+    fn gone(self) -> u64 {
+        match self {
+            Side::Senders => NO_SENDERS,
+            Side::Receivers => NO_RECEIVERS,
+        }
+    }
+}
+
+/// A look that found nobody on one side; worth something only if [`Hub::conclude`] confirms it.
+#[derive(Debug)]
+pub(super) struct Nobody {
+    side: Side,
+    state: u64,
+}
+
+/// One lane, as this process sees it.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) header: View<LaneHeader>,
+    pub(super) slots: Words,
+    /// State and length of each block; none if messages lie in the slots.
+    pub(super) block_words: Words,
+    pub(super) blocks: Bytes,
+    /// The queue's own header, and the plan that says where blocks lie.
+    pub(super) queue: View<QueueHeader>,
+    pub(super) plan: Plan,
+}
+
+/// A queue, as this process sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Hub {
+    pub(super) plan: Plan,
+    pub(super) header: View<QueueHeader>,
+    seats: Words,
+    pub(super) segment: Segment,
+    /// The tree's count of deaths.
+    pub(super) deaths: &'static Futex,
+}
+
+/// The text that tells a queue of `T` from anything else.
+pub(super) fn shape<T: Message>() -> String {
+    format!("queue of {}", message::shape_name::<T>())
+}
+
+impl Hub {
+    /// A new queue that nobody else knows yet.
+    pub(super) fn build<T: Message>(plan: Plan) -> Result<Hub, QueueError> {
+        let first = Commit::First(plan.front());
+        let segment = Segment::build("queue", &shape::<T>(), plan.bytes(), first)?;
+        let hub = Hub::over(segment, plan)?;
+        plan.write(&hub.header);
+        Ok(hub)
+    }
+
+    /// The queue that lies in a segment.
+    pub(super) fn attach<T: Message>(segment: Segment) -> Result<Hub, QueueError> {
+        segment.expect(&shape::<T>())?;
+        let header = segment.view::<QueueHeader>(0)?;
+        let plan = Plan::read::<T>(&header, segment.len() as u64).ok_or(SegmentError::Corrupt(
+            Corrupt("a queue's numbers do not fit its segment"),
+        ))?;
+        Hub::over(segment, plan)
+    }
+
+    fn over(segment: Segment, plan: Plan) -> Result<Hub, QueueError> {
+        let hub = Hub {
+            plan,
+            header: segment.view(0)?,
+            seats: segment.slots(plan.seats_at(), u64::from(plan.seats))?,
+            deaths: kin::kin().map_err(SegmentError::Io)?.deaths(),
+            segment,
+        };
+        hub.header.empty.attach();
+        Ok(hub)
+    }
+
+    /// Whether the queue holds its messages in blocks.
+    #[inline]
+    pub(super) fn is_in_place(&self) -> bool {
+        self.plan.blocks != 0
+    }
+
+    pub(super) fn me(&self) -> u32 {
+        self.segment.life().me()
+    }
+
+    /// Lanes that were ever taken.
+    pub(super) fn used(&self) -> u32 {
+        // Edge I: who sees a lane counted sees its memory committed.
+        self.header
+            .used
+            .load(Ordering::Acquire)
+            .min(self.plan.lanes)
+    }
+
+    fn lane_header(&self, number: u32) -> Result<&LaneHeader, SegmentError> {
+        self.segment.part(self.plan.lane(number).0)
+    }
+
+    /// A lane that was ever taken.
+    pub(super) fn lane(&self, number: u32) -> Result<Lane, SegmentError> {
+        let (at, _) = self.plan.lane(number);
+        let (blocks_at, blocks_len) = self.plan.blocks();
+        Ok(Lane {
+            header: self.segment.view(at)?,
+            slots: self
+                .segment
+                .slots(at + self.plan.slots_at(), self.plan.geometry().words())?,
+            block_words: self.segment.slots(
+                at + self.plan.block_words_at(),
+                u64::from(self.plan.blocks) * super::blocks::WORDS as u64,
+            )?,
+            blocks: self.segment.bytes(at + blocks_at, blocks_len)?,
+            queue: self.header.clone(),
+            plan: self.plan,
+        })
+    }
+
+    /// Makes the pages of a lane present in this process, but for those of many or large blocks.
+    pub(super) fn populate_lane(&self, number: u32) {
+        let (at, bytes) = self.plan.lane(number);
+        self.segment.populate(at, bytes.min(POPULATE));
+    }
+
+    /// Takes a free lane, or one whose owner is dead, and gives it memory if it never had any.
+    pub(super) fn take_lane(&self, owner: Owner) -> Result<u32, QueueError> {
+        let used = self.used();
+        for number in 0..self.plan.lanes {
+            let (at, bytes) = self.plan.lane(number);
+            if number >= used {
+                self.segment.commit(at, bytes)?;
+            }
+            let header = self.lane_header(number)?;
+            if roster::claim(&header.owner, owner, self.segment.life()) {
+                // Edge I, coming end.
+                self.header.used.fetch_max(number + 1, Ordering::Release);
+                self.come();
+                return Ok(number);
+            }
+        }
+        Err(QueueError::TooManySenders {
+            limit: self.plan.lanes,
+        })
+    }
+
+    /// Takes a free seat, or one whose owner is dead.
+    pub(super) fn take_seat(&self, owner: Owner) -> Result<u32, QueueError> {
+        let taken = self
+            .seats
+            .iter()
+            .position(|seat| roster::claim(seat, owner, self.segment.life()));
+        match taken {
+            Some(seat) => {
+                self.come();
+                Ok(seat as u32)
+            }
+            None => Err(QueueError::TooManyReceivers {
+                limit: self.plan.seats,
+            }),
+        }
+    }
+
+    /// Takes over a lane or a seat that was on its way here; false if it has been freed meanwhile.
+    pub(super) fn arrive(
+        &self,
+        side: Side,
+        number: u32,
+        from: Owner,
+    ) -> Result<bool, SegmentError> {
+        let to = Owner::Held(self.me());
+        let arrived = self.with_owner(side, number, |word| roster::hand_over(word, from, to))?;
+        if arrived {
+            self.come();
+        }
+        Ok(arrived)
+    }
+
+    /// Edge I, coming end: counted before the end is used, or the one it came from is given up.
+    fn come(&self) {
+        self.header.state.fetch_add(COMING, Ordering::AcqRel);
+    }
+
+    fn with_owner<R>(
+        &self,
+        side: Side,
+        number: u32,
+        act: impl FnOnce(&AtomicU64) -> R,
+    ) -> Result<R, SegmentError> {
+        const OUTSIDE: SegmentError = SegmentError::Corrupt(Corrupt("an end outside its queue"));
+        match side {
+            Side::Senders if number < self.used() => Ok(act(&self.lane_header(number)?.owner)),
+            Side::Receivers => self.seats.get(number as usize).map(act).ok_or(OUTSIDE),
+            Side::Senders => Err(OUTSIDE),
+        }
+    }
+
+    /// Gives a lane or a seat back. If it was the last of its side, the other side hears of it.
+    pub(super) fn leave(&self, side: Side, number: u32, owner: Owner) {
+        if self
+            .with_owner(side, number, |word| roster::release(word, owner))
+            .is_err()
+        {
+            return;
+        }
+        // Of two that leave at once, the later sees both gone.
+        sync::fence();
+        if let Some(nobody) = self.nobody(side) {
+            match side {
+                // Receivers conclude for themselves, when they have taken what is there.
+                Side::Senders => self.header.empty.notify_all(),
+                Side::Receivers => _ = self.conclude(nobody),
+            }
+        }
+    }
+
+    /// Looks whether anybody is left on a side, asking the system about each owner until one lives.
+    pub(super) fn nobody(&self, side: Side) -> Option<Nobody> {
+        self.look_round(side, self.segment.life())
+    }
+
+    /// As [`nobody`](Hub::nobody), but asks the system only if `ask`; else whoever has not left is there.
+    pub(super) fn nobody_if(&self, ask: bool, side: Side) -> Option<Nobody> {
+        match ask {
+            true => self.nobody(side),
+            false => self.look_round(side, &Unasked),
+        }
+    }
+
+    fn look_round(&self, side: Side, life: &impl Life) -> Option<Nobody> {
+        // Edge I, looking end: before the owners are looked at.
+        let state = self.header.state.load(Ordering::Acquire);
+        let somebody = match side {
+            Side::Receivers => self.seats.iter().any(|seat| roster::is_held(seat, life)),
+            Side::Senders => (0..self.used()).any(|number| {
+                self.lane_header(number)
+                    .is_ok_and(|header| roster::is_held(&header.owner, life))
+            }),
+        };
+        (!somebody).then_some(Nobody { side, state })
+    }
+
+    /// Makes it final that nobody is left on a side; false if somebody has come since the look.
+    pub(super) fn conclude(&self, nobody: Nobody) -> bool {
+        let Nobody { side, state } = nobody;
+        // Edge I, looking end: unchanged since before the owners were looked at.
+        let done = self
+            .header
+            .state
+            .compare_exchange(
+                state,
+                state | side.gone(),
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            )
+            .is_ok();
+        if done {
+            match side {
+                Side::Senders => self.header.empty.notify_all(),
+                Side::Receivers => (0..self.used())
+                    .filter_map(|number| self.lane_header(number).ok())
+                    .for_each(|header| header.full.notify_all()),
+            }
+        }
+        done
+    }
+
+    /// Whether it is final that nobody is left on a side.
+    #[inline]
+    pub(super) fn is_gone(&self, side: Side) -> bool {
+        self.header.state.load(Ordering::Acquire) & side.gone() != 0
+    }
+
+    /// Whether a send has a chance: neither side is known to be gone.
+    #[inline]
+    pub(super) fn is_open(&self) -> bool {
+        self.header.state.load(Ordering::Relaxed) & (NO_SENDERS | NO_RECEIVERS) == 0
+    }
+
+    /// Whether others have taken this process for dead.
+    pub(super) fn is_evicted(&self) -> bool {
+        kin::kin().is_ok_and(kin::Kin::is_evicted)
+    }
+
+    /// Refuses to work in a process forked by the user.
+    pub(super) fn check_fork(&self) -> Result<(), SegmentError> {
+        match kin::forked() {
+            true => Err(SegmentError::Forked),
+            false => Ok(()),
+        }
+    }
+
+    /// Tells receivers that a block was given back.
+    pub(super) fn announce_returned(&self) {
+        announce_returned(&self.header);
+    }
+
+    /// Counts an end that goes to sleep.
+    pub(super) fn count_wait(&self) {
+        self.header.waits.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Tells receivers that a block was given back. Edge H, counting end: after the block's own word.
+pub(super) fn announce_returned(header: &QueueHeader) {
+    header.returned.fetch_add(1, Ordering::Release);
+    header.empty.notify_one();
+}
+
+/// Holds everybody alive, without asking.
+struct Unasked;
+
+impl Life for Unasked {
+    fn me(&self) -> u32 {
+        0
+    }
+
+    fn is_dead(&self, _: u32) -> bool {
+        false
+    }
+}
+
+/// When to ask again who is dead, for calls that do not wait: after a death in the tree, and now and then.
+#[derive(Debug)]
+pub(super) struct Vigil {
+    deaths: u32,
+    asked: Option<Instant>,
+}
+
+impl Vigil {
+    const PAUSE: Duration = Duration::from_millis(20);
+
+    pub(super) fn new() -> Vigil {
+        Vigil {
+            deaths: 0,
+            asked: None,
+        }
+    }
+
+    /// Whether it is time; says yes once.
+    pub(super) fn is_due(&mut self, deaths: &Futex) -> bool {
+        let died = deaths.load(Ordering::Acquire);
+        let due = died != self.deaths
+            || self
+                .asked
+                .is_none_or(|asked| asked.elapsed() >= Vigil::PAUSE);
+        if due {
+            self.deaths = died;
+            self.asked = Some(Instant::now());
+        }
+        due
+    }
+
+    /// Whether somebody in the tree has died since it was last asked.
+    pub(super) fn has_news(&self, deaths: &Futex) -> bool {
+        deaths.load(Ordering::Relaxed) != self.deaths
+    }
+}

@@ -1,0 +1,342 @@
+//! Borrowing a message where it lies: a loan while it is written, a lease while it is read.
+//!
+//! # Why this file may use `unsafe`
+//!
+//! It borrows the bytes of one block. Two tokens allow that, neither of which can be cloned: a `Claim`,
+//! because it exists only between the compare-and-swap that put this end's number into the block's state
+//! and the one that takes it out, and between them no process of the tree touches the block; and the
+//! exclusive borrow of a `Sender` whose next block is free, because only that sender allots the blocks of
+//! its lane and only an allotted block is ever claimed. Every type that is made of the bytes is valid for
+//! any bits ([`AnyBitPattern`]), so what an earlier message left there is a value.
+
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use bytemuck::{AnyBitPattern, NoUninit};
+
+use crate::error::RecvError;
+use crate::message::{self, DecodeError, Message, Plain};
+
+use super::Waiting;
+use super::claim::Claim;
+use super::error::LoanError;
+use super::sender::Sender;
+
+/// Blocks are aligned to this many bytes at least; see `plan`.
+const ALIGNED: usize = 128;
+
+/// A type whose messages are written and read in place: a number, a [`Plain`] value, a `Vec` of numbers.
+///
+/// Sealed: there are no others. [`View`](InPlace::View) is what a [`Loan`] and a [`Lease`] give access to.
+pub trait InPlace: Message + sealed::Sealed {
+    /// The value itself, or a slice.
+    type View: ?Sized;
+
+    /// Bytes of the value, or of one element; and whether it is a slice.
+    #[doc(hidden)]
+    const UNIT: (usize, bool);
+
+    #[doc(hidden)]
+    fn view(bytes: &[u8]) -> &Self::View;
+
+    #[doc(hidden)]
+    fn view_mut(bytes: &mut [u8]) -> &mut Self::View;
+}
+
+mod sealed {
+    #[doc(hidden)]
+    pub trait Sealed {}
+}
+
+macro_rules! value {
+    ([$($of:tt)*] $ty:ty => $view:ty) => {
+        impl<$($of)*> sealed::Sealed for $ty {}
+
+        impl<$($of)*> InPlace for $ty {
+            type View = $view;
+            const UNIT: (usize, bool) = {
+                assert!(align_of::<$view>() <= ALIGNED, "messages in place are aligned to 128 bytes at most");
+                (size_of::<$view>(), false)
+            };
+
+            #[inline]
+            fn view(bytes: &[u8]) -> &$view {
+                bytemuck::from_bytes(bytes)
+            }
+
+            #[inline]
+            fn view_mut(bytes: &mut [u8]) -> &mut $view {
+                bytemuck::from_bytes_mut(bytes)
+            }
+        }
+    };
+}
+
+macro_rules! numbers {
+    ($($number:ty)*) => {$(
+        value!([] $number => $number);
+
+        impl sealed::Sealed for Vec<$number> {}
+
+        impl InPlace for Vec<$number> {
+            type View = [$number];
+            const UNIT: (usize, bool) = (size_of::<$number>(), true);
+
+            #[inline]
+            fn view(bytes: &[u8]) -> &[$number] {
+                bytemuck::cast_slice(bytes)
+            }
+
+            #[inline]
+            fn view_mut(bytes: &mut [u8]) -> &mut [$number] {
+                bytemuck::cast_slice_mut(bytes)
+            }
+        }
+    )*};
+}
+
+value!([P: NoUninit + AnyBitPattern] Plain<P> => P);
+numbers!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64);
+
+/// A message being written where its receiver will read it; see [`Sender::loan`].
+///
+/// What lies there at first is what an earlier message left, or zeroes. [`commit`](Loan::commit) sends it; a
+/// loan that is dropped is as if it had never been.
+#[must_use = "a loan that is not committed sends nothing"]
+pub struct Loan<'a, T: InPlace> {
+    sender: &'a mut Sender<T>,
+    /// Bytes of the message.
+    length: usize,
+}
+
+impl<T: InPlace> Sender<T> {
+    /// Borrows the place of the next message, to be filled and committed; waits while there is none.
+    ///
+    /// Nothing is copied, so its speed does not depend on the size. A `Vec` gives a slice as long as a
+    /// message may be; [`Loan::truncate`] makes it shorter.
+    ///
+    /// # Errors
+    ///
+    /// [`LoanError::Closed`] when no receiver is left, [`LoanError::NotInPlace`] when the queue was not
+    /// built with `in_place`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiproc::{Plain, Queue};
+    /// let (mut tx, mut rx) = Queue::<Plain<[f64; 32]>>::builder().in_place(4).build()?;
+    /// let mut loan = tx.loan()?;
+    /// loan[7] = 0.5;
+    /// loan.commit()?;
+    /// assert_eq!(rx.lease()?[7], 0.5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn loan(&mut self) -> Result<Loan<'_, T>, LoanError> {
+        self.loan_within(Waiting::Until(None))
+    }
+
+    /// Borrows the place of the next message if there is one now.
+    ///
+    /// # Errors
+    ///
+    /// [`LoanError::Full`] when there is none, else as [`loan`](Sender::loan).
+    pub fn try_loan(&mut self) -> Result<Loan<'_, T>, LoanError> {
+        self.loan_within(Waiting::Not)
+    }
+
+    /// Borrows the place of the next message; waits at most `timeout` for one.
+    ///
+    /// # Errors
+    ///
+    /// [`LoanError::TimedOut`] when there was none in that time, else as [`loan`](Sender::loan).
+    pub fn loan_timeout(&mut self, timeout: Duration) -> Result<Loan<'_, T>, LoanError> {
+        self.loan_within(Waiting::at_most(timeout))
+    }
+
+    #[inline]
+    fn loan_within(&mut self, waiting: Waiting) -> Result<Loan<'_, T>, LoanError> {
+        if !self.hub().is_in_place() {
+            return Err(LoanError::NotInPlace);
+        }
+        if !self.is_clear() {
+            self.wait_for_room(waiting)?;
+        }
+        let limit = self.hub().plan.message_size;
+        let length = match T::UNIT {
+            (unit, true) => limit - limit % unit,
+            (unit, false) => unit,
+        };
+        Ok(Loan {
+            sender: self,
+            length,
+        })
+    }
+}
+
+impl<T: InPlace> Loan<'_, T> {
+    /// Sends the message.
+    ///
+    /// # Errors
+    ///
+    /// [`LoanError::Closed`] when no receiver is left.
+    #[inline]
+    pub fn commit(self) -> Result<(), LoanError> {
+        if !self.sender.hub().is_open() {
+            return Err(LoanError::Closed);
+        }
+        let Loan { sender, length } = self;
+        sender.publish_block(length);
+        Ok(())
+    }
+}
+
+macro_rules! truncate {
+    ($($number:ty)*) => {$(
+        impl Loan<'_, Vec<$number>> {
+            /// Makes the message shorter: its first `len` elements.
+            ///
+            /// No effect if it is not longer.
+            pub fn truncate(&mut self, len: usize) {
+                self.length = self.length.min(len.saturating_mul(size_of::<$number>()));
+            }
+        }
+    )*};
+}
+truncate!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64);
+
+impl<T: InPlace> Deref for Loan<'_, T> {
+    type Target = T::View;
+
+    #[inline]
+    fn deref(&self) -> &T::View {
+        let at = self.sender.next_block();
+        // SAFETY: because this loan borrows the sender of the lane exclusively and was made when the block
+        // was free, nobody else touches the block until `commit`; `Bytes::at` checks that the range lies inside the mapping.
+        let bytes = unsafe { std::slice::from_raw_parts(at.as_ptr(), self.length) };
+        T::view(bytes)
+    }
+}
+
+impl<T: InPlace> DerefMut for Loan<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T::View {
+        let at = self.sender.next_block();
+        // SAFETY: as in `deref`; `self` is borrowed exclusively, so there is one reference at a time.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(at.as_ptr(), self.length) };
+        T::view_mut(bytes)
+    }
+}
+
+impl<T: InPlace> fmt::Debug for Loan<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loan")
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A message read where its sender wrote it; see [`Receiver::lease`](super::Receiver::lease).
+///
+/// [`ack`](Lease::ack) ends it. A lease that is dropped without, or whose process dies, goes to another
+/// receiver.
+#[must_use = "a lease that is dropped goes to another receiver"]
+pub struct Lease<T> {
+    claim: Claim,
+    /// Bytes of the message, checked against the block.
+    length: usize,
+    _value: PhantomData<fn() -> T>,
+}
+
+impl<T: Message> Lease<T> {
+    #[inline]
+    pub(super) fn of(claim: Claim) -> Result<Lease<T>, RecvError> {
+        match claim.length() {
+            Ok(length) => Ok(Lease {
+                claim,
+                length,
+                _value: PhantomData,
+            }),
+            Err(corrupt) => {
+                // To hand it on would only let others fail as well.
+                claim.finish();
+                Err(corrupt.into())
+            }
+        }
+    }
+
+    /// Whether another receiver had the message before and did not finish with it.
+    pub fn redelivered(&self) -> bool {
+        self.claim.is_again()
+    }
+
+    /// Done: the message will not be received again, its place is the sender's.
+    #[doc(alias = "task_done")]
+    #[inline]
+    pub fn ack(self) {
+        self.claim.finish();
+    }
+
+    /// A copy of the message as a value: for types that cannot be borrowed in place.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not a value of the type.
+    pub fn read(&self) -> Result<T, DecodeError> {
+        message::decode(bytes(&self.claim, self.length))
+    }
+}
+
+impl<T: InPlace> Lease<T> {
+    /// The message.
+    #[inline]
+    pub fn get(&self) -> &T::View {
+        let length = match T::UNIT {
+            (unit, true) => self.length - self.length % unit,
+            // Every block has room for a value, and any bits are one.
+            (unit, false) => unit,
+        };
+        T::view(bytes(&self.claim, length))
+    }
+}
+
+impl<T: InPlace> Deref for Lease<T> {
+    type Target = T::View;
+
+    #[inline]
+    fn deref(&self) -> &T::View {
+        self.get()
+    }
+}
+
+impl<T> fmt::Debug for Lease<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("length", &self.length)
+            .field("redelivered", &self.claim.is_again())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The value of a held block, which is then its sender's again.
+pub(super) fn read<T: Message>(claim: Claim) -> Result<T, RecvError> {
+    let value = match claim.length() {
+        Ok(length) => message::decode(bytes(&claim, length)).map_err(RecvError::Decode),
+        Err(corrupt) => Err(corrupt.into()),
+    };
+    claim.finish();
+    value
+}
+
+/// The first `length` bytes of a held block.
+#[inline]
+fn bytes(claim: &Claim, length: usize) -> &[u8] {
+    let at = claim.lane().blocks.at(claim.at(), length);
+    // SAFETY: because the claim holds the block, nobody else writes it until the claim is finished or
+    // dropped, which ends the borrow first; `Bytes::at` checks that the range lies inside the mapping.
+    unsafe { std::slice::from_raw_parts(at.as_ptr(), length) }
+}

@@ -1,0 +1,234 @@
+//! How a queue lies in its segment: every size and offset, worked out from five numbers.
+//!
+//! The maker stores the five numbers; whoever attaches reads each once, works out everything else as the
+//! maker did, and checks the result against the segment's length. Nothing else of the shape is ever read
+//! from shared memory.
+
+use crate::layout::{APART, HEADER, LaneHeader, QueueHeader};
+use crate::message::{self, Message};
+use crate::ring::Geometry;
+use crate::sync::Ordering;
+
+use super::error::QueueError;
+
+/// Messages up to this many bytes lie in the slots themselves.
+const INLINE: usize = 256;
+/// Memory comes in pages of at least this many bytes.
+const PAGE: u64 = 4096;
+/// Bytes of a block's two words.
+const BLOCK_WORDS: u64 = 16;
+
+pub(super) const MAX_CAPACITY: u64 = 1 << 32;
+pub(super) const MAX_MESSAGE: usize = 1 << 40;
+pub(super) const MAX_LANES: u32 = 1 << 16;
+pub(super) const MAX_SEATS: u32 = 1 << 16;
+pub(super) const MAX_BLOCKS: u32 = 1 << 24;
+
+/// What the user asked for; `None` where he did not.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Wishes {
+    pub(super) capacity: usize,
+    pub(super) message_size: Option<usize>,
+    pub(super) senders: Option<usize>,
+    pub(super) receivers: Option<usize>,
+    pub(super) blocks: Option<usize>,
+}
+
+/// Where everything lies. Offsets are of the segment's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) capacity: u64,
+    /// Bytes a message may have.
+    pub(super) message_size: usize,
+    pub(super) lanes: u32,
+    pub(super) seats: u32,
+    /// Blocks of each lane; 0 if messages lie in the slots.
+    pub(super) blocks: u32,
+    /// Words of a slot.
+    stride: usize,
+    /// Bytes from one block to the next.
+    block: u64,
+    /// Bytes from one lane to the next.
+    lane: u64,
+    /// Offset of the first block in its lane.
+    blocks_at: u64,
+    /// Offset of the first lane.
+    lanes_at: u64,
+}
+
+impl Plan {
+    /// The plan for a queue of `T`.
+    pub(super) fn new<T: Message>(wishes: Wishes) -> Result<Plan, QueueError> {
+        let capacity = wishes.capacity as u64;
+        if capacity == 0 || capacity > MAX_CAPACITY {
+            return Err(QueueError::Capacity {
+                asked: wishes.capacity,
+                largest: MAX_CAPACITY,
+            });
+        }
+        let smallest = message::fixed_size::<T>().unwrap_or(0);
+        let message_size = wishes.message_size.unwrap_or_else(message::size_hint::<T>);
+        if message_size < smallest || message_size > MAX_MESSAGE {
+            return Err(QueueError::MessageSize {
+                asked: message_size,
+                smallest,
+                largest: MAX_MESSAGE,
+            });
+        }
+        let within = |asked: Option<usize>, usual: u32, largest: u32| match asked {
+            None => Ok(usual),
+            Some(asked) => match u32::try_from(asked) {
+                Ok(count) if (1..=largest).contains(&count) => Ok(count),
+                _ => Err(asked),
+            },
+        };
+        let lanes = within(wishes.senders, 16, MAX_LANES).map_err(|asked| QueueError::Senders {
+            asked,
+            largest: MAX_LANES,
+        })?;
+        let seats =
+            within(wishes.receivers, 64, MAX_SEATS).map_err(|asked| QueueError::Receivers {
+                asked,
+                largest: MAX_SEATS,
+            })?;
+        // Large messages lie in blocks, one for each message that may be in flight.
+        let usual = match message_size {
+            0..=INLINE => 0,
+            _ => capacity.min(u64::from(MAX_BLOCKS)) as u32,
+        };
+        let blocks =
+            within(wishes.blocks, usual, MAX_BLOCKS).map_err(|asked| QueueError::Blocks {
+                asked,
+                largest: MAX_BLOCKS,
+            })?;
+        Plan::lay_out::<T>(capacity, message_size, lanes, seats, blocks)
+            .ok_or_else(|| QueueError::Segment(crate::SegmentError::NoSpace { needed: u64::MAX }))
+    }
+
+    /// The plan of a queue that exists, from its header; `None` if no queue has such numbers.
+    pub(super) fn read<T: Message>(header: &QueueHeader, length: u64) -> Option<Plan> {
+        let capacity = header.capacity.load(Ordering::Relaxed);
+        let message_size = header.message_size.load(Ordering::Relaxed);
+        let lanes = header.lanes.load(Ordering::Relaxed);
+        let seats = header.seats.load(Ordering::Relaxed);
+        let blocks = header.blocks.load(Ordering::Relaxed);
+        let message_size = usize::try_from(message_size).ok()?;
+        let possible = (1..=MAX_CAPACITY).contains(&capacity)
+            && (message::fixed_size::<T>().unwrap_or(0)..=MAX_MESSAGE).contains(&message_size)
+            && (1..=MAX_LANES).contains(&lanes)
+            && (1..=MAX_SEATS).contains(&seats)
+            && blocks <= MAX_BLOCKS;
+        let plan = Plan::lay_out::<T>(capacity, message_size, lanes, seats, blocks);
+        plan.filter(|plan| possible && plan.bytes() == length)
+    }
+
+    /// Stores the numbers from which [`read`](Plan::read) works out the plan.
+    pub(super) fn write(&self, header: &QueueHeader) {
+        header.capacity.store(self.capacity, Ordering::Relaxed);
+        header
+            .message_size
+            .store(self.message_size as u64, Ordering::Relaxed);
+        header.lanes.store(self.lanes, Ordering::Relaxed);
+        header.seats.store(self.seats, Ordering::Relaxed);
+        header.blocks.store(self.blocks, Ordering::Relaxed);
+    }
+
+    /// `None` if it would not fit into any memory.
+    fn lay_out<T: Message>(
+        capacity: u64,
+        message_size: usize,
+        lanes: u32,
+        seats: u32,
+        blocks: u32,
+    ) -> Option<Plan> {
+        let payload = message_size.div_ceil(8);
+        let stride = match (blocks, message::fixed_size::<T>()) {
+            (0, Some(_)) => 1 + payload,
+            (0, None) => 2 + payload,
+            _ => 2,
+        };
+        let slots = capacity
+            .checked_next_power_of_two()?
+            .checked_mul(stride as u64 * 8)?;
+        // A large block starts on a page, a small one on a pair of cache lines.
+        let apart = if message_size as u64 >= PAGE {
+            PAGE
+        } else {
+            APART as u64
+        };
+        let block = (message_size as u64)
+            .checked_next_multiple_of(apart)?
+            .max(apart);
+        let words_end = (size_of::<LaneHeader>() as u64)
+            .checked_add(slots)?
+            .checked_add(u64::from(blocks) * BLOCK_WORDS)?;
+        let blocks_at = words_end.checked_next_multiple_of(apart)?;
+        let lane = blocks_at
+            .checked_add(block.checked_mul(u64::from(blocks))?)?
+            .checked_next_multiple_of(PAGE)?;
+        // Lanes start on pages, so that each can be allocated alone; the body starts behind the header.
+        let seats_end = size_of::<QueueHeader>() as u64 + 8 * u64::from(seats);
+        let lanes_at = (HEADER as u64 + seats_end).next_multiple_of(PAGE) - HEADER as u64;
+        lane.checked_mul(u64::from(lanes))?
+            .checked_add(lanes_at)
+            .filter(|bytes| *bytes <= isize::MAX as u64)?;
+        Some(Plan {
+            capacity,
+            message_size,
+            lanes,
+            seats,
+            blocks,
+            stride,
+            block,
+            lane,
+            blocks_at,
+            lanes_at,
+        })
+    }
+
+    pub(super) fn geometry(&self) -> Geometry {
+        Geometry {
+            capacity: self.capacity,
+            stride: self.stride,
+        }
+    }
+
+    /// Bytes of the whole body.
+    pub(super) fn bytes(&self) -> u64 {
+        self.lanes_at + self.lane * u64::from(self.lanes)
+    }
+
+    /// Bytes in front of the lanes.
+    pub(super) fn front(&self) -> u64 {
+        self.lanes_at
+    }
+
+    pub(super) fn seats_at(&self) -> u64 {
+        size_of::<QueueHeader>() as u64
+    }
+
+    /// Offset and bytes of a lane.
+    pub(super) fn lane(&self, lane: u32) -> (u64, u64) {
+        (self.lanes_at + self.lane * u64::from(lane), self.lane)
+    }
+
+    /// Offset, within its lane, of the slots.
+    pub(super) fn slots_at(&self) -> u64 {
+        size_of::<LaneHeader>() as u64
+    }
+
+    /// Offset, within its lane, of the words of the blocks.
+    pub(super) fn block_words_at(&self) -> u64 {
+        self.slots_at() + self.geometry().words() * 8
+    }
+
+    /// Offset, within its lane, of the blocks, and their bytes together.
+    pub(super) fn blocks(&self) -> (u64, u64) {
+        (self.blocks_at, self.block * u64::from(self.blocks))
+    }
+
+    /// Offset of a block among the blocks of its lane.
+    pub(super) fn block_at(&self, block: u32) -> usize {
+        (self.block * u64::from(block)) as usize
+    }
+}

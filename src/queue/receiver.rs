@@ -1,0 +1,414 @@
+//! The receiving end: takes from all lanes.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use crate::error::RecvError;
+use crate::kin;
+use crate::message::Message;
+use crate::roster::Owner;
+use crate::signal::Patience;
+
+use super::Waiting;
+use super::desk::{Batch, Desk};
+use super::error::QueueError;
+use super::hub::{Hub, Side};
+use super::loan::{self, Lease};
+use super::stats::QueueStats;
+
+/// The receiving end of a [`Queue`](crate::Queue).
+///
+/// Each message goes to one receiver. [`try_clone`](Receiver::try_clone) makes another one, for another thread or, inside
+/// a message or an argument, for another process.
+///
+/// # If a process dies
+///
+/// A message that a call had taken and not yet returned is lost with the receiver, at most one (or one
+/// batch of [`recv_many`](Receiver::recv_many)); the others go on. With [`lease`](Receiver::lease) nothing is lost.
+pub struct Receiver<T> {
+    desk: Desk,
+    hub: Hub,
+    seat: u32,
+    patience: Patience,
+    /// A message in a batch that could not be read, to be told by the next call.
+    failure: Option<RecvError>,
+    _values: PhantomData<fn() -> T>,
+}
+
+impl<T: Message> Receiver<T> {
+    /// Attaches a new receiver.
+    pub(super) fn attach(hub: Hub) -> Result<Receiver<T>, QueueError> {
+        let seat = hub.take_seat(Owner::Held(hub.me()))?;
+        Ok(Receiver::in_seat(hub, seat))
+    }
+
+    /// The receiver of a seat that this process owns already.
+    pub(super) fn in_seat(hub: Hub, seat: u32) -> Receiver<T> {
+        Receiver {
+            desk: Desk::new(&hub, seat),
+            hub,
+            seat,
+            patience: Patience::new(),
+            failure: None,
+            _values: PhantomData,
+        }
+    }
+
+    pub(super) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Another receiver of the same queue.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::TooManyReceivers`] when the queue has as many as it was built for.
+    pub fn try_clone(&self) -> Result<Receiver<T>, QueueError> {
+        self.hub.check_fork()?;
+        Receiver::attach(self.hub.clone())
+    }
+
+    /// Receives a value; waits while there is none.
+    ///
+    /// # Blocking
+    ///
+    /// Until a value is there, or nobody is left who could send one.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Closed`] when every sender is gone (dropped, exited or killed) and all they sent has
+    /// been received; [`RecvError::Decode`] when a message was not a value of the type.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiproc::{Queue, RecvError};
+    /// let (mut tx, mut rx) = Queue::new(16)?;
+    /// tx.send(1)?;
+    /// drop(tx);
+    /// assert_eq!(rx.recv(), Ok(1));
+    /// assert_eq!(rx.recv(), Err(RecvError::Closed));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "get")]
+    #[inline]
+    pub fn recv(&mut self) -> Result<T, RecvError> {
+        match self.take_here() {
+            Some(found) => found,
+            None => self.value(Waiting::Until(None)),
+        }
+    }
+
+    /// Receives a value if there is one now.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Empty`] when there is none, else as [`recv`](Receiver::recv).
+    #[doc(alias = "get_nowait")]
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<T, RecvError> {
+        match self.take_here() {
+            Some(found) => found,
+            None => self.value(Waiting::Not),
+        }
+    }
+
+    /// Receives a value; waits at most `timeout` for one.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::TimedOut`] when there was none in that time, else as [`recv`](Receiver::recv).
+    #[inline]
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<T, RecvError> {
+        match self.take_here() {
+            Some(found) => found,
+            None => self.value(Waiting::at_most(timeout)),
+        }
+    }
+
+    /// Receives at least one value and at most `max`; waits while there is none.
+    ///
+    /// What is there of one sender is taken in one step, up to about 4 KiB, which is several times faster
+    /// than one by one. It does not wait for more to come. No value for a `max` of 0.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Receiver::recv). When only some of the messages cannot be read, the others are returned
+    /// and the next call that finds nothing at once says so.
+    pub fn recv_many(&mut self, max: usize) -> Result<Vec<T>, RecvError> {
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        if self.hub.is_in_place() {
+            return self.read_many(max);
+        }
+        let find = |desk: &mut Desk, hub: &Hub| desk.find_values(hub, max);
+        let Batch {
+            values, failure, ..
+        } = self.wait_for(Waiting::Until(None), find)?;
+        match failure {
+            Some(failure) if values.is_empty() => return Err(failure),
+            failure => self.failure = failure,
+        }
+        Ok(values)
+    }
+
+    /// Receives values until the queue is closed, or one cannot be received.
+    ///
+    /// What it ended for, if not that the queue is closed, the next call that finds nothing at once says.
+    pub fn iter(&mut self) -> Iter<'_, T> {
+        Iter { receiver: self }
+    }
+
+    /// Receives a message without taking it for good: only [`Lease::ack`] does; waits while there is none.
+    ///
+    /// A lease that is dropped, or whose process dies, goes to another receiver, marked as
+    /// [`redelivered`](Lease::redelivered): each message is received *at least* once. While another receiver has a lease, the
+    /// queue does not say `Closed`, since what is leased may come back; only a receiver that has leases
+    /// itself does not wait for those of others.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::NotInPlace`] when the queue was not built with `in_place`, else as [`recv`](Receiver::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiproc::Queue;
+    /// let (mut tx, mut rx) = Queue::<Vec<u8>>::builder().message_size(1 << 20).in_place(4).build()?;
+    /// let mut loan = tx.loan()?;
+    /// loan[..5].copy_from_slice(b"hello");
+    /// loan.truncate(5);
+    /// loan.commit()?;
+    ///
+    /// let lease = rx.lease()?;
+    /// assert_eq!(lease.get(), b"hello");
+    /// assert!(!lease.redelivered());
+    /// lease.ack();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn lease(&mut self) -> Result<Lease<T>, RecvError> {
+        self.lease_within(Waiting::Until(None))
+    }
+
+    /// Leases a message if there is one now.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Empty`] when there is none, else as [`lease`](Receiver::lease).
+    pub fn try_lease(&mut self) -> Result<Lease<T>, RecvError> {
+        self.lease_within(Waiting::Not)
+    }
+
+    /// Leases a message; waits at most `timeout` for one.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::TimedOut`] when there was none in that time, else as [`lease`](Receiver::lease).
+    pub fn lease_timeout(&mut self, timeout: Duration) -> Result<Lease<T>, RecvError> {
+        self.lease_within(Waiting::at_most(timeout))
+    }
+
+    /// Whether every sender is gone and everything has been received; from then on every receive fails.
+    ///
+    /// False may be outdated at once; true stays true.
+    pub fn is_closed(&mut self) -> bool {
+        let Receiver { desk, hub, .. } = self;
+        let look = |desk: &mut Desk, _: &Hub| Ok(desk.has_more().then_some(()));
+        matches!(look(desk, hub), Ok(None))
+            && close(desk, hub, true, look) == Err(RecvError::Closed)
+    }
+
+    /// Messages each sender may have in flight.
+    pub fn capacity(&self) -> usize {
+        self.hub.plan.capacity as usize
+    }
+
+    /// Messages that are sent and not received yet, of all senders. Outdated at once.
+    pub fn len(&self) -> usize {
+        self.hub.len()
+    }
+
+    /// Whether all that was sent, by anyone, has been received. Outdated at once.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What has gone through the queue, of all receivers.
+    pub fn stats(&self) -> QueueStats {
+        self.hub.stats()
+    }
+
+    #[inline]
+    fn take_here(&mut self) -> Option<Result<T, RecvError>> {
+        if kin::forked() || self.hub.is_in_place() {
+            return None;
+        }
+        self.desk.take_here(&self.hub)
+    }
+
+    fn value(&mut self, waiting: Waiting) -> Result<T, RecvError> {
+        if self.hub.is_in_place() {
+            let claim = self.wait_for(waiting, Desk::find_claim)?;
+            return loan::read(claim);
+        }
+        self.wait_for(waiting, Desk::find_value)
+    }
+
+    fn read_many(&mut self, max: usize) -> Result<Vec<T>, RecvError> {
+        let mut values = vec![self.value(Waiting::Until(None))?];
+        while values.len() < max {
+            let Some(claim) = self.desk.find_claim(&self.hub)? else {
+                break;
+            };
+            match loan::read(claim) {
+                Ok(value) => values.push(value),
+                Err(failure) => {
+                    self.failure = Some(failure);
+                    break;
+                }
+            }
+        }
+        Ok(values)
+    }
+
+    #[inline]
+    fn lease_within(&mut self, waiting: Waiting) -> Result<Lease<T>, RecvError> {
+        if !self.hub.is_in_place() {
+            return Err(RecvError::NotInPlace);
+        }
+        Lease::of(self.wait_for(waiting, Desk::find_claim)?)
+    }
+
+    /// Finds something, or waits for it.
+    fn wait_for<R>(
+        &mut self,
+        waiting: Waiting,
+        find: impl Fn(&mut Desk, &Hub) -> Result<Option<R>, RecvError>,
+    ) -> Result<R, RecvError> {
+        if kin::forked() {
+            return Err(RecvError::Forked);
+        }
+        if let Some(found) = find(&mut self.desk, &self.hub)? {
+            return Ok(found);
+        }
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        match waiting {
+            Waiting::Not => {
+                let ask = self.desk.vigil.is_due(self.hub.deaths);
+                close(&mut self.desk, &self.hub, ask, find)?.ok_or(RecvError::Empty)
+            }
+            Waiting::Until(deadline) => {
+                let Receiver {
+                    desk,
+                    hub,
+                    patience,
+                    ..
+                } = self;
+                let desk = RefCell::new(desk);
+                let look = || find(&mut desk.borrow_mut(), hub);
+                let check = || {
+                    if hub.is_evicted() {
+                        return Err(RecvError::Evicted);
+                    }
+                    let found = close(&mut desk.borrow_mut(), hub, true, &find)?;
+                    if found.is_none() {
+                        hub.count_wait();
+                    }
+                    Ok(found)
+                };
+                let found = hub
+                    .header
+                    .empty
+                    .wait(patience, deadline, hub.deaths, look, check)?;
+                // One wake brings one receiver; who leaves work behind brings the next.
+                if found.is_some() && desk.borrow_mut().has_more() {
+                    hub.header.empty.notify_one();
+                }
+                found.ok_or(RecvError::TimedOut)
+            }
+        }
+    }
+}
+
+/// After a round found nothing: `Closed`, if nobody is left and another round finds nothing either.
+///
+/// That order makes it final: who left had published before. If `ask`, the system is asked who is dead.
+fn close<R>(
+    desk: &mut Desk,
+    hub: &Hub,
+    ask: bool,
+    find: impl Fn(&mut Desk, &Hub) -> Result<Option<R>, RecvError>,
+) -> Result<Option<R>, RecvError> {
+    if ask && hub.is_in_place() {
+        desk.recover(hub);
+    }
+    let gone = hub.is_gone(Side::Senders) || hub.is_gone(Side::Receivers);
+    let nobody = if gone {
+        None
+    } else {
+        hub.nobody_if(ask, Side::Senders)
+    };
+    let left = if ask || gone || nobody.is_some() {
+        find(desk, hub)?
+    } else {
+        None
+    };
+    if left.is_some() || !(gone || nobody.is_some()) {
+        return Ok(left);
+    }
+    let hands = desk.in_hand(hub);
+    if hands.others && !hands.mine {
+        return Ok(None);
+    }
+    // Those that wait for my leases are not told that all is over.
+    let over = hands.mine || nobody.is_none_or(|nobody| hub.conclude(nobody));
+    match over {
+        true => Err(RecvError::Closed),
+        false => Ok(None),
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        // A forked copy owns nothing.
+        if !kin::forked() {
+            self.hub
+                .leave(Side::Receivers, self.seat, Owner::Held(self.hub.me()));
+        }
+    }
+}
+
+impl<T> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver")
+            .field("seat", &self.seat)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The values of a queue, until it is closed; see [`Receiver::iter`].
+#[derive(Debug)]
+pub struct Iter<'a, T> {
+    receiver: &'a mut Receiver<T>,
+}
+
+impl<T: Message> Iterator for Iter<'_, T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        match self.receiver.recv() {
+            Ok(value) => Some(value),
+            Err(RecvError::Closed) => None,
+            Err(failure) => {
+                self.receiver.failure = Some(failure);
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,544 @@
+//! The sending end: the one writer of one lane.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+
+use crate::error::SendError;
+use crate::handle::{self, Passed, Transport};
+use crate::kin;
+use crate::message::{self, EncodeError, Message, Sink};
+use crate::ring::Writer;
+use crate::roster::Owner;
+use crate::signal::Patience;
+use crate::sync::{AtomicU64, Ordering};
+
+use super::Waiting;
+use super::blocks;
+use super::error::QueueError;
+use super::hub::{Hub, Lane, Side, Vigil};
+use super::stats::QueueStats;
+use super::words::Fill;
+
+/// Bytes of messages that [`Sender::send_many`] publishes at once.
+const BATCH_BYTES: usize = 4096;
+/// While it spins, a sender looks at the true head only this often: the line is the receivers'.
+const HEAD_EVERY: u32 = 32;
+
+/// The sending end of a [`Queue`](crate::Queue).
+///
+/// Each sender has its own lane, so its messages are received in the order it sent them, and up to
+/// `capacity` of them may be in flight whatever other senders do. [`try_clone`](Sender::try_clone) makes another one, for
+/// another thread or, inside a message or an argument, for another process.
+///
+/// # If a process dies
+///
+/// What it has sent is received. A send that had not returned has sent its value or has not. Its lane
+/// serves the next sender at once.
+pub struct Sender<T> {
+    writer: Writer,
+    lane: Lane,
+    hub: Hub,
+    number: u32,
+    /// The block that the next message will be in, if it is free.
+    block: u32,
+    patience: Patience,
+    vigil: Vigil,
+    _values: PhantomData<fn(T)>,
+}
+
+/// Why there is no sending now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Full,
+    TimedOut,
+    Closed,
+    Forked,
+    Evicted,
+}
+
+impl Refusal {
+    #[cold]
+    fn of<T>(self, value: T) -> SendError<T> {
+        match self {
+            Refusal::Full => SendError::Full(value),
+            Refusal::TimedOut => SendError::TimedOut(value),
+            Refusal::Closed => SendError::Closed(value),
+            Refusal::Forked => SendError::Forked(value),
+            Refusal::Evicted => SendError::Evicted(value),
+        }
+    }
+}
+
+/// Why a value's bytes are not in their place.
+enum Unwritten {
+    TooLarge(usize),
+    Encode(EncodeError),
+}
+
+impl Unwritten {
+    #[cold]
+    fn of<T>(self, value: T, limit: usize) -> SendError<T> {
+        match self {
+            Unwritten::TooLarge(needed) => SendError::TooLarge {
+                value,
+                needed,
+                limit,
+            },
+            Unwritten::Encode(error) => SendError::Encode { value, error },
+        }
+    }
+}
+
+impl<T: Message> Sender<T> {
+    /// Attaches a new sender to a lane of its own.
+    pub(super) fn attach(hub: Hub) -> Result<Sender<T>, QueueError> {
+        let number = hub.take_lane(Owner::Held(hub.me()))?;
+        Sender::in_lane(hub, number)
+    }
+
+    /// The sender of a lane that this process owns already.
+    pub(super) fn in_lane(hub: Hub, number: u32) -> Result<Sender<T>, QueueError> {
+        let lane = hub.lane(number)?;
+        hub.populate_lane(number);
+        lane.header.full.attach();
+        let writer = Writer::attach(hub.plan.geometry(), &lane.header, &lane.slots);
+        blocks::adopt(&lane.block_words, writer.position());
+        Ok(Sender {
+            writer,
+            lane,
+            hub,
+            number,
+            block: 0,
+            patience: Patience::new(),
+            vigil: Vigil::new(),
+            _values: PhantomData,
+        })
+    }
+
+    pub(super) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Another sender of the same queue, with a lane of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::TooManySenders`] when the queue has as many as it was built for, or no memory for
+    /// another lane.
+    pub fn try_clone(&self) -> Result<Sender<T>, QueueError> {
+        self.hub.check_fork()?;
+        Sender::attach(self.hub.clone())
+    }
+
+    /// Sends a value; waits while this sender's lane is full.
+    ///
+    /// # Blocking
+    ///
+    /// Until a receiver has made room, or none is left.
+    ///
+    /// # Errors
+    ///
+    /// The value comes back in [`SendError::Closed`] when no receiver is left, [`SendError::TooLarge`] or
+    /// [`SendError::Encode`] when it cannot be a message of this queue.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiproc::Queue;
+    /// let (mut tx, mut rx) = Queue::new(16)?;
+    /// tx.send("hello".to_string())?;
+    /// assert_eq!(rx.recv()?, "hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "put")]
+    #[inline]
+    pub fn send(&mut self, value: T) -> Result<(), SendError<T>> {
+        self.send_within(value, || Waiting::Until(None))
+    }
+
+    /// Sends a value if there is room now.
+    ///
+    /// To call it again and again until there is room takes the receivers' attention away from receiving;
+    /// [`send`](Sender::send) waits without that.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Full`] when there is no room, else as [`send`](Sender::send).
+    #[doc(alias = "put_nowait")]
+    #[inline]
+    pub fn try_send(&mut self, value: T) -> Result<(), SendError<T>> {
+        self.send_within(value, || Waiting::Not)
+    }
+
+    /// Sends a value; waits at most `timeout` for room.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::TimedOut`] when there was no room in that time, else as [`send`](Sender::send).
+    #[inline]
+    pub fn send_timeout(&mut self, value: T, timeout: Duration) -> Result<(), SendError<T>> {
+        self.send_within(value, || Waiting::at_most(timeout))
+    }
+
+    /// Sends all values in order and returns how many there were; waits while the lane is full.
+    ///
+    /// As many as the iterator's size hint promises are published at once (a `Vec`'s in batches of up to
+    /// 4 KiB; each alone if it promises none), which is several times faster than to send them one by one.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Sender::send), with the value that could not be sent. All before it are sent; those
+    /// after it are still in the iterator, if it was passed by reference.
+    pub fn send_many(
+        &mut self,
+        values: impl IntoIterator<Item = T>,
+    ) -> Result<usize, SendError<T>> {
+        let mut values = values.into_iter();
+        let mut sent = 0;
+        while let Some(first) = values.next() {
+            if !self.is_clear()
+                && let Err(refusal) = self.wait_for_room(Waiting::Until(None))
+            {
+                return Err(refusal.of(first));
+            }
+            if self.hub.is_in_place() {
+                self.write_block(first)?;
+                sent += 1;
+            } else {
+                sent += self.write_batch(first, &mut values)?;
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Whether nobody is left to receive; from then on every send fails.
+    ///
+    /// False may be outdated at once; true stays true.
+    pub fn is_closed(&self) -> bool {
+        if !self.hub.is_open() {
+            return true;
+        }
+        self.hub
+            .nobody(Side::Receivers)
+            .is_some_and(|nobody| self.hub.conclude(nobody))
+    }
+
+    /// Messages this sender may have in flight.
+    pub fn capacity(&self) -> usize {
+        self.hub.plan.capacity as usize
+    }
+
+    /// Messages that are sent and not received yet, of all senders. Outdated at once.
+    pub fn len(&self) -> usize {
+        self.hub.len()
+    }
+
+    /// Whether all that was sent, by anyone, has been received. Outdated at once.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What has gone through the queue, of all senders.
+    pub fn stats(&self) -> QueueStats {
+        self.hub.stats()
+    }
+
+    #[inline]
+    fn send_within(
+        &mut self,
+        value: T,
+        waiting: impl FnOnce() -> Waiting,
+    ) -> Result<(), SendError<T>> {
+        if !self.is_clear()
+            && let Err(refusal) = self.wait_for_room(waiting())
+        {
+            return Err(refusal.of(value));
+        }
+        if self.hub.is_in_place() {
+            return self.write_block(value);
+        }
+        let payload = self.writer.payload(&self.lane.slots, 0);
+        match write(payload, self.hub.plan.message_size, &value) {
+            Ok(passed) => {
+                self.publish(1);
+                if let Some(passed) = passed {
+                    passed.sent();
+                }
+                Ok(())
+            }
+            Err(unwritten) => Err(unwritten.of(value, self.hub.plan.message_size)),
+        }
+    }
+
+    /// Whether a message can be written now, from what is known without asking anyone.
+    #[inline]
+    pub(super) fn is_clear(&mut self) -> bool {
+        !kin::forked()
+            && self.hub.is_open()
+            && self.writer.room_hint(&self.lane.header) != 0
+            && (!self.hub.is_in_place() || blocks::is_free(&self.lane.block_words, self.block))
+    }
+
+    #[inline]
+    fn publish(&mut self, n: u64) {
+        self.writer.publish(&self.lane.slots, n);
+        self.hub.header.empty.notify_one();
+    }
+
+    /// Writes `first` and as many of the others as are ready and find room, and publishes them together.
+    fn write_batch(
+        &mut self,
+        first: T,
+        others: &mut impl Iterator<Item = T>,
+    ) -> Result<usize, SendError<T>> {
+        let limit = self.hub.plan.message_size;
+        let most = self
+            .writer
+            .room_hint(&self.lane.header)
+            .min((BATCH_BYTES / limit.max(8)).max(1) as u64);
+        let most = most.min(others.size_hint().0 as u64 + 1);
+        let mut on_their_way = Vec::new();
+        let mut value = first;
+        let mut written = 0;
+        let failure = loop {
+            match write(
+                self.writer.payload(&self.lane.slots, written),
+                limit,
+                &value,
+            ) {
+                Ok(passed) => on_their_way.extend(passed),
+                Err(unwritten) => break Some(unwritten.of(value, limit)),
+            }
+            written += 1;
+            if written == most {
+                break None;
+            }
+            match others.next() {
+                Some(next) => value = next,
+                None => break None,
+            }
+        };
+        self.publish(written);
+        on_their_way.into_iter().for_each(Passed::sent);
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(written as usize),
+        }
+    }
+
+    fn write_block(&mut self, value: T) -> Result<(), SendError<T>> {
+        let limit = self.hub.plan.message_size;
+        let at = self.hub.plan.block_at(self.block);
+        let mut sink = IntoBlock {
+            bytes: &self.lane.blocks,
+            at,
+            end: at + limit,
+        };
+        let (written, passed) = encode(&value, &mut sink);
+        match written {
+            Ok(needed) if needed <= limit => {
+                self.publish_block(needed);
+                if let Some(passed) = passed {
+                    passed.sent();
+                }
+                Ok(())
+            }
+            Ok(needed) => Err(Unwritten::TooLarge(needed).of(value, limit)),
+            Err(error) => Err(Unwritten::Encode(error).of(value, limit)),
+        }
+    }
+
+    /// Where the block of the next message lies.
+    #[inline]
+    pub(super) fn next_block(&self) -> std::ptr::NonNull<u8> {
+        self.lane.blocks.at(
+            self.hub.plan.block_at(self.block),
+            self.hub.plan.message_size,
+        )
+    }
+
+    /// Publishes the block that was made ready, with so many bytes in it.
+    pub(super) fn publish_block(&mut self, length: usize) {
+        let block = self.block;
+        blocks::mark_sent(
+            &self.lane.block_words,
+            block,
+            length as u64,
+            self.writer.position(),
+        );
+        if let Some(word) = self.writer.payload(&self.lane.slots, 0).first() {
+            word.store(u64::from(block), Ordering::Relaxed);
+        }
+        self.publish(1);
+        self.block = (block + 1) % self.hub.plan.blocks;
+    }
+
+    /// Waits until there is a slot and a block, if the queue has any, for one message.
+    #[cold]
+    pub(super) fn wait_for_room(&mut self, waiting: Waiting) -> Result<(), Refusal> {
+        if kin::forked() {
+            return Err(Refusal::Forked);
+        }
+        let Sender {
+            writer,
+            lane,
+            hub,
+            block,
+            patience,
+            vigil,
+            ..
+        } = self;
+        let header = &*lane.header;
+        // Looks at the true head only when told to; everything else is cheap to poll.
+        let room = RefCell::new(|exactly: bool| {
+            if !hub.is_open() {
+                return Err(Refusal::Closed);
+            }
+            let slot = match exactly {
+                true => writer.room(header),
+                false => writer.room_hint(header),
+            };
+            if slot == 0 {
+                return Ok(None);
+            }
+            if hub.is_in_place() && !blocks::is_free(&lane.block_words, *block) {
+                // Blocks become free in order, but for those that are leased for long.
+                match exactly
+                    .then(|| blocks::find_free(&lane.block_words, *block))
+                    .flatten()
+                {
+                    Some(free) => *block = free,
+                    None => return Ok(None),
+                }
+            }
+            Ok(Some(()))
+        });
+        if (room.borrow_mut())(true)?.is_some() {
+            return Ok(());
+        }
+        let nobody = |ask: bool| {
+            if ask && blocks::recover(&lane.block_words, hub.segment.life()) {
+                hub.announce_returned();
+            }
+            let nobody = hub.nobody_if(ask, Side::Receivers);
+            nobody.is_some_and(|nobody| hub.conclude(nobody))
+        };
+        let Waiting::Until(deadline) = waiting else {
+            return Err(match nobody(vigil.is_due(hub.deaths)) {
+                true => Refusal::Closed,
+                false => Refusal::Full,
+            });
+        };
+        let mut looks = 0_u32;
+        let look = || {
+            looks = looks.wrapping_add(1);
+            (room.borrow_mut())(looks % HEAD_EVERY == 0)
+        };
+        let check = || {
+            if let Some(()) = (room.borrow_mut())(true)? {
+                return Ok(Some(()));
+            }
+            if hub.is_evicted() {
+                return Err(Refusal::Evicted);
+            }
+            if nobody(true) {
+                return Err(Refusal::Closed);
+            }
+            hub.count_wait();
+            Ok(None)
+        };
+        match header
+            .full
+            .wait(patience, deadline, hub.deaths, look, check)?
+        {
+            Some(()) => Ok(()),
+            None => Err(Refusal::TimedOut),
+        }
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        // A forked copy owns nothing.
+        if !kin::forked() {
+            self.hub
+                .leave(Side::Senders, self.number, Owner::Held(self.hub.me()));
+        }
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender")
+            .field("lane", &self.number)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Encodes a value, and collects the handles inside if there can be any.
+#[inline]
+fn encode<T: Message>(
+    value: &T,
+    sink: &mut impl Sink,
+) -> (Result<usize, EncodeError>, Option<Passed>) {
+    if message::is_raw::<T>() {
+        return (message::encode(value, sink), None);
+    }
+    let (written, passed) = handle::collect(Transport::Ring, || message::encode(value, sink));
+    (written, (!passed.is_empty()).then_some(passed))
+}
+
+/// Writes a value into the payload words of a slot.
+#[inline]
+fn write<T: Message>(
+    payload: &[AtomicU64],
+    limit: usize,
+    value: &T,
+) -> Result<Option<Passed>, Unwritten> {
+    if message::fixed_size::<T>().is_some() {
+        // Every value has the size the queue was built for.
+        let mut fill = Fill::new(payload);
+        let (written, passed) = encode(value, &mut fill);
+        fill.finish();
+        return written.map(|_| passed).map_err(Unwritten::Encode);
+    }
+    let Some((length, words)) = payload.split_first() else {
+        return Err(Unwritten::TooLarge(0));
+    };
+    let mut fill = Fill::new(words);
+    let (written, passed) = encode(value, &mut fill);
+    fill.finish();
+    match written {
+        Ok(needed) if needed <= limit => {
+            length.store(needed as u64, Ordering::Relaxed);
+            Ok(passed)
+        }
+        Ok(needed) => Err(Unwritten::TooLarge(needed)),
+        Err(error) => Err(Unwritten::Encode(error)),
+    }
+}
+
+/// Copies a message's bytes into a block that only this sender touches.
+struct IntoBlock<'a> {
+    bytes: &'a crate::segment::Bytes,
+    at: usize,
+    end: usize,
+}
+
+impl Sink for IntoBlock<'_> {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        let fits = bytes.len().min(self.end - self.at);
+        self.bytes.copy_in(self.at, &bytes[..fits]);
+        self.at += fits;
+    }
+}
+
+impl Waiting {
+    /// The end of a wait that starts now.
+    pub(super) fn at_most(timeout: Duration) -> Waiting {
+        Waiting::Until(Instant::now().checked_add(timeout))
+    }
+}
