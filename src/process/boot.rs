@@ -38,18 +38,19 @@ const FAILED: i32 = 102;
 
 /// What the mark says in a child of this image and this copy of the crate.
 pub(super) fn mark(image: &Image) -> String {
-    format!("{}-{:016x}", env!("CARGO_PKG_VERSION"), image.fingerprint)
+    format!("{:016x}", image.fingerprint)
 }
 
-/// Whether children can find their work by [`init`], or by the hook.
+/// Whether `main` has called [`init`].
 static INITIALISED: AtomicBool = AtomicBool::new(false);
-
-#[cfg(feature = "hook")]
-static HOOKED: AtomicBool = AtomicBool::new(false);
 
 /// Called by the loader before `main`. Later than the numbered entries of other crates.
 #[cfg(feature = "hook")]
 #[used]
+#[expect(
+    clippy::unnecessary_safety_comment,
+    reason = "the attribute is unsafe, not the static"
+)]
 // SAFETY: the section holds pointers to functions of this type, which the loader calls once each, on the
 // only thread, with the C library set up; `hook` does not unwind into it, for it is `extern "C"`.
 #[unsafe(link_section = ".init_array")]
@@ -57,7 +58,6 @@ static HOOK: extern "C" fn() = hook;
 
 #[cfg(feature = "hook")]
 extern "C" fn hook() {
-    HOOKED.store(true, Ordering::Relaxed);
     if std::env::var_os(MARK).is_some() && task::image().is_some_and(|image| image.is_program) {
         serve_if_marked();
     }
@@ -71,10 +71,8 @@ extern "C" fn hook() {
 /// # Examples
 ///
 /// ```
-/// fn main() {
-///     multiproc::init();
-///     // The rest runs in the first process only.
-/// }
+/// multiproc::init();
+/// // What follows in `main` runs in the first process only.
 /// ```
 pub fn init() {
     serve_if_marked();
@@ -88,7 +86,8 @@ pub(super) fn ready() -> Result<&'static Image, SpawnError> {
     let hooked = {
         // Named here so that no linker drops it from a program that starts processes.
         std::hint::black_box(&HOOK);
-        HOOKED.load(Ordering::Relaxed) && image.is_program
+        // In the program itself it runs before `main`; in a library that is loaded later, too late.
+        image.is_program
     };
     #[cfg(not(feature = "hook"))]
     let hooked = false;

@@ -138,7 +138,9 @@ impl ProcessBuilder {
         }
         let task = task::name::<Call<F, A>>()?;
         let (bytes, passed) = function::encode(&arguments)?;
-        let (record, pipes) = start::start(self, task, &bytes, passed)?;
-        Ok(Child::new(record, pipes))
+        let (record, pipes) = start::start(self, task, &bytes, &passed)?;
+        let child = Child::new(record, pipes);
+        child.settle(passed);
+        Ok(child)
     }
 }

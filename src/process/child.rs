@@ -13,7 +13,7 @@ use super::error::JoinError;
 use super::reaper::Record;
 use super::start::{Pipes, end_now, refusal};
 use super::tree;
-use crate::handle;
+use crate::handle::{self, Passed};
 use crate::kin;
 use crate::message::{self, Message};
 use crate::sys::{self, Ended};
@@ -137,15 +137,24 @@ impl<R> Child<R> {
         self.pipes().stderr.take()
     }
 
+    /// Keeps what is reserved for the handles among its arguments until it has taken or lost them.
+    pub(super) fn settle(&self, passed: Passed) {
+        if passed.is_empty() {
+            return;
+        }
+        let record = Arc::downgrade(&self.record);
+        self.on_exit(move |_| {
+            if record.upgrade().is_some_and(|record| record.began()) {
+                passed.sent();
+            }
+        });
+    }
+
     fn pipes(&self) -> MutexGuard<'_, Pipes> {
         self.pipes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls `callback` when it has ended, on the thread that reaps, which must not be kept waiting.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the pool's way to hear of a worker's death")
-    )]
     pub(crate) fn on_exit(&self, callback: impl FnOnce(Ended) + Send + 'static) {
         self.record.on_exit(callback);
     }

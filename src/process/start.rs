@@ -47,7 +47,7 @@ pub(super) fn start(
     builder: ProcessBuilder,
     task: TaskName,
     arguments: &[u8],
-    passed: Passed,
+    passed: &Passed,
 ) -> Result<(Arc<Record>, Pipes), SpawnError> {
     let image = boot::ready()?;
     check_environment(&builder)?;
@@ -115,9 +115,6 @@ pub(super) fn start(
         .run_there(move || execute(command, name, ours, pipes))
         .map_err(SpawnError::from_io)?
         .map_err(|error| name_cause(error, builder.current_dir))?;
-    if !passed.is_empty() {
-        settle(&record, passed);
-    }
     if say_ready && let Err(error) = wait_until_ready(&record) {
         end_now(&record);
         pipes.stdin = None;
@@ -186,16 +183,6 @@ fn name_cause(error: io::Error, directory: Option<PathBuf>) -> SpawnError {
         },
         _ => SpawnError::from_io(error),
     }
-}
-
-/// Keeps what is reserved for the handles among the arguments until the child has taken or lost them.
-fn settle(record: &Arc<Record>, passed: Passed) {
-    let child = Arc::downgrade(record);
-    record.on_exit(move |_| {
-        if child.upgrade().is_some_and(|child| child.began()) {
-            passed.sent();
-        }
-    });
 }
 
 fn wait_until_ready(record: &Record) -> Result<(), SpawnError> {

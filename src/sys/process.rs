@@ -311,6 +311,9 @@ pub(crate) fn image_of(address: usize) -> Option<Image> {
         seen: usize,
         found: Option<Image>,
     }
+    /// # Safety
+    ///
+    /// To be called by `dl_iterate_phdr` only, with a pointer to a `Search` of its caller's.
     unsafe extern "C" fn look(
         info: *mut libc::dl_phdr_info,
         _size: libc::size_t,

@@ -167,7 +167,7 @@ fn standard_input_is_given_back() {
 }
 
 fn joining_ends_the_input() {
-    let count = || std::io::stdin().bytes().count();
+    let count = || std::io::stdin().lock().bytes().count();
     let child = Process::builder()
         .stdin(Stdio::Pipe)
         .spawn(count, ())

@@ -181,6 +181,9 @@ fn aborts_and_faults() {
 
 fn stack_overflow() {
     fn endless(n: u64) -> u64 {
+        if n == u64::MAX {
+            return 0;
+        }
         let page = std::hint::black_box([n; 512]);
         endless(page[0] + 1) + page[511]
     }

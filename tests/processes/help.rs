@@ -20,7 +20,7 @@ macro_rules! tests {
 pub(crate) use tests;
 
 /// No test may take longer.
-pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_secs(300);
 
 /// Runs a test, and fails when it hangs.
 pub(crate) fn with_deadline(test: fn()) {

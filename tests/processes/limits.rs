@@ -161,7 +161,7 @@ extern "C" fn early() {
 }
 
 #[used]
-// SAFETY: the section holds pointers to functions of this type, called once each before `main`.
+// The section holds pointers to functions of this type, called once each before `main`.
 #[unsafe(link_section = ".init_array.00500")]
 static EARLY_HOOK: extern "C" fn() = early;
 

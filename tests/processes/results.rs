@@ -32,7 +32,7 @@ fn add(a: u64, b: u64) -> u64 {
 }
 
 fn a_function_runs_elsewhere() {
-    let child = Process::spawn(|| std::process::id(), ()).unwrap();
+    let child = Process::spawn(std::process::id, ()).unwrap();
     let pid = child.pid();
     assert_ne!(pid, std::process::id());
     assert_eq!(child.join().unwrap(), pid);
@@ -40,6 +40,10 @@ fn a_function_runs_elsewhere() {
 }
 
 fn functions_of_all_arities() {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "it is the largest number there may be"
+    )]
     fn eight(a: u8, b: u16, c: u32, d: u64, e: i8, f: char, g: String, h: Vec<bool>) -> String {
         format!("{a}{b}{c}{d}{e}{f}{g}{h:?}")
     }
