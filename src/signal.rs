@@ -27,14 +27,14 @@
 use std::time::{Duration, Instant};
 
 use crate::layout::SignalWords;
-use crate::sync::{self, Futex, Ordering, asymmetric, heavy, light, spin_loop};
+use crate::sync::{self, Futex, Ordering, alone, asymmetric, heavy, light, spin_loop};
 
 const ASLEEP: u64 = 1;
 const FENCES: u64 = 2;
 const ONE: u64 = 4;
 
 /// The longest sleep before a look at who is dead.
-const SLICE: Duration = Duration::from_millis(20);
+pub(crate) const SLICE: Duration = Duration::from_millis(20);
 /// The longest spin before a sleep.
 const SPIN: Duration = Duration::from_micros(20);
 /// The shortest spin worth its clock reading.
@@ -49,9 +49,8 @@ pub(crate) struct Patience {
 impl Patience {
     /// Starts at half the longest spin; at nothing on a machine with one processor.
     pub(crate) fn new() -> Patience {
-        let alone = std::thread::available_parallelism().is_ok_and(|n| n.get() == 1);
         Patience {
-            spin: if alone { Duration::ZERO } else { SPIN / 2 },
+            spin: if alone() { Duration::ZERO } else { SPIN / 2 },
         }
     }
 
@@ -68,7 +67,7 @@ impl Patience {
 
     /// A sleep this short would have been worth a spin.
     fn woken_after(&mut self, slept: Duration) {
-        if slept < SPIN && std::thread::available_parallelism().is_ok_and(|n| n.get() > 1) {
+        if slept < SPIN && !alone() {
             self.spin = (self.spin * 2).clamp(SPARK, SPIN);
         }
     }

@@ -35,6 +35,17 @@ mod real {
         }
 
         #[inline]
+        pub(crate) fn compare_exchange(
+            &self,
+            current: u32,
+            new: u32,
+            success: Ordering,
+            failure: Ordering,
+        ) -> Result<u32, u32> {
+            self.0.compare_exchange(current, new, success, failure)
+        }
+
+        #[inline]
         pub(crate) fn word(&self) -> &AtomicU32 {
             &self.0
         }
@@ -59,6 +70,13 @@ mod real {
         ) {
             sys::futex_wait_two(&self.0, expected, &other.0, other_expected, limit);
         }
+    }
+
+    /// Whether this machine gives us one processor only, so that spinning keeps others from what we wait for.
+    pub(crate) fn alone() -> bool {
+        // Asking takes tens of microseconds: the standard library reads the control group's files each time.
+        static ALONE: OnceLock<bool> = OnceLock::new();
+        *ALONE.get_or_init(|| std::thread::available_parallelism().is_ok_and(|n| n.get() == 1))
     }
 
     /// Whether this process takes part in the asymmetric barrier: registered once, then true for ever.
@@ -122,6 +140,16 @@ mod model {
             self.word.fetch_add(n, order)
         }
 
+        pub(crate) fn compare_exchange(
+            &self,
+            current: u32,
+            new: u32,
+            success: Ordering,
+            failure: Ordering,
+        ) -> Result<u32, u32> {
+            self.word.compare_exchange(current, new, success, failure)
+        }
+
         pub(crate) fn wake(&self, n: u32) -> usize {
             let asleep = self.asleep.lock().unwrap();
             let woken = (*asleep).min(n as usize);
@@ -151,6 +179,10 @@ mod model {
         ) {
             self.wait(expected, limit);
         }
+    }
+
+    pub(crate) fn alone() -> bool {
+        false
     }
 
     pub(crate) fn asymmetric() -> bool {
