@@ -79,8 +79,8 @@ fn enter(roster: OwnedFd, page_file: OwnedFd) -> io::Result<Kin> {
     })
 }
 
-/// Participant numbers stay below this, so that they fit beside flags.
-pub(crate) const MAX_PARTICIPANT: u32 = 1 << 31;
+/// Participant numbers stay below this, so that they fit beside a flag and leave one value to mean nobody.
+pub(crate) const MAX_PARTICIPANT: u32 = (1 << 31) - 1;
 
 impl Kin {
     /// My own number.

@@ -148,6 +148,17 @@ pub(crate) struct QueueHeader {
     _pad4: [AtomicU64; APART / 8 - 2],
 }
 
+/// The words of a lock, its value right behind them. Written only by who enters, leaves or waits.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct LatchWords {
+    /// Who is inside; the table of its values is in [`latch`](crate::latch).
+    pub(crate) owner: Futex,
+    _pad: AtomicU32,
+    /// Which thread is inside, by participant (upper half) and thread (lower half); 0 for none.
+    pub(crate) thread: AtomicU64,
+}
+
 #[cfg(not(loom))]
 const _: () = {
     use std::mem::{offset_of, size_of};
@@ -156,6 +167,8 @@ const _: () = {
     assert!(offset_of!(SegmentHeader, shape) == 40);
     assert!(offset_of!(SegmentHeader, in_transit) == 216);
     assert!(size_of::<SignalWords>() == 16);
+    assert!(size_of::<LatchWords>() == 16);
+    assert!(offset_of!(LatchWords, thread) == 8);
     assert!(size_of::<TreePage>() == 2 * APART);
     assert!(offset_of!(TreePage, deaths) == APART);
     assert!(size_of::<LaneHeader>() == 3 * APART);

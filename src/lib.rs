@@ -6,7 +6,9 @@
 mod error;
 mod handle;
 mod kin;
+mod latch;
 mod layout;
+mod lock;
 mod message;
 mod named;
 mod process;
@@ -19,6 +21,7 @@ mod sync;
 mod sys;
 
 pub use error::{Corrupt, RecvError, SegmentError, SendError};
+pub use lock::{Abandoned, Guard, Lock, LockError};
 pub use message::{DecodeError, EncodeError, Message, Plain};
 pub use process::{
     Child, Function, JoinError, Process, ProcessBuilder, SpawnError, Stdio, active_children,

@@ -73,6 +73,10 @@ impl Attached for File {
                 .is_ok_and(|held| !held)
     }
 
+    fn is_evicted(&self) -> bool {
+        sys::byte_is_mine(self.descriptor(), ROSTER + u64::from(self.me)).is_ok_and(|mine| !mine)
+    }
+
     fn descriptor(&self) -> &OwnedFd {
         match &self.descriptor {
             Some(descriptor) => descriptor,

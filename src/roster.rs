@@ -22,6 +22,8 @@ pub(crate) trait Life {
     fn me(&self) -> u32;
     /// Whether the participant is proven dead. False for a stopped process, for a living one, for me.
     fn is_dead(&self, participant: u32) -> bool;
+    /// Whether others hold *me* for dead, since my proof of life was lost: then nothing shared is mine any more.
+    fn is_evicted(&self) -> bool;
 }
 
 const ON_ITS_WAY: u64 = 1 << 63;

@@ -24,8 +24,8 @@ use rustix::fs::SealFlags;
 use crate::error::SegmentError;
 use crate::kin::{self, Kin};
 use crate::layout::{
-    HEADER, LaneHeader, MAGIC, QueueHeader, SHAPE_WORDS, SegmentHeader, SignalWords, TreePage,
-    VERSION, WORD,
+    HEADER, LaneHeader, LatchWords, MAGIC, QueueHeader, SHAPE_WORDS, SegmentHeader, SignalWords,
+    TreePage, VERSION, WORD,
 };
 use crate::named;
 use crate::roster::Life;
@@ -55,7 +55,8 @@ shared!(
     TreePage,
     SignalWords,
     LaneHeader,
-    QueueHeader
+    QueueHeader,
+    LatchWords
 );
 
 /// What tells a segment from any other: random at creation.
@@ -94,6 +95,8 @@ pub(crate) trait Attached: fmt::Debug + Send + Sync {
     fn me(&self) -> u32;
     /// Whether the participant is proven dead.
     fn is_dead(&self, participant: u32) -> bool;
+    /// Whether my own proof of life was lost.
+    fn is_evicted(&self) -> bool;
     /// The process's only descriptor of the file.
     fn descriptor(&self) -> &OwnedFd;
     /// The name.
@@ -129,6 +132,13 @@ impl Life for Roster {
         match self {
             Roster::Kin(kin) => kin.is_dead(participant),
             Roster::Named(named) => named.is_dead(participant),
+        }
+    }
+
+    fn is_evicted(&self) -> bool {
+        match self {
+            Roster::Kin(kin) => kin.is_evicted(),
+            Roster::Named(named) => named.is_evicted(),
         }
     }
 }
@@ -615,6 +625,11 @@ unsafe impl Send for Bytes {}
 unsafe impl Sync for Bytes {}
 
 impl Bytes {
+    /// The segment they are a part of.
+    pub(crate) fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
     /// Bytes of the part.
     pub(crate) fn len(&self) -> usize {
         self.len

@@ -1,8 +1,8 @@
 //! Models of the pure protocols: every interleaving and every reordering that loom can find.
 //!
 //! The protocols are compiled here from their own sources, on loom's atomics; that they can be is the
-//! proof that they depend on nothing but words. One model per edge of `src/ring.rs`, `src/signal.rs` and
-//! `src/roster.rs`; `tests/mutants` weakens each ordering in turn and expects one of these to fail.
+//! proof that they depend on nothing but words. One model per edge of `src/ring.rs`, `src/signal.rs`,
+//! `src/roster.rs` and `src/latch.rs`; `tests/mutants` weakens each ordering in turn and expects one of these to fail.
 //!
 //! Run: `RUSTFLAGS="--cfg loom" cargo test --release --test loom`
 
@@ -12,6 +12,9 @@ mod error {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(crate) struct Corrupt(pub(crate) &'static str);
 }
+#[path = "../src/latch.rs"]
+#[allow(dead_code, reason = "a model needs some of the latch")]
+mod latch;
 #[path = "../src/layout.rs"]
 #[allow(dead_code, reason = "a model needs some of the layout")]
 mod layout;
@@ -32,7 +35,8 @@ mod signal;
 )]
 mod sync;
 
-use layout::{LaneHeader, SignalWords};
+use latch::{Left, Limit, Refused, Visitor};
+use layout::{LaneHeader, LatchWords, SignalWords};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
@@ -506,6 +510,10 @@ impl Life for Alive {
     fn is_dead(&self, participant: u32) -> bool {
         self.dead.contains(&participant)
     }
+
+    fn is_evicted(&self) -> bool {
+        false
+    }
 }
 
 /// Edge E: what an owner wrote before it let go is seen by who takes over, and only one takes over.
@@ -633,5 +641,224 @@ fn dead_owner_is_succeeded_once() {
             Owner::from_word(word.load(Ordering::Relaxed)).participant(),
             Some(9)
         );
+    });
+}
+
+/// A lock, what it guards, and who is dead.
+#[derive(Default)]
+struct Locked {
+    words: LatchWords,
+    /// Loom reports two that are in here at once, or one that does not see what the last one did.
+    guarded: UnsafeCell<u32>,
+    deaths: Futex,
+    dead: AtomicU64,
+}
+
+impl Life for Locked {
+    fn me(&self) -> u32 {
+        unreachable!("a latch is told who enters")
+    }
+
+    /// Its release is at the end of a process: [`Locked::die`].
+    fn is_dead(&self, participant: u32) -> bool {
+        self.dead.load(Ordering::Acquire) == u64::from(participant)
+    }
+
+    fn is_evicted(&self) -> bool {
+        false
+    }
+}
+
+impl Locked {
+    fn enter(&self, me: Visitor, limit: Limit) -> Result<Left, Refused> {
+        match self.words.try_enter(me) {
+            true => Ok(Left::Finished),
+            false => self.words.enter(me, limit, self, &self.deaths),
+        }
+    }
+
+    /// Enters, counts, and leaves.
+    fn count(&self, me: Visitor) -> Left {
+        let left = self.enter(me, Limit::Never).unwrap();
+        self.guarded.with_mut(|_| ());
+        self.words.leave(me.participant, Left::Finished);
+        left
+    }
+
+    fn die(&self, participant: u32) {
+        self.dead.store(u64::from(participant), Ordering::Release);
+    }
+}
+
+fn visitor(participant: u32, thread: u32) -> Visitor {
+    Visitor {
+        participant,
+        thread,
+    }
+}
+
+/// Edge D: one at a time, and each sees what was done before. Nobody sleeps for ever.
+#[test]
+fn lock_excludes() {
+    model(3, || {
+        let lock = Arc::new(Locked::default());
+        let other = thread::spawn({
+            let lock = lock.clone();
+            move || {
+                for _ in 0..2 {
+                    assert_eq!(lock.count(visitor(2, 1)), Left::Finished);
+                }
+            }
+        });
+        for _ in 0..2 {
+            assert_eq!(lock.count(visitor(1, 1)), Left::Finished);
+        }
+        other.join().unwrap();
+    });
+}
+
+/// Of two sleepers each is woken, also when the first to be woken leaves at once.
+#[test]
+fn lock_wakes_every_sleeper() {
+    model(2, || {
+        let lock = Arc::new(Locked::default());
+        let others: Vec<_> = [2, 3]
+            .into_iter()
+            .map(|me| {
+                let lock = lock.clone();
+                thread::spawn(move || assert_eq!(lock.count(visitor(me, 1)), Left::Finished))
+            })
+            .collect();
+        assert_eq!(lock.count(visitor(1, 1)), Left::Finished);
+        for other in others {
+            other.join().unwrap();
+        }
+    });
+}
+
+/// One who gives up takes no wake away from one who sleeps on.
+#[test]
+fn lock_outlasts_one_who_gives_up() {
+    model(2, || {
+        let lock = Arc::new(Locked::default());
+        let hasty = thread::spawn({
+            let lock = lock.clone();
+            move || match lock.enter(visitor(2, 1), Limit::For(Default::default())) {
+                Ok(left) => {
+                    assert_eq!(left, Left::Finished);
+                    lock.guarded.with_mut(|_| ());
+                    lock.words.leave(2, Left::Finished);
+                }
+                Err(refused) => assert_eq!(refused, Refused::TimedOut),
+            }
+        });
+        let patient = thread::spawn({
+            let lock = lock.clone();
+            move || assert_eq!(lock.count(visitor(3, 1)), Left::Finished)
+        });
+        assert_eq!(lock.count(visitor(1, 1)), Left::Finished);
+        hasty.join().unwrap();
+        patient.join().unwrap();
+    });
+}
+
+/// Threads of one process exclude each other as well, and none is taken for another.
+#[test]
+fn lock_tells_threads_apart() {
+    model(3, || {
+        let lock = Arc::new(Locked::default());
+        let other = thread::spawn({
+            let lock = lock.clone();
+            move || assert_eq!(lock.count(visitor(1, 2)), Left::Finished)
+        });
+        for _ in 0..2 {
+            assert_eq!(lock.count(visitor(1, 1)), Left::Finished);
+        }
+        other.join().unwrap();
+    });
+}
+
+/// A thread that would wait for itself is told so; others wait for it.
+#[test]
+fn lock_does_not_wait_for_itself() {
+    model(1, || {
+        let lock = Locked::default();
+        let me = visitor(1, 1);
+        assert_eq!(lock.enter(me, Limit::Never), Ok(Left::Finished));
+        assert_eq!(lock.enter(me, Limit::Never), Err(Refused::Deadlock));
+        assert_eq!(lock.enter(me, Limit::Now), Err(Refused::Held));
+        assert_eq!(lock.enter(visitor(1, 2), Limit::Now), Err(Refused::Held));
+        lock.words.leave(1, Left::Finished);
+        assert_eq!(lock.enter(visitor(1, 2), Limit::Now), Ok(Left::Finished));
+    });
+}
+
+/// Edge E: exactly one takes over from the dead, is told, and sees what the dead did.
+#[test]
+fn lock_of_the_dead_is_taken_once() {
+    model(3, || {
+        let lock = Arc::new(Locked::default());
+        assert_eq!(lock.enter(visitor(9, 1), Limit::Never), Ok(Left::Finished));
+        let heirs: Vec<_> = [2, 3]
+            .into_iter()
+            .map(|me| {
+                let lock = lock.clone();
+                thread::spawn(move || {
+                    // Not an acquire: what the dead did is seen by whoever takes over, not by who hears of it.
+                    let heard = lock.dead.load(Ordering::Relaxed) == 9;
+                    heard.then(|| lock.count(visitor(me, 1)))
+                })
+            })
+            .collect();
+        lock.guarded.with_mut(|_| ());
+        lock.die(9);
+        let came: Vec<Left> = heirs
+            .into_iter()
+            .filter_map(|heir| heir.join().unwrap())
+            .collect();
+        let told = came
+            .iter()
+            .filter(|&&left| left == Left::Unfinished)
+            .count();
+        assert_eq!(told, came.len().min(1), "exactly one is told of the death");
+    });
+}
+
+/// Who leaves unfinished is told of to exactly one, who sees what was done.
+#[test]
+fn lock_left_unfinished_is_told_once() {
+    model(2, || {
+        let lock = Arc::new(Locked::default());
+        assert_eq!(lock.enter(visitor(1, 1), Limit::Never), Ok(Left::Finished));
+        let heirs: Vec<_> = [2, 3]
+            .into_iter()
+            .map(|me| {
+                let lock = lock.clone();
+                thread::spawn(move || lock.count(visitor(me, 1)))
+            })
+            .collect();
+        lock.guarded.with_mut(|_| ());
+        lock.words.leave(1, Left::Unfinished);
+        let told = heirs
+            .into_iter()
+            .map(|heir| heir.join().unwrap())
+            .filter(|&left| left == Left::Unfinished);
+        assert_eq!(told.count(), 1, "exactly one is told");
+    });
+}
+
+/// A process whose place was taken lets nobody in when it leaves.
+#[test]
+fn lock_is_not_left_for_another() {
+    model(1, || {
+        let lock = Locked::default();
+        assert_eq!(lock.enter(visitor(9, 1), Limit::Never), Ok(Left::Finished));
+        lock.die(9);
+        assert_eq!(
+            lock.enter(visitor(1, 1), Limit::Never),
+            Ok(Left::Unfinished)
+        );
+        lock.words.leave(9, Left::Finished);
+        assert_eq!(lock.enter(visitor(2, 1), Limit::Now), Err(Refused::Held));
     });
 }

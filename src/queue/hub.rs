@@ -363,6 +363,10 @@ impl Life for Unasked {
     fn is_dead(&self, _: u32) -> bool {
         false
     }
+
+    fn is_evicted(&self) -> bool {
+        false
+    }
 }
 
 /// When to ask again who is dead, for calls that do not wait: after a death in the tree, and now and then.

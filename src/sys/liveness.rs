@@ -5,7 +5,7 @@
 //! drops it, so the file is opened once per process and never closed.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -54,6 +54,10 @@ pub(crate) fn byte_is_held(file: impl AsFd, offset: u64, len: u64) -> io::Result
 pub(crate) fn byte_is_mine(file: impl AsFd, offset: u64) -> io::Result<bool> {
     // An open-file-description probe sees this process's own record lock as somebody else's.
     let mut lock = byte(libc::F_WRLCK, offset, 1)?;
-    fcntl(file.as_fd(), FcntlArg::F_OFD_GETLK(&mut lock))?;
-    Ok(lock.l_type != libc::F_UNLCK as libc::c_short && file.as_fd().as_raw_fd() >= 0)
+    match fcntl(file.as_fd(), FcntlArg::F_OFD_GETLK(&mut lock)) {
+        Ok(_) => Ok(lock.l_type != libc::F_UNLCK as libc::c_short),
+        // The descriptor itself was closed, and the lock went with it.
+        Err(Errno::EBADF) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
 }

@@ -132,3 +132,7 @@ pub fn light() {}
 pub fn heavy() {}
 
 pub fn fence() {}
+
+pub fn alone() -> bool {
+    false
+}

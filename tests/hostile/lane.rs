@@ -15,6 +15,10 @@ impl Life for Anyone {
     fn is_dead(&self, participant: u32) -> bool {
         participant % 3 == 0
     }
+
+    fn is_evicted(&self) -> bool {
+        false
+    }
 }
 
 /// Plays the first bytes as operations and all of them as the peer's choices.
@@ -72,7 +76,10 @@ pub fn play(input: &[u8]) {
                 }
                 loads();
                 reader.take(&header, n);
-                assert!(loads() <= 5, "one look at head, and at the writer's sleep if it must be woken");
+                assert!(
+                    loads() <= 5,
+                    "one look at head, and at the writer's sleep if it must be woken"
+                );
             }
             4 => {
                 roster::claim(&header.owner, Owner::Held(1), &Anyone);

@@ -1,0 +1,456 @@
+//! Mutual exclusion between processes, around a value in shared memory.
+//!
+//! # Why this file may use `unsafe`
+//!
+//! It borrows the value of a lock from shared memory. A [`Guard`] is made only by entering the lock, and
+//! leaves it when it is dropped; all processes that have the lock run this code (they are of one tree), so
+//! while a guard exists nobody else reads or writes the value.
+
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::sync::MutexGuard;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::panicking;
+use std::time::Duration;
+
+use bytemuck::{CheckedBitPattern, NoUninit, bytes_of};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::error::{Corrupt, SegmentError};
+use crate::handle;
+use crate::kin::{self, Kin};
+use crate::latch::{Left, Limit, Refused, Visitor};
+use crate::layout::{HEADER, LatchWords};
+use crate::roster::Life;
+use crate::segment::{Bytes, Commit, Segment, View};
+
+/// Mutual exclusion between processes, around a value in shared memory.
+///
+/// At most one thread of one process is inside at a time, and whoever is inside sees everything that was done
+/// inside before. A clone is another handle to the same lock; so is a `Lock` that arrives inside a message or an
+/// argument, in any process of the same tree. The value lives until the last handle is gone.
+///
+/// The value is plain data: bytemuck's [`NoUninit`] and [`CheckedBitPattern`], both by derive. `Lock<()>` is a
+/// bare lock. A small value shares the cache line of the lock's own word, so that entering brings it along.
+///
+/// Entering is not fair: who asks while the lock is being handed over may get in first. A thread that forgets
+/// its guard ([`std::mem::forget`]), or ends while it is kept alive elsewhere, stays inside until its process
+/// ends.
+///
+/// # If a process dies
+///
+/// A process killed inside, at any instruction, is *proven* dead by the kernel; then the next one to ask gets in,
+/// is told with [`LockError::Abandoned`], and decides what the half-changed value is worth. That takes
+/// microseconds once a process of the tree has reaped the dead one, otherwise up to 20 ms. A process that is only
+/// stopped keeps the lock. No lock is ever taken from the living, however long they stay inside.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc::{Lock, LockError};
+///
+/// let counter = Lock::new(0u64)?;
+/// *counter.lock()? += 1;
+///
+/// // Somebody ends in the middle: here a thread, by a panic; it could be another process, killed.
+/// let other = counter.clone();
+/// let ended = std::thread::spawn(move || {
+///     let mut number = other.lock().unwrap();
+///     *number = 999;
+///     panic!("half done");
+/// });
+/// assert!(ended.join().is_err());
+///
+/// match counter.lock() {
+///     Ok(_) => unreachable!("the last one inside did not finish"),
+///     Err(LockError::Abandoned(abandoned)) => *abandoned.recover() = 1,
+///     Err(other) => return Err(other.into()),
+/// };
+/// assert_eq!(*counter.lock()?, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[doc(alias("Mutex", "RLock", "Value", "Semaphore"))]
+pub struct Lock<T> {
+    words: View<LatchWords>,
+    value: Bytes,
+    kin: &'static Kin,
+    me: u32,
+    of: PhantomData<T>,
+}
+
+impl<T: NoUninit + CheckedBitPattern> Lock<T> {
+    /// Bytes from the lock's words to its value: right behind them, where the value's alignment allows.
+    const VALUE: u64 = {
+        assert!(
+            align_of::<T>() <= 4096,
+            "a locked value is aligned to a page at most"
+        );
+        ((HEADER + size_of::<LatchWords>()).next_multiple_of(align_of::<T>()) - HEADER) as u64
+    };
+
+    /// A new lock around `value`, free.
+    ///
+    /// # Errors
+    ///
+    /// As [`Segment::new`].
+    pub fn new(value: T) -> Result<Lock<T>, SegmentError> {
+        let bytes = Self::VALUE + size_of::<T>() as u64;
+        let lock = Lock::attach(Segment::build("lock", &shape::<T>(), bytes, Commit::All)?)?;
+        lock.value.copy_in(0, bytes_of(&value));
+        Ok(lock)
+    }
+
+    /// The lock that a segment holds.
+    fn attach(segment: Segment) -> Result<Lock<T>, SegmentError> {
+        segment.expect(&shape::<T>())?;
+        Ok(Lock {
+            words: segment.view(0)?,
+            value: segment.bytes(Self::VALUE, size_of::<T>() as u64)?,
+            kin: kin::kin()?,
+            me: segment.life().me(),
+            of: PhantomData,
+        })
+    }
+
+    /// Enters the lock.
+    ///
+    /// # Blocking
+    ///
+    /// Waits for whoever is inside: first awake for some microseconds, then asleep. Ends when they leave or die.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::Abandoned`] when the last one inside did not finish: the lock is yours all the same.
+    /// [`LockError::Deadlock`] when this very thread is inside.
+    /// [`LockError::Corrupt`], [`LockError::Forked`], [`LockError::Evicted`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pair = multiproc::Lock::new([1u32, 2])?;
+    /// let mut guard = pair.lock()?;
+    /// guard.swap(0, 1);
+    /// assert_eq!(*guard, [2, 1]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "acquire")]
+    #[inline]
+    pub fn lock(&self) -> Result<Guard<'_, T>, LockError<T>> {
+        self.enter(Limit::Never)
+    }
+
+    /// Enters the lock if nobody is inside.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::WouldBlock`] when somebody alive is inside, this thread included; else as
+    /// [`lock`](Lock::lock).
+    #[inline]
+    pub fn try_lock(&self) -> Result<Guard<'_, T>, LockError<T>> {
+        self.enter(Limit::Now)
+    }
+
+    /// Enters the lock, waiting at most `limit`.
+    ///
+    /// # Blocking
+    ///
+    /// As [`lock`](Lock::lock), and ends after `limit` of the monotonic clock.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::TimedOut`] when somebody alive was inside all that time; else as [`lock`](Lock::lock).
+    #[inline]
+    pub fn lock_timeout(&self, limit: Duration) -> Result<Guard<'_, T>, LockError<T>> {
+        self.enter(Limit::For(limit))
+    }
+
+    #[inline]
+    fn enter(&self, limit: Limit) -> Result<Guard<'_, T>, LockError<T>> {
+        if kin::forked() {
+            return Err(LockError::Forked);
+        }
+        let me = Visitor {
+            participant: self.me,
+            thread: thread(),
+        };
+        let left = match self.words.try_enter(me) {
+            true => Left::Finished,
+            false => self
+                .words
+                .enter(me, limit, self.segment().life(), self.kin.deaths())?,
+        };
+        let guard = Guard {
+            held: Held::Here(self),
+            left,
+            panicking: panicking(),
+            on_thread: PhantomData,
+        };
+        // Always true, and no code, for types without invalid bits.
+        if !T::is_valid_bit_pattern(guard.bits()) {
+            return Err(guard.refuse());
+        }
+        match left {
+            Left::Finished => Ok(guard),
+            Left::Unfinished => Err(LockError::Abandoned(Abandoned(guard.outlive()))),
+        }
+    }
+}
+
+impl<T> Lock<T> {
+    fn segment(&self) -> &Segment {
+        self.value.segment()
+    }
+}
+
+impl<T> Clone for Lock<T> {
+    fn clone(&self) -> Self {
+        Lock {
+            words: self.words.clone(),
+            value: self.value.clone(),
+            kin: self.kin,
+            me: self.me,
+            of: PhantomData,
+        }
+    }
+}
+
+impl<T> fmt::Debug for Lock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lock")
+            .field("segment", self.segment())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> Serialize for Lock<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        handle::serialize(self.segment(), None, serializer)
+    }
+}
+
+impl<'de, T: NoUninit + CheckedBitPattern> Deserialize<'de> for Lock<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Lock::attach(handle::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+enum Held<'a, T> {
+    Here(&'a Lock<T>),
+    /// By a guard that may outlive the handle it came from, as errors must.
+    Own(Box<Lock<T>>),
+}
+
+/// The way into a lock's value; the lock is left when it is dropped.
+///
+/// It stays on its thread. Dropped by a panic, it leaves the lock abandoned: the value may be half changed.
+pub struct Guard<'a, T> {
+    held: Held<'a, T>,
+    /// How the lock is left.
+    left: Left,
+    /// Whether a panic was under way already when the lock was entered.
+    panicking: bool,
+    on_thread: PhantomData<MutexGuard<'a, ()>>,
+}
+
+impl<T> Guard<'_, T> {
+    #[inline]
+    fn lock(&self) -> &Lock<T> {
+        match &self.held {
+            Held::Here(lock) => lock,
+            Held::Own(lock) => lock,
+        }
+    }
+
+    #[inline]
+    fn value(&self) -> *mut T {
+        self.lock().value.as_ptr().cast()
+    }
+
+    fn outlive(self) -> Guard<'static, T> {
+        let own = Box::new(self.lock().clone());
+        let (left, panicking) = (self.left, self.panicking);
+        std::mem::forget(self);
+        Guard {
+            held: Held::Own(own),
+            left,
+            panicking,
+            on_thread: PhantomData,
+        }
+    }
+}
+
+impl<T: CheckedBitPattern> Guard<'_, T> {
+    #[inline]
+    fn bits(&self) -> &T::Bits {
+        // SAFETY: the value lies inside the segment and is aligned (`Lock::VALUE`); `T::Bits` has the same size
+        // and alignment and any bits are one of its values; nobody else touches it while this guard exists.
+        unsafe { &*self.value().cast() }
+    }
+
+    #[cold]
+    fn refuse(mut self) -> LockError<T> {
+        self.left = Left::Unfinished;
+        LockError::Corrupt(Corrupt("a locked value has bits that its type never has"))
+    }
+}
+
+impl<T> Deref for Guard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: as in `bits`, whose check every guard has passed; since then only its owner wrote, through
+        // `deref_mut`.
+        unsafe { &*self.value() }
+    }
+}
+
+impl<T> DerefMut for Guard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`; the guard is borrowed mutably.
+        unsafe { &mut *self.value() }
+    }
+}
+
+impl<T> Drop for Guard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        // The copy of a guard in a forked process is not inside.
+        if kin::forked() {
+            return;
+        }
+        let left = if !self.panicking && panicking() {
+            Left::Unfinished
+        } else {
+            self.left
+        };
+        let lock = self.lock();
+        lock.words.leave(lock.me, left);
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Guard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Guard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+/// A lock whose last holder did not finish: killed, ended by a panic, or dropped without [`recover`] itself.
+///
+/// The lock is held: nobody else gets in while this exists. Dropped, it leaves the lock abandoned for the
+/// next one to ask.
+///
+/// [`recover`]: Abandoned::recover
+pub struct Abandoned<T: 'static>(Guard<'static, T>);
+
+impl<T: 'static> Abandoned<T> {
+    /// The guard of the lock, as after [`Lock::lock`]: from now on the value counts as whole.
+    ///
+    /// # If a process dies
+    ///
+    /// If this process is killed before the guard is dropped, or the guard is dropped by a panic, the lock is
+    /// abandoned again.
+    pub fn recover(self) -> Guard<'static, T> {
+        let mut guard = self.0;
+        guard.left = Left::Finished;
+        guard
+    }
+}
+
+impl<T: 'static> fmt::Debug for Abandoned<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Abandoned").finish_non_exhaustive()
+    }
+}
+
+/// Why a lock was not entered, or entered only with a warning.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum LockError<T: 'static> {
+    /// The last one inside did not finish. The lock is held all the same: see [`Abandoned`].
+    #[error("the last holder of the lock ended inside, its value may be half changed")]
+    Abandoned(Abandoned<T>),
+    /// Somebody alive is inside.
+    #[error("the lock is held")]
+    WouldBlock,
+    /// Somebody alive was inside all the time.
+    #[error("the lock was held all the time allowed")]
+    TimedOut,
+    /// This very thread is inside: it would wait for itself.
+    #[error("this thread holds the lock already")]
+    Deadlock,
+    /// The value has bits that its type never has: some process has scribbled over it.
+    #[error(transparent)]
+    Corrupt(Corrupt),
+    /// This process is a forked copy of the one that made or received the handle.
+    #[error("this process was forked by the user; locks of its parent cannot be used here")]
+    Forked,
+    /// This process lost its proof of life (a descriptor of ours was closed), so that others hold it for dead.
+    #[error("this process has lost its proof of life, others hold it for dead")]
+    Evicted,
+}
+
+impl<T: 'static> fmt::Debug for LockError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LockError::Abandoned(abandoned) => abandoned.fmt(f),
+            LockError::Corrupt(corrupt) => corrupt.fmt(f),
+            LockError::WouldBlock => f.write_str("WouldBlock"),
+            LockError::TimedOut => f.write_str("TimedOut"),
+            LockError::Deadlock => f.write_str("Deadlock"),
+            LockError::Forked => f.write_str("Forked"),
+            LockError::Evicted => f.write_str("Evicted"),
+        }
+    }
+}
+
+impl<T: 'static> From<Refused> for LockError<T> {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Held => LockError::WouldBlock,
+            Refused::TimedOut => LockError::TimedOut,
+            Refused::Deadlock => LockError::Deadlock,
+            Refused::Evicted => LockError::Evicted,
+        }
+    }
+}
+
+/// What a segment with a lock says it holds.
+fn shape<T>() -> String {
+    let name = std::any::type_name::<T>();
+    format!(
+        "Lock of {} bytes aligned to {}: {name}",
+        size_of::<T>(),
+        align_of::<T>()
+    )
+}
+
+/// This thread's number among those of the process, from 1.
+#[inline]
+fn thread() -> u32 {
+    thread_local! {
+        static THREAD: Cell<u32> = const { Cell::new(0) };
+    }
+    #[cold]
+    fn number() -> u32 {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        let number = LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
+        THREAD.set(number);
+        number
+    }
+    match THREAD.get() {
+        0 => number(),
+        number => number,
+    }
+}
