@@ -36,39 +36,39 @@ const ONE: u64 = 4;
 /// The longest sleep before a look at who is dead.
 pub(crate) const SLICE: Duration = Duration::from_millis(20);
 /// The longest spin before a sleep.
-const SPIN: Duration = Duration::from_micros(20);
-/// The shortest spin worth its clock reading.
+const SPIN: Duration = Duration::from_micros(50);
+/// A wait that ended within this time was worth a spin: about two wake-ups, since whoever ended it may
+/// have had to be woken first. With less, two ends that once slept would take turns at sleeping for ever.
+const WORTH: Duration = Duration::from_micros(100);
+/// The shortest spin worth reading the clock for.
 const SPARK: Duration = Duration::from_micros(1);
 
-/// How long this end spins before it sleeps: halved by a miss, doubled by a hit.
+/// How long this end spins before it sleeps: what the last waits were worth.
 #[derive(Debug, Clone)]
 pub(crate) struct Patience {
     spin: Duration,
+    longest: Duration,
 }
 
 impl Patience {
-    /// Starts at half the longest spin; at nothing on a machine with one processor.
+    /// Starts at a fifth of the longest spin; never spins on a machine with one processor.
     pub(crate) fn new() -> Patience {
+        let longest = if alone() { Duration::ZERO } else { SPIN };
         Patience {
-            spin: if alone() { Duration::ZERO } else { SPIN / 2 },
+            spin: longest / 5,
+            longest,
         }
     }
 
-    fn hit(&mut self) {
-        self.spin = (self.spin * 2).min(SPIN);
-    }
-
-    fn miss(&mut self) {
-        self.spin /= 2;
-        if self.spin < SPARK {
-            self.spin = Duration::ZERO;
-        }
-    }
-
-    /// A sleep this short would have been worth a spin.
-    fn woken_after(&mut self, slept: Duration) {
-        if slept < SPIN && !alone() {
-            self.spin = (self.spin * 2).clamp(SPARK, SPIN);
+    /// Learns from a wait that went as far as sleeping and took so long in all.
+    fn waited(&mut self, time: Duration) {
+        if time < WORTH {
+            self.spin = (self.spin * 2).max(time).min(self.longest);
+        } else {
+            self.spin /= 2;
+            if self.spin < SPARK {
+                self.spin = Duration::ZERO;
+            }
         }
     }
 }
@@ -156,6 +156,7 @@ impl SignalWords {
         if let Some(found) = spin(patience, deadline, &mut look)? {
             return Ok(Some(found));
         }
+        let start = Instant::now();
         loop {
             let seq = self.seq.load(Ordering::Relaxed);
             let died = deaths.load(Ordering::Acquire);
@@ -176,7 +177,7 @@ impl SignalWords {
             };
             self.seq.wait_either(seq, deaths, died, limit);
             if let Some(found) = look()? {
-                patience.woken_after(now.elapsed());
+                patience.waited(patience.spin + start.elapsed());
                 return Ok(Some(found));
             }
         }
@@ -189,30 +190,31 @@ fn spin<R, E>(
     deadline: Option<Instant>,
     look: &mut impl FnMut() -> Result<Option<R>, E>,
 ) -> Result<Option<R>, E> {
-    if let Some(found) = look()? {
-        return Ok(Some(found));
+    // Without the clock: the other side may be just about to finish.
+    for pauses in [0, 1, 2, 4, 4, 4, 4, 4] {
+        for _ in 0..pauses {
+            spin_loop();
+        }
+        if let Some(found) = look()? {
+            return Ok(Some(found));
+        }
     }
     if patience.spin.is_zero() {
         return Ok(None);
     }
     let start = Instant::now();
-    let end = deadline.map_or(start + patience.spin, |deadline| {
-        deadline.min(start + patience.spin)
-    });
-    let mut pauses = 1;
+    let end = start + patience.spin;
+    let end = deadline.map_or(end, |deadline| deadline.min(end));
     loop {
         for _ in 0..8 {
-            for _ in 0..pauses {
+            for _ in 0..4 {
                 spin_loop();
             }
             if let Some(found) = look()? {
-                patience.hit();
                 return Ok(Some(found));
             }
         }
-        pauses = (pauses * 2).min(8);
         if Instant::now() >= end {
-            patience.miss();
             return Ok(None);
         }
     }
