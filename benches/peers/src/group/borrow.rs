@@ -1,0 +1,42 @@
+//! Messages written and read where they lie. Touched at both ends, the rate shows the price of a loan and must not depend on
+//! the size; written and read as a whole, it shows what the memory gives.
+
+use crate::peer::{ringfire, shaq};
+use crate::rig::roles::Touch;
+use crate::rig::row::{Group, Row};
+use crate::rig::runs::stream_loans;
+use crate::rig::units::Unit;
+
+/// Messages that may be on their way.
+pub const CAPACITY: usize = 16;
+
+pub const SIZES: [(&str, usize, Touch); 4] = [
+    ("8 B", 8, Touch::Ends),
+    ("4 KiB, both ends touched", 4 << 10, Touch::Ends),
+    ("1 MiB, both ends touched", 1 << 20, Touch::Ends),
+    ("1 MiB, all of it written and read", 1 << 20, Touch::Whole),
+];
+
+pub fn rows() -> Vec<Row> {
+    SIZES.into_iter().map(|(name, size, touch)| row(name, size, touch)).collect()
+}
+
+fn row(name: &str, size: usize, touch: Touch) -> Row {
+    let row = Row::new(Group::Borrow, name, Unit::Rate)
+        .cpus(2)
+        .rival(if cfg!(feature = "iceoryx2") { "iceoryx2" } else { "shaq" })
+        .cell("ringfire", move |pace| stream_loans(&ringfire::Blobs::new(CAPACITY as u64, size), size, touch, pace))
+        .cell("shaq", move |pace| match size {
+            8 => stream_loans(&shaq::Slots::<u64>::new(CAPACITY), size, touch, pace),
+            4096 => stream_loans(&shaq::Slots::<[u64; 512]>::new(CAPACITY), size, touch, pace),
+            _ => stream_loans(&shaq::Slots::<Large>::new(CAPACITY), size, touch, pace),
+        });
+    #[cfg(feature = "iceoryx2")]
+    let row = row.cell("iceoryx2", move |pace| {
+        stream_loans(&crate::peer::iceoryx2::Service::new(CAPACITY, size), size, touch, pace)
+    });
+    row
+}
+
+/// 1 MiB.
+type Large = [[u64; 512]; 256];
