@@ -75,7 +75,10 @@ fn main() -> Result<ExitCode> {
     if let Some(id) = &args.cell {
         return run_here(&rows, id, &pace);
     }
-    let rows: Vec<Row> = rows.into_iter().filter_map(|row| wanted(row, &args)).collect();
+    let rows: Vec<Row> = rows
+        .into_iter()
+        .filter_map(|row| wanted(row, &args))
+        .collect();
     if args.list {
         for row in &rows {
             for cell in &row.cells {
@@ -87,7 +90,10 @@ fn main() -> Result<ExitCode> {
     let machine = cpu::machine()?;
     let rounds = if args.quick { 2 } else { args.rounds.max(1) };
     println!("{}", machine.join("\n"));
-    println!("{rounds} rounds, peers taking turns, {:?} each; median (min – max)", pace.window);
+    println!(
+        "{rounds} rounds, peers taking turns, {:?} each; median (min – max)",
+        pace.window
+    );
     println!("ratio: how many times as good as the one it stands against, in this run\n");
     let measured = run_all(&rows, rounds, args.quick)?;
     println!("{}", report::table(&measured));
@@ -114,7 +120,9 @@ fn wanted(mut row: Row, args: &Args) -> Option<Row> {
     if !args.groups.is_empty() && !args.groups.contains(&row.group) {
         return None;
     }
-    let named = |name: &str| args.only.is_empty() || args.only.iter().any(|text| name.contains(text.as_str()));
+    let named = |name: &str| {
+        args.only.is_empty() || args.only.iter().any(|text| name.contains(text.as_str()))
+    };
     if !named(&row.name) {
         row.cells.retain(|cell| named(&cell.peer));
         if row.cells.is_empty() {
@@ -127,11 +135,17 @@ fn wanted(mut row: Row, args: &Args) -> Option<Row> {
 /// One sample in this process: its figures, or why there are none, as the only line of output.
 fn run_here(rows: &[Row], id: &str, pace: &Pace) -> Result<ExitCode> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-    let found = rows.iter().find_map(|row| Some((row, row.cells.iter().find(|cell| row.id(cell) == id)?)));
+    let found = rows
+        .iter()
+        .find_map(|row| Some((row, row.cells.iter().find(|cell| row.id(cell) == id)?)));
     let (_, cell) = found.with_context(|| format!("nothing is called {id}"))?;
     match (cell.run)(pace) {
         Ok(sample) => {
-            println!("figures {} {}", sample.value, sample.beside.unwrap_or(f64::NAN));
+            println!(
+                "figures {} {}",
+                sample.value,
+                sample.beside.unwrap_or(f64::NAN)
+            );
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
@@ -144,12 +158,22 @@ fn run_here(rows: &[Row], id: &str, pace: &Pace) -> Result<ExitCode> {
 /// Every round of every row; within a round each peer has its turn, another one first each time.
 fn run_all<'a>(rows: &'a [Row], rounds: usize, quick: bool) -> Result<Vec<Measured<'a>>> {
     let cpus = cpu::allowed()?.len();
-    let turns: usize = rows.iter().map(|row| row.cells.len() * rounds.min(row.rounds)).sum();
+    let turns: usize = rows
+        .iter()
+        .map(|row| row.cells.len() * rounds.min(row.rounds))
+        .sum();
     let bar = ProgressBar::new(turns as u64);
-    bar.set_style(ProgressStyle::with_template("{elapsed} {wide_bar} {pos}/{len} {msg:40}")?);
+    bar.set_style(ProgressStyle::with_template(
+        "{elapsed} {wide_bar} {pos}/{len} {msg:40}",
+    )?);
     let mut all = Vec::new();
     for row in rows {
-        let fresh = |cell: &Cell| Outcome { peer: cell.peer.clone(), ask: cell.ask, samples: Vec::new(), trouble: None };
+        let fresh = |cell: &Cell| Outcome {
+            peer: cell.peer.clone(),
+            ask: cell.ask,
+            samples: Vec::new(),
+            trouble: None,
+        };
         let mut outcomes: Vec<Outcome> = row.cells.iter().map(fresh).collect();
         for round in 0..rounds.min(row.rounds) {
             for turn in 0..row.cells.len() {
@@ -179,9 +203,16 @@ fn run_all<'a>(rows: &'a [Row], rounds: usize, quick: bool) -> Result<Vec<Measur
 fn run_apart(id: &str, quick: bool) -> Result<Sample> {
     let mut output = File::from(memfd_create(c"output", MFdFlags::MFD_CLOEXEC)?);
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["--cell", id]).args(quick.then_some("--quick"));
-    command.stdout(output.try_clone()?).stderr(output.try_clone()?).process_group(0);
-    let mut child = command.spawn().context("starting a process for one sample")?;
+    command
+        .args(["--cell", id])
+        .args(quick.then_some("--quick"));
+    command
+        .stdout(output.try_clone()?)
+        .stderr(output.try_clone()?)
+        .process_group(0);
+    let mut child = command
+        .spawn()
+        .context("starting a process for one sample")?;
     let pid = child.id();
     let start = Instant::now();
     let status = loop {
@@ -205,10 +236,21 @@ fn run_apart(id: &str, quick: bool) -> Result<Sample> {
     if let Some(figures) = text.lines().find_map(|line| line.strip_prefix("figures ")) {
         let mut figures = figures.split(' ').map(str::parse::<f64>);
         if let (Some(Ok(value)), Some(Ok(beside))) = (figures.next(), figures.next()) {
-            return Ok(Sample { value, beside: (!beside.is_nan()).then_some(beside) });
+            return Ok(Sample {
+                value,
+                beside: (!beside.is_nan()).then_some(beside),
+            });
         }
     }
-    let told = text.lines().find(|line| line.starts_with("thread ") || line.contains("panicked"));
-    let last = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no output");
-    bail!("{}", told.map_or(last.to_string(), |told| format!("{told} … {last}")))
+    let told = text
+        .lines()
+        .find(|line| line.starts_with("thread ") || line.contains("panicked"));
+    let last = text
+        .lines()
+        .rfind(|line| !line.trim().is_empty())
+        .unwrap_or("no output");
+    bail!(
+        "{}",
+        told.map_or(last.to_string(), |told| format!("{told} … {last}"))
+    )
 }

@@ -35,19 +35,29 @@ pub fn rows() -> Vec<Row> {
                     roundtrip(true, Think::default(), pace, |side| Two::side(lines, side))
                 })
             }),
-        row("round trip of a futex, nobody spins", Unit::Time).beside("p99").cpus(2).cell("futex", |pace| {
-            bare(pace, |bells: &Shared<[Bell; 2]>, pace| {
-                roundtrip(true, Think::default(), pace, |side| Asleep::side(bells, side))
-            })
-        }),
+        row("round trip of a futex, nobody spins", Unit::Time)
+            .beside("p99")
+            .cpus(2)
+            .cell("futex", |pace| {
+                bare(pace, |bells: &Shared<[Bell; 2]>, pace| {
+                    roundtrip(true, Think::default(), pace, |side| {
+                        Asleep::side(bells, side)
+                    })
+                })
+            }),
         row("copying on one CPU", Unit::Bandwidth)
-            .cell("64 KiB, in the cache", |pace| copy(64 << 10, 64 << 10, pace))
+            .cell("64 KiB, in the cache", |pace| {
+                copy(64 << 10, 64 << 10, pace)
+            })
             .cell("1 MiB, in the cache", |pace| copy(1 << 20, 1 << 20, pace))
             .cell("1 MiB, from memory", |pace| copy(1 << 20, 256 << 20, pace)),
     ]
 }
 
-fn bare<T: Common>(pace: &Pace, run: impl Fn(&Shared<T>, &Pace) -> Result<Sample>) -> Result<Sample> {
+fn bare<T: Common>(
+    pace: &Pace,
+    run: impl Fn(&Shared<T>, &Pace) -> Result<Sample>,
+) -> Result<Sample> {
     run(&shared::<T>()?, pace)
 }
 
@@ -63,7 +73,10 @@ fn clock(pace: &Pace) -> Result<Sample> {
 
 fn bodies<M: Body>(pace: &Pace) -> Result<Sample> {
     let nanos = pace.each(1, || {
-        let mut check = Checker::new(Shape { senders: 1, receivers: 1 });
+        let mut check = Checker::new(Shape {
+            senders: 1,
+            receivers: 1,
+        });
         for number in 1..=TIMES {
             check.take(black_box(M::make(number)).stamp());
         }
@@ -84,5 +97,7 @@ fn copy(size: usize, within: usize, pace: &Pace) -> Result<Sample> {
         at = (at + size) % within;
         Ok(())
     })?;
-    Ok(Sample::plain(size as f64 * 1e9 / Sample::of_nanos(&nanos).value))
+    Ok(Sample::plain(
+        size as f64 * 1e9 / Sample::of_nanos(&nanos).value,
+    ))
 }

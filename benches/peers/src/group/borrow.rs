@@ -18,25 +18,46 @@ pub const SIZES: [(&str, usize, Touch); 4] = [
 ];
 
 pub fn rows() -> Vec<Row> {
-    SIZES.into_iter().map(|(name, size, touch)| row(name, size, touch)).collect()
+    SIZES
+        .into_iter()
+        .map(|(name, size, touch)| row(name, size, touch))
+        .collect()
 }
 
 fn row(name: &str, size: usize, touch: Touch) -> Row {
     let row = Row::new(Group::Borrow, name, Unit::Rate)
         .cpus(2)
-        .rival(if cfg!(feature = "iceoryx2") { "iceoryx2" } else { "shaq" })
-        .cell("ringfire", move |pace| stream_loans(&ringfire::Blobs::new(CAPACITY as u64, size), size, touch, pace))
+        .rival(if cfg!(feature = "iceoryx2") {
+            "iceoryx2"
+        } else {
+            "shaq"
+        })
+        .cell("ringfire", move |pace| {
+            stream_loans(
+                &ringfire::Blobs::new(CAPACITY as u64, size),
+                size,
+                touch,
+                pace,
+            )
+        })
         .cell("shaq", move |pace| match size {
             8 => stream_loans(&shaq::Slots::<u64>::new(CAPACITY), size, touch, pace),
             4096 => stream_loans(&shaq::Slots::<[u64; 512]>::new(CAPACITY), size, touch, pace),
-            _ => stream_loans(&shaq::Slots::<Large>::new(CAPACITY), size, touch, pace),
+            _ => stream_loans(
+                &shaq::Slots::<shaq::Large>::new(CAPACITY),
+                size,
+                touch,
+                pace,
+            ),
         });
     #[cfg(feature = "iceoryx2")]
     let row = row.cell("iceoryx2", move |pace| {
-        stream_loans(&crate::peer::iceoryx2::Service::new(CAPACITY, size), size, touch, pace)
+        stream_loans(
+            &crate::peer::iceoryx2::Service::new(CAPACITY, size),
+            size,
+            touch,
+            pace,
+        )
     });
     row
 }
-
-/// 1 MiB.
-type Large = [[u64; 512]; 256];

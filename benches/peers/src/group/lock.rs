@@ -10,7 +10,11 @@ use std::time::Duration;
 pub const CONTENDED: [(&str, usize, Duration); 3] = [
     ("2 processes", 2, Duration::ZERO),
     ("4 processes", 4, Duration::ZERO),
-    ("4 processes, 100 ns of other work between", 4, Duration::from_nanos(100)),
+    (
+        "4 processes, 100 ns of other work between",
+        4,
+        Duration::from_nanos(100),
+    ),
 ];
 
 pub const FREE: &str = "free, lock and unlock";
@@ -20,7 +24,9 @@ pub fn rows() -> Vec<Row> {
         .rival("pthread robust")
         .cell("pthread robust", |pace| free(pace, &Pthread::new()?))
         .cell("raw_sync", |pace| free(pace, RawPlace::new()?.join()))
-        .cell("parking_lot (threads)", |pace| free(pace, ParkingLot::default()));
+        .cell("parking_lot (threads)", |pace| {
+            free(pace, ParkingLot::default())
+        });
     let mut rows = vec![alone];
     for (name, seats, own) in CONTENDED {
         rows.push(

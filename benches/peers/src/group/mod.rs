@@ -12,8 +12,17 @@ mod roundtrip;
 use crate::rig::row::Row;
 
 pub fn rows() -> Vec<Row> {
-    [base::rows(), roundtrip::rows(), oneway::rows(), many::rows(), lock::rows(), borrow::rows(), process::rows(), pool::rows()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        base::rows(),
+        roundtrip::rows(),
+        oneway::rows(),
+        many::rows(),
+        lock::rows(),
+        borrow::rows(),
+        process::rows(),
+        pool::rows(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

@@ -7,7 +7,10 @@ use crate::rig::runs::{stream, stream_bytes, stream_bytes_threads, stream_thread
 use crate::rig::units::Unit;
 use bytemuck::Pod;
 
-pub const ONE: Shape = Shape { senders: 1, receivers: 1 };
+pub const ONE: Shape = Shape {
+    senders: 1,
+    receivers: 1,
+};
 
 /// Messages in one call of a batch.
 pub const BATCH: usize = 32;
@@ -42,12 +45,24 @@ pub fn rows() -> Vec<Row> {
 
 fn values<M: Body + Pod>(size: &str) -> [Row; 2] {
     let capacity = capacity(M::SIZE);
-    let row = |name: String| Row::new(Group::Oneway, name, Unit::Rate).cpus(2).rival("ringfire");
+    let row = |name: String| {
+        Row::new(Group::Oneway, name, Unit::Rate)
+            .cpus(2)
+            .rival("ringfire")
+    };
     let plain = row(single(size))
-        .cell("ringfire", move |pace| stream::<M, _>(&ringfire::Ring::new(capacity as u64), ONE, 1, pace))
-        .cell("shaq", move |pace| stream::<M, _>(&shaq::Single::<M>::new(capacity), ONE, 1, pace))
-        .cell("OS pipe", move |pace| stream::<M, _>(&os::Pipe::new(), ONE, 1, pace))
-        .cell("rtrb (threads)", move |pace| stream_threads::<M, _>(&rtrb::Ring::<M>::new(capacity), ONE, 1, pace))
+        .cell("ringfire", move |pace| {
+            stream::<M, _>(&ringfire::Ring::new(capacity as u64), ONE, 1, pace)
+        })
+        .cell("shaq", move |pace| {
+            stream::<M, _>(&shaq::Single::<M>::new(capacity), ONE, 1, pace)
+        })
+        .cell("OS pipe", move |pace| {
+            stream::<M, _>(&os::Pipe::new(), ONE, 1, pace)
+        })
+        .cell("rtrb (threads)", move |pace| {
+            stream_threads::<M, _>(&rtrb::Ring::<M>::new(capacity), ONE, 1, pace)
+        })
         .cell("ArrayQueue (threads)", move |pace| {
             stream_threads::<M, _>(&array_queue::Queue::<M>::new(capacity), ONE, 1, pace)
         })
@@ -56,24 +71,50 @@ fn values<M: Body + Pod>(size: &str) -> [Row; 2] {
         });
     let batches = row(batched(size))
         .rival("shaq")
-        .cell("ringfire", move |pace| stream::<M, _>(&ringfire::Ring::new(capacity as u64), ONE, BATCH, pace))
-        .cell("shaq", move |pace| stream::<M, _>(&shaq::Single::<M>::new(capacity), ONE, BATCH, pace))
-        .cell("rtrb (threads)", move |pace| stream_threads::<M, _>(&rtrb::Ring::<M>::new(capacity), ONE, BATCH, pace));
+        .cell("ringfire", move |pace| {
+            stream::<M, _>(&ringfire::Ring::new(capacity as u64), ONE, BATCH, pace)
+        })
+        .cell("shaq", move |pace| {
+            stream::<M, _>(&shaq::Single::<M>::new(capacity), ONE, BATCH, pace)
+        })
+        .cell("rtrb (threads)", move |pace| {
+            stream_threads::<M, _>(&rtrb::Ring::<M>::new(capacity), ONE, BATCH, pace)
+        });
     [plain, batches]
 }
 
 fn bytes(name: &str, size: usize) -> Row {
     let count = large_capacity(size);
-    let row = Row::new(Group::Oneway, format!("{name}, copied in and out"), Unit::Bandwidth)
-        .cpus(2)
-        .rival(if cfg!(feature = "iceoryx2") { "iceoryx2" } else { "ringfire" })
-        .cell("ringfire", move |pace| stream_bytes(&ringfire::Blobs::new(count as u64, size), size, pace))
-        .cell("OS pipe", move |pace| stream_bytes(&os::Pipe::new(), size, pace))
-        .cell("rtrb (threads)", move |pace| stream_bytes_threads(&rtrb::Ring::<u8>::new(count * size), size, pace))
-        .cell("ArrayQueue of boxes (threads)", move |pace| {
-            stream_bytes_threads(&array_queue::Boxes::new(count, size), size, pace)
-        });
+    let row = Row::new(
+        Group::Oneway,
+        format!("{name}, copied in and out"),
+        Unit::Bandwidth,
+    )
+    .cpus(2)
+    .rival(if cfg!(feature = "iceoryx2") {
+        "iceoryx2"
+    } else {
+        "ringfire"
+    })
+    .cell("ringfire", move |pace| {
+        stream_bytes(&ringfire::Blobs::new(count as u64, size), size, pace)
+    })
+    .cell("OS pipe", move |pace| {
+        stream_bytes(&os::Pipe::new(), size, pace)
+    })
+    .cell("rtrb (threads)", move |pace| {
+        stream_bytes_threads(&rtrb::Ring::<u8>::new(count * size), size, pace)
+    })
+    .cell("ArrayQueue of boxes (threads)", move |pace| {
+        stream_bytes_threads(&array_queue::Boxes::new(count, size), size, pace)
+    });
     #[cfg(feature = "iceoryx2")]
-    let row = row.cell("iceoryx2", move |pace| stream_bytes(&crate::peer::iceoryx2::Service::new(count, size), size, pace));
+    let row = row.cell("iceoryx2", move |pace| {
+        stream_bytes(
+            &crate::peer::iceoryx2::Service::new(count, size),
+            size,
+            pace,
+        )
+    });
     row
 }

@@ -39,7 +39,9 @@ pub fn rows() -> Vec<row::Row> {
         row(MAP)
             .cell("rayon (threads)", |pace| rayon::map(&items(ITEMS), pace))
             .cell("plain loop", |pace| rayon::serial_map(&items(ITEMS), pace))
-            .cell("procspawn, 16 chunks by hand", |pace| procspawn::map(&items(ITEMS), pace))
+            .cell("procspawn, 16 chunks by hand", |pace| {
+                procspawn::map(&items(ITEMS), pace)
+            })
             .cell("Python Pool.map", |_| {
                 let code = "
 with ctx.Pool(4) as pool:
@@ -48,7 +50,9 @@ with ctx.Pool(4) as pool:
                 python::script(&python::pool(code))
             }),
         row(CHUNK_1)
-            .cell("rayon (threads)", |pace| rayon::singles(&items(SINGLES), pace))
+            .cell("rayon (threads)", |pace| {
+                rayon::singles(&items(SINGLES), pace)
+            })
             .cell("procspawn", |pace| procspawn::singles(1000, pace))
             .cell("Python Pool.map", |_| {
                 let code = "
@@ -78,7 +82,9 @@ with ctx.Pool(4) as pool:
         row(LARGE)
             .cell("rayon (threads)", |pace| rayon::large(&large(), pace))
             .cell("plain loop", |pace| rayon::serial_large(&large(), pace))
-            .cell("procspawn, 4 at a time", |pace| procspawn::large(&large(), pace))
+            .cell("procspawn, 4 at a time", |pace| {
+                procspawn::large(&large(), pace)
+            })
             .cell("Python Pool.map", |_| {
                 let code = "
 data = [bytes([n]) * (1 << 20) for n in range(256)]
@@ -102,5 +108,13 @@ for _ in range(5):
 /// A bare futex there and back between two processes, wherever the system puts them.
 fn futex(pause: Duration, pace: &Pace) -> Result<Sample> {
     let bells: Shared<[Bell; 2]> = shared()?;
-    roundtrip(false, Think { ping: pause, pong: Duration::ZERO }, pace, |side| Asleep::side(&bells, side))
+    roundtrip(
+        false,
+        Think {
+            ping: pause,
+            pong: Duration::ZERO,
+        },
+        pace,
+        |side| Asleep::side(&bells, side),
+    )
 }

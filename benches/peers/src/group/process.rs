@@ -13,8 +13,11 @@ use nix::unistd::{ForkResult, fork};
 use std::process::Command;
 
 /// Name and memory of the parent.
-pub const PARENTS: [(&str, usize); 3] =
-    [("small parent", 0), ("parent of 64 MiB", 64 << 20), ("parent of 2 GiB", 2 << 30)];
+pub const PARENTS: [(&str, usize); 3] = [
+    ("small parent", 0),
+    ("parent of 64 MiB", 64 << 20),
+    ("parent of 2 GiB", 2 << 30),
+];
 
 /// How often a large parent is made: touching its memory takes longer than everything else.
 const LARGE_ROUNDS: usize = 3;
@@ -22,15 +25,27 @@ const LARGE_ROUNDS: usize = 3;
 pub fn rows() -> Vec<Row> {
     let [small, medium, large] = PARENTS;
     let row = |(name, size): (&str, usize)| {
-        Row::new(Group::Process, format!("start and join, {name}"), Unit::Time)
-            .beside("p99")
-            .rival("fork and waitpid")
-            .cell("fork and waitpid", move |pace| in_parent(size, || forked(pace)))
-            .cell("std::process::Command", move |pace| in_parent(size, || command(pace)))
-            .cell("procspawn", move |pace| in_parent(size, || procspawn::start(pace)))
+        Row::new(
+            Group::Process,
+            format!("start and join, {name}"),
+            Unit::Time,
+        )
+        .beside("p99")
+        .rival("fork and waitpid")
+        .cell("fork and waitpid", move |pace| {
+            in_parent(size, || forked(pace))
+        })
+        .cell("std::process::Command", move |pace| {
+            in_parent(size, || command(pace))
+        })
+        .cell("procspawn", move |pace| {
+            in_parent(size, || procspawn::start(pace))
+        })
     };
     vec![
-        row(small).cell("Python multiprocessing, fork", |_| python::script(python::START)),
+        row(small).cell("Python multiprocessing, fork", |_| {
+            python::script(python::START)
+        }),
         row(medium),
         row(large).rounds(LARGE_ROUNDS),
     ]
@@ -38,7 +53,11 @@ pub fn rows() -> Vec<Row> {
 
 /// Runs `what` while this process owns `size` bytes in pages of the usual size, all of them touched.
 pub fn in_parent(size: usize, what: impl FnOnce() -> Result<Sample>) -> Result<Sample> {
-    ensure!(cpu::memory_available() > size as u64 + (512 << 20), "not enough memory for a parent of {} MiB", size >> 20);
+    ensure!(
+        cpu::memory_available() > size as u64 + (512 << 20),
+        "not enough memory for a parent of {} MiB",
+        size >> 20
+    );
     if size == 0 {
         return what();
     }
@@ -59,7 +78,10 @@ fn forked(pace: &Pace) -> Result<Sample> {
                 unsafe { libc::_exit(7) }
             }
             ForkResult::Parent { child } => {
-                ensure!(waitpid(child, None)? == WaitStatus::Exited(child, 7), "the wrong status");
+                ensure!(
+                    waitpid(child, None)? == WaitStatus::Exited(child, 7),
+                    "the wrong status"
+                );
                 Ok(())
             }
         }
@@ -69,7 +91,10 @@ fn forked(pace: &Pace) -> Result<Sample> {
 
 fn command(pace: &Pace) -> Result<Sample> {
     let nanos = pace.each(10, || {
-        ensure!(Command::new("/bin/true").status()?.success(), "the wrong status");
+        ensure!(
+            Command::new("/bin/true").status()?.success(),
+            "the wrong status"
+        );
         Ok(())
     })?;
     Ok(Sample::of_nanos(&nanos))

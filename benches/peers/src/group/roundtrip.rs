@@ -14,20 +14,31 @@ const CAPACITY: usize = 1024;
 pub const THOUGHT: Duration = Duration::from_micros(60);
 
 pub fn rows() -> Vec<Row> {
-    let row = |name: &str| Row::new(Group::Roundtrip, name, Unit::Time).beside("p99").cpus(2);
+    let row = |name: &str| {
+        Row::new(Group::Roundtrip, name, Unit::Time)
+            .beside("p99")
+            .cpus(2)
+    };
     let busy = Think::default();
-    let asleep = Think { ping: THOUGHT, pong: THOUGHT };
+    let asleep = Think {
+        ping: THOUGHT,
+        pong: THOUGHT,
+    };
     let rings = || [0, 1].map(|_| ringfire::Ring::new(CAPACITY as u64));
     vec![
         row("8 B, both busy")
             .rival("ringfire")
             .cell("ringfire", move |pace| {
                 let rings = rings();
-                roundtrip(true, busy, pace, |side| ringfire::Pair::side(&rings, side, BusySpin))
+                roundtrip(true, busy, pace, |side| {
+                    ringfire::Pair::side(&rings, side, BusySpin)
+                })
             })
             .cell("shaq", move |pace| {
                 let queues = [0, 1].map(|_| shaq::Single::<u64>::new(CAPACITY));
-                roundtrip(true, busy, pace, |side| Both(queues[side].tx(0), queues[1 - side].rx(0)))
+                roundtrip(true, busy, pace, |side| {
+                    Both(queues[side].tx(0), queues[1 - side].rx(0))
+                })
             })
             .cell("rtrb (threads)", move |pace| {
                 let rings = [0, 1].map(|_| rtrb::Ring::<u64>::new(CAPACITY));
@@ -41,26 +52,44 @@ pub fn rows() -> Vec<Row> {
             }),
         row("8 B, waiting as by default, back to back")
             .rival("OS pipe")
-            .cell("OS pipe", move |pace| roundtrip(true, busy, pace, os::pipes()))
-            .cell("socketpair", move |pace| roundtrip(true, busy, pace, os::sockets()))
+            .cell("OS pipe", move |pace| {
+                roundtrip(true, busy, pace, os::pipes())
+            })
+            .cell("socketpair", move |pace| {
+                roundtrip(true, busy, pace, os::sockets())
+            })
             .cell("ringfire", move |pace| {
                 let rings = rings();
-                roundtrip(true, busy, pace, |side| ringfire::Pair::side(&rings, side, FutexWait::default()))
+                roundtrip(true, busy, pace, |side| {
+                    ringfire::Pair::side(&rings, side, FutexWait::default())
+                })
             })
             .cell("crossbeam channel (threads)", move |pace| {
-                let (there, back) = (channel::Channel::new(CAPACITY, 1).ends(), channel::Channel::new(CAPACITY, 1).ends());
+                let (there, back) = (
+                    channel::Channel::new(CAPACITY, 1).ends(),
+                    channel::Channel::new(CAPACITY, 1).ends(),
+                );
                 roundtrip_threads(busy, pace, Both(there.0, back.1), Both(back.0, there.1))
             }),
         row("8 B, both asleep")
             .rival("OS pipe")
-            .cell("OS pipe", move |pace| roundtrip(true, asleep, pace, os::pipes()))
-            .cell("socketpair", move |pace| roundtrip(true, asleep, pace, os::sockets()))
+            .cell("OS pipe", move |pace| {
+                roundtrip(true, asleep, pace, os::pipes())
+            })
+            .cell("socketpair", move |pace| {
+                roundtrip(true, asleep, pace, os::sockets())
+            })
             .cell("ringfire", move |pace| {
                 let rings = rings();
-                roundtrip(true, asleep, pace, |side| ringfire::Pair::side(&rings, side, FutexWait::default()))
+                roundtrip(true, asleep, pace, |side| {
+                    ringfire::Pair::side(&rings, side, FutexWait::default())
+                })
             })
             .cell("crossbeam channel (threads)", move |pace| {
-                let (there, back) = (channel::Channel::new(CAPACITY, 1).ends(), channel::Channel::new(CAPACITY, 1).ends());
+                let (there, back) = (
+                    channel::Channel::new(CAPACITY, 1).ends(),
+                    channel::Channel::new(CAPACITY, 1).ends(),
+                );
                 roundtrip_threads(asleep, pace, Both(there.0, back.1), Both(back.0, there.1))
             }),
     ]

@@ -66,7 +66,10 @@ impl Boxes {
 
 impl Clone for Boxes {
     fn clone(&self) -> Boxes {
-        Boxes { full: self.full.clone(), empty: self.empty.clone() }
+        Boxes {
+            full: self.full.clone(),
+            empty: self.empty.clone(),
+        }
     }
 }
 
@@ -85,7 +88,10 @@ impl LinkBytes for Boxes {
 
 impl TxBytes for Boxes {
     fn send(&mut self, message: &[u8]) {
-        let mut box_ = self.empty.recv(&crate::rig::roles::Never).expect("one comes back");
+        let mut box_ = self
+            .empty
+            .recv(&crate::rig::roles::Never)
+            .expect("one comes back");
         box_.copy_from_slice(message);
         self.full.send(box_);
     }
@@ -93,7 +99,9 @@ impl TxBytes for Boxes {
 
 impl RxBytes for Boxes {
     fn recv(&mut self, into: &mut [u8], end: &impl End) -> bool {
-        let Some(box_) = self.full.recv(end) else { return false };
+        let Some(box_) = self.full.recv(end) else {
+            return false;
+        };
         into.copy_from_slice(&box_);
         self.empty.send(box_);
         true

@@ -14,7 +14,10 @@ pub struct Channel<M> {
 impl<M> Channel<M> {
     pub fn new(capacity: usize, senders: usize) -> Channel<M> {
         let (sender, receiver) = bounded(capacity);
-        Channel { senders: Mutex::new(vec![sender; senders]), receiver }
+        Channel {
+            senders: Mutex::new(vec![sender; senders]),
+            receiver,
+        }
     }
 
     pub fn ends(self) -> (Sender<M>, Receiver<M>) {
@@ -27,7 +30,11 @@ impl<M> Link<M> for Channel<M> {
     type Rx = Receiver<M>;
 
     fn tx(&self, _: usize) -> Sender<M> {
-        self.senders.lock().ok().and_then(|mut all| all.pop()).expect("one for each sender")
+        self.senders
+            .lock()
+            .ok()
+            .and_then(|mut all| all.pop())
+            .expect("one for each sender")
     }
 
     fn rx(&self, _: usize) -> Receiver<M> {

@@ -72,14 +72,21 @@ impl RawPlace {
     pub fn new() -> Result<RawPlace> {
         let place: Shared<Place> = Shared::new()?;
         // SAFETY: memory for the mutex and for the value, mapped until the process ends, used by nobody yet.
-        let made = unsafe { raw_sync::locks::Mutex::new(place.mutex.get().cast(), place.value.0.get().cast()) };
+        let made = unsafe {
+            raw_sync::locks::Mutex::new(place.mutex.get().cast(), place.value.0.get().cast())
+        };
         made.map_err(|error| anyhow::anyhow!("{error}"))?;
         Ok(RawPlace(place))
     }
 
     pub fn join(&self) -> Raw {
         // SAFETY: made in `new`.
-        let found = unsafe { raw_sync::locks::Mutex::from_existing(self.0.mutex.get().cast(), self.0.value.0.get().cast()) };
+        let found = unsafe {
+            raw_sync::locks::Mutex::from_existing(
+                self.0.mutex.get().cast(),
+                self.0.value.0.get().cast(),
+            )
+        };
         Raw(found.expect("the mutex made before").0)
     }
 

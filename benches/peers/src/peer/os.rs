@@ -23,11 +23,17 @@ impl Pipe {
     }
 
     fn writer(&self) -> PipeWriter {
-        self.writer.try_clone().expect("another descriptor of a pipe")
+        self.writer
+            .try_clone()
+            .expect("another descriptor of a pipe")
     }
 
     fn reader(&self) -> Reader {
-        Reader(self.reader.try_clone().expect("another descriptor of a pipe"))
+        Reader(
+            self.reader
+                .try_clone()
+                .expect("another descriptor of a pipe"),
+        )
     }
 }
 
@@ -70,14 +76,16 @@ impl<M: Pod> Link<M> for Pipe {
 
 impl<M: NoUninit> Tx<M> for PipeWriter {
     fn send(&mut self, message: M) {
-        self.write_all(bytemuck::bytes_of(&message)).expect("writing to a pipe");
+        self.write_all(bytemuck::bytes_of(&message))
+            .expect("writing to a pipe");
     }
 }
 
 impl<M: Pod> Rx<M> for Reader {
     fn recv(&mut self, end: &impl End) -> Option<M> {
         let mut message = M::zeroed();
-        self.fill(bytemuck::bytes_of_mut(&mut message), end).then_some(message)
+        self.fill(bytemuck::bytes_of_mut(&mut message), end)
+            .then_some(message)
     }
 }
 
@@ -123,10 +131,19 @@ impl<R: Read, W: Write> Duplex for Descriptors<R, W> {
 
 /// Two pipes; `side` 0 or 1 takes its ends of them.
 pub fn pipes() -> impl Fn(usize) -> Descriptors<PipeReader, PipeWriter> {
-    let pipes = [pipe().expect("making a pipe"), pipe().expect("making a pipe")];
+    let pipes = [
+        pipe().expect("making a pipe"),
+        pipe().expect("making a pipe"),
+    ];
     move |side| {
-        let reader = pipes[1 - side].0.try_clone().expect("another descriptor of a pipe");
-        let writer = pipes[side].1.try_clone().expect("another descriptor of a pipe");
+        let reader = pipes[1 - side]
+            .0
+            .try_clone()
+            .expect("another descriptor of a pipe");
+        let writer = pipes[side]
+            .1
+            .try_clone()
+            .expect("another descriptor of a pipe");
         Descriptors(reader, writer)
     }
 }
@@ -136,7 +153,11 @@ pub fn sockets() -> impl Fn(usize) -> Descriptors<UnixStream, UnixStream> {
     let (one, other) = UnixStream::pair().expect("making a pair of sockets");
     let ends = [one, other];
     move |side| {
-        let clone = || ends[side].try_clone().expect("another descriptor of a socket");
+        let clone = || {
+            ends[side]
+                .try_clone()
+                .expect("another descriptor of a socket")
+        };
         Descriptors(clone(), clone())
     }
 }

@@ -29,7 +29,12 @@ fn total(data: ByteBuf) -> u64 {
 }
 
 /// Runs all `calls`, four at a time: with more large arguments on their way than there are workers, it waits for ever.
-fn run<A, R>(pool: &Pool, calls: impl Iterator<Item = A>, f: fn(A) -> R, mut done: impl FnMut(R)) -> Result<()>
+fn run<A, R>(
+    pool: &Pool,
+    calls: impl Iterator<Item = A>,
+    f: fn(A) -> R,
+    mut done: impl FnMut(R),
+) -> Result<()>
 where
     A: serde::Serialize + serde::de::DeserializeOwned,
     R: serde::Serialize + serde::de::DeserializeOwned + Send + 'static,
@@ -37,7 +42,8 @@ where
     let mut waiting = VecDeque::new();
     for call in calls {
         if waiting.len() == 4 {
-            let first: procspawn::JoinHandle<R> = waiting.pop_front().ok_or_else(|| anyhow!("none waiting"))?;
+            let first: procspawn::JoinHandle<R> =
+                waiting.pop_front().ok_or_else(|| anyhow!("none waiting"))?;
             done(first.join()?);
         }
         waiting.push_back(pool.spawn(call, f));
@@ -83,7 +89,12 @@ pub fn large(data: &[Vec<u8>], pace: &Pace) -> Result<Sample> {
     let expected: u64 = data.iter().map(|one| super::rayon::total(one)).sum();
     let nanos = pace.each(1, || {
         let mut sum = 0;
-        run(&pool, data.iter().map(|one| ByteBuf::from(one.clone())), total, |value| sum += value)?;
+        run(
+            &pool,
+            data.iter().map(|one| ByteBuf::from(one.clone())),
+            total,
+            |value| sum += value,
+        )?;
         ensure!(sum == expected, "the wrong sum");
         Ok(())
     })?;

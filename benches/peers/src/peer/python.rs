@@ -6,11 +6,22 @@ use std::process::Command;
 
 /// Runs `script`, whose last line is one figure or two: the value, and what stands beside it.
 pub fn script(script: &str) -> Result<Sample> {
-    let output = Command::new("python3").args(["-c", script]).output().context("python3 is not here")?;
+    let output = Command::new("python3")
+        .args(["-c", script])
+        .output()
+        .context("python3 is not here")?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let mut figures = text.lines().last().unwrap_or_default().split(' ').map(str::parse::<f64>);
+    let mut figures = text
+        .lines()
+        .last()
+        .unwrap_or_default()
+        .split(' ')
+        .map(str::parse::<f64>);
     match figures.next() {
-        Some(Ok(value)) => Ok(Sample { value, beside: figures.next().and_then(Result::ok) }),
+        Some(Ok(value)) => Ok(Sample {
+            value,
+            beside: figures.next().and_then(Result::ok),
+        }),
         _ => {
             let told = String::from_utf8_lossy(&output.stderr);
             bail!("python3: {}", told.lines().last().unwrap_or("no output"))

@@ -22,7 +22,11 @@ pub fn total(data: &[u8]) -> u64 {
 
 /// All of `squares` are the squares of `items`.
 pub fn check(items: &[u64], squares: &[u64]) -> Result<()> {
-    let right = items.len() == squares.len() && items.iter().zip(squares).all(|(&item, &found)| square(item) == found);
+    let right = items.len() == squares.len()
+        && items
+            .iter()
+            .zip(squares)
+            .all(|(&item, &found)| square(item) == found);
     ensure!(right, "not the squares");
     Ok(())
 }
@@ -49,7 +53,12 @@ pub fn calls(pause: Duration, pace: &Pace, call: impl Fn(u64) -> Result<u64>) ->
 pub fn map(items: &[u64], pace: &Pace) -> Result<Sample> {
     let pool = pool()?;
     let nanos = pace.each(3, || {
-        black_box(pool.install(|| items.par_iter().map(|&x| square(black_box(x))).collect::<Vec<_>>()));
+        black_box(pool.install(|| {
+            items
+                .par_iter()
+                .map(|&x| square(black_box(x)))
+                .collect::<Vec<_>>()
+        }));
         Ok(())
     })?;
     Ok(Sample::of_nanos(&nanos))
@@ -57,7 +66,12 @@ pub fn map(items: &[u64], pace: &Pace) -> Result<Sample> {
 
 pub fn serial_map(items: &[u64], pace: &Pace) -> Result<Sample> {
     let nanos = pace.each(3, || {
-        black_box(items.iter().map(|&x| square(black_box(x))).collect::<Vec<_>>());
+        black_box(
+            items
+                .iter()
+                .map(|&x| square(black_box(x)))
+                .collect::<Vec<_>>(),
+        );
         Ok(())
     })?;
     Ok(Sample::of_nanos(&nanos))
@@ -66,11 +80,19 @@ pub fn serial_map(items: &[u64], pace: &Pace) -> Result<Sample> {
 pub fn singles(items: &[u64], pace: &Pace) -> Result<Sample> {
     let pool = pool()?;
     let nanos = pace.each(3, || {
-        let squares = || items.par_iter().with_max_len(1).map(|&x| square(black_box(x))).collect::<Vec<_>>();
+        let squares = || {
+            items
+                .par_iter()
+                .with_max_len(1)
+                .map(|&x| square(black_box(x)))
+                .collect::<Vec<_>>()
+        };
         black_box(pool.install(squares));
         Ok(())
     })?;
-    Ok(Sample::plain(Sample::of_nanos(&nanos).value / items.len() as f64))
+    Ok(Sample::plain(
+        Sample::of_nanos(&nanos).value / items.len() as f64,
+    ))
 }
 
 pub fn apply(pause: Duration, pace: &Pace) -> Result<Sample> {

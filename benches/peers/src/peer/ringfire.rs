@@ -4,7 +4,8 @@ use crate::rig::roles::{Duplex, End, Rx, RxBytes, RxLease, Tx, TxBytes, TxLoan, 
 use crate::rig::runs::{Link, LinkBytes, LinkLoan};
 use bytemuck::Pod;
 use ringfire::{
-    BlobConsumer, BlobProducer, FlowControl, RingConsumer, RingConsumerBuilder, RingProducer, RingProducerBuilder, WaitStrategy,
+    BlobConsumer, BlobProducer, FlowControl, RingConsumer, RingConsumerBuilder, RingProducer,
+    RingProducerBuilder, WaitStrategy,
 };
 use std::hint::spin_loop;
 use std::path::PathBuf;
@@ -25,9 +26,15 @@ fn fresh() -> PathBuf {
 
 /// Removes what `process` left behind when it was ended.
 pub fn tidy(process: u32) {
-    let Ok(entries) = std::fs::read_dir(DIRECTORY) else { return };
+    let Ok(entries) = std::fs::read_dir(DIRECTORY) else {
+        return;
+    };
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&prefix(process)) {
+        if entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with(&prefix(process))
+        {
             let _ = std::fs::remove_file(entry.path());
         }
     }
@@ -39,7 +46,9 @@ fn patiently<T>(attach: impl Fn() -> ringfire::Result<T>) -> T {
     loop {
         match attach() {
             Ok(end) => return end,
-            Err(error) if start.elapsed() > Duration::from_secs(5) => panic!("attaching to ringfire: {error}"),
+            Err(error) if start.elapsed() > Duration::from_secs(5) => {
+                panic!("attaching to ringfire: {error}")
+            }
             Err(_) => std::thread::sleep(Duration::from_micros(200)),
         }
     }
@@ -52,16 +61,25 @@ pub struct Ring {
 
 impl Ring {
     pub fn new(capacity: u64) -> Ring {
-        Ring { path: fresh(), capacity }
+        Ring {
+            path: fresh(),
+            capacity,
+        }
     }
 
     fn make<M: Copy + 'static>(&self) -> RingProducer<M> {
-        let builder = RingProducerBuilder::new(self.capacity).flow_control(FlowControl::LosslessBackpressure);
+        let builder =
+            RingProducerBuilder::new(self.capacity).flow_control(FlowControl::LosslessBackpressure);
         builder.build(&self.path).expect("making a ringfire ring")
     }
 
     fn attach<M: Copy + 'static>(&self) -> RingConsumer<M> {
-        patiently(|| RingConsumerBuilder::new().consumer_name("rx").start_from_head().attach(&self.path))
+        patiently(|| {
+            RingConsumerBuilder::new()
+                .consumer_name("rx")
+                .start_from_head()
+                .attach(&self.path)
+        })
     }
 }
 
@@ -95,7 +113,9 @@ impl<M: Pod> Rx<M> for RingConsumer<M> {
 
     fn recv_many(&mut self, into: &mut Vec<M>, most: usize, end: &impl End) {
         into.resize(most, M::zeroed());
-        let count = poll(end, || Some(self.recv_batch(into)).filter(|&count| count > 0));
+        let count = poll(end, || {
+            Some(self.recv_batch(into)).filter(|&count| count > 0)
+        });
         into.truncate(count.unwrap_or(0));
     }
 }
@@ -110,7 +130,11 @@ pub struct Pair<W> {
 impl<W> Pair<W> {
     /// The end of side 0 or 1 of two rings.
     pub fn side(rings: &[Ring; 2], side: usize, wait: W) -> Pair<W> {
-        Pair { tx: rings[side].make(), rx: rings[1 - side].attach(), wait }
+        Pair {
+            tx: rings[side].make(),
+            rx: rings[1 - side].attach(),
+            wait,
+        }
     }
 }
 
@@ -135,7 +159,11 @@ pub struct Blobs {
 impl Blobs {
     /// `slots` messages of `size` may be on their way; the arena has room for twice as many.
     pub fn new(slots: u64, size: usize) -> Blobs {
-        Blobs { path: fresh(), slots, arena: (2 * slots as usize * size.next_multiple_of(64)).next_power_of_two() }
+        Blobs {
+            path: fresh(),
+            slots,
+            arena: (2 * slots as usize * size.next_multiple_of(64)).next_power_of_two(),
+        }
     }
 }
 
@@ -156,8 +184,13 @@ impl BlobTx {
 }
 
 fn make(blobs: &Blobs) -> BlobTx {
-    let end = BlobProducer::create(&blobs.path, 2 * blobs.slots, blobs.arena).expect("making a ringfire blob ring");
-    BlobTx { end, slots: blobs.slots, room: 0 }
+    let end = BlobProducer::create(&blobs.path, 2 * blobs.slots, blobs.arena)
+        .expect("making a ringfire blob ring");
+    BlobTx {
+        end,
+        slots: blobs.slots,
+        room: 0,
+    }
 }
 
 fn attach(blobs: &Blobs) -> BlobConsumer<u64> {
@@ -200,21 +233,28 @@ impl TxBytes for BlobTx {
 impl RxBytes for BlobConsumer<u64> {
     fn recv(&mut self, into: &mut [u8], end: &impl End) -> bool {
         let mut about = 0;
-        poll(end, || BlobConsumer::recv(self, &mut about, into).expect("a buffer that is large enough")).is_some()
+        poll(end, || {
+            BlobConsumer::recv(self, &mut about, into).expect("a buffer that is large enough")
+        })
+        .is_some()
     }
 }
 
 impl TxLoan for BlobTx {
     fn send(&mut self, size: usize, fill: impl FnOnce(&mut [u8])) {
         self.wait_for_room();
-        self.end.push_with(&0, size, fill).expect("a blob that fits");
+        self.end
+            .push_with(&0, size, fill)
+            .expect("a blob that fits");
     }
 }
 
 impl RxLease for BlobConsumer<u64> {
     fn recv(&mut self, end: &impl End, look: impl FnOnce(&[u8])) -> bool {
         let mut look = Some(look);
-        let mut show = |_: &u64, bytes: &[u8]| look.take().expect("shown once: the sender waits for room")(bytes);
+        let mut show = |_: &u64, bytes: &[u8]| {
+            look.take().expect("shown once: the sender waits for room")(bytes)
+        };
         poll(end, || self.view(&mut show).expect("an intact ring")).is_some()
     }
 }

@@ -16,12 +16,18 @@ pub struct Ring<M> {
 impl<M> Ring<M> {
     pub fn new(capacity: usize) -> Ring<M> {
         let (tx, rx) = RingBuffer::new(capacity);
-        Ring { tx: Mutex::new(Some(tx)), rx: Mutex::new(Some(rx)) }
+        Ring {
+            tx: Mutex::new(Some(tx)),
+            rx: Mutex::new(Some(rx)),
+        }
     }
 }
 
 fn take<T>(once: &Once<T>) -> T {
-    once.lock().ok().and_then(|mut end| end.take()).expect("each end is used once")
+    once.lock()
+        .ok()
+        .and_then(|mut end| end.take())
+        .expect("each end is used once")
 }
 
 impl<M: Copy> Link<M> for Ring<M> {

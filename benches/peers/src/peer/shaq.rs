@@ -3,8 +3,8 @@
 //! Why this file may use unsafe: shaq asks that the file is initialised once, that it has one sender and one receiver where
 //! that is the queue's kind, that both name the same type, and that every reserved slot is written. All of that is fixed here.
 
-use crate::rig::roles::{End, Rx, RxLease, Tx, TxLoan, poll};
-use crate::rig::runs::{Link, LinkLoan};
+use crate::rig::roles::{End, Rx, RxBytes, RxLease, Tx, TxBytes, TxLoan, poll};
+use crate::rig::runs::{Link, LinkBytes, LinkLoan};
 use bytemuck::{AnyBitPattern, NoUninit};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use shaq::{mpmc, spsc};
@@ -15,7 +15,8 @@ use std::mem::MaybeUninit;
 use std::num::NonZeroUsize;
 
 fn file(size: usize) -> (File, usize) {
-    let file = File::from(memfd_create(c"shaq", MFdFlags::MFD_CLOEXEC).expect("making shared memory"));
+    let file =
+        File::from(memfd_create(c"shaq", MFdFlags::MFD_CLOEXEC).expect("making shared memory"));
     let size = size.next_multiple_of(4096);
     file.set_len(size as u64).expect("sizing shared memory");
     (file, size)
@@ -32,7 +33,10 @@ impl<M: Copy> Single<M> {
         let (file, size) = file(spsc::minimum_file_size::<M>(capacity));
         // SAFETY: the one initialisation of a new file; dropped before either end joins.
         drop(unsafe { spsc::Producer::<M>::create(&file, size) }.expect("making a shaq queue"));
-        Single { file, kind: PhantomData }
+        Single {
+            file,
+            kind: PhantomData,
+        }
     }
 }
 
@@ -100,7 +104,10 @@ impl<M: Copy> Several<M> {
         let (file, size) = file(mpmc::minimum_file_size::<M>(capacity));
         // SAFETY: the one initialisation of a new file.
         drop(unsafe { mpmc::Producer::<M>::create(&file, size) }.expect("making a shaq queue"));
-        Several { file, kind: PhantomData }
+        Several {
+            file,
+            kind: PhantomData,
+        }
     }
 
     fn producer(&self) -> mpmc::Producer<M> {
@@ -201,8 +208,42 @@ impl<M: NoUninit + AnyBitPattern> TxLoan for mpmc::Producer<M> {
 impl<M: NoUninit + AnyBitPattern> RxLease for mpmc::Consumer<M> {
     fn recv(&mut self, end: &impl End, look: impl FnOnce(&[u8])) -> bool {
         // A batch of one: dropping a single guard would copy the whole value out first.
-        let Some(batch) = poll(end, || self.try_reserve_read_batch(NonZeroUsize::MIN)) else { return false };
+        let Some(batch) = poll(end, || self.try_reserve_read_batch(NonZeroUsize::MIN)) else {
+            return false;
+        };
         look(bytemuck::bytes_of(&batch[0]));
         true
     }
 }
+
+/// The same slots, copied into and out of.
+impl<M: NoUninit + AnyBitPattern> LinkBytes for Slots<M> {
+    type Tx = mpmc::Producer<M>;
+    type Rx = mpmc::Consumer<M>;
+
+    fn tx(&self) -> mpmc::Producer<M> {
+        self.0.producer()
+    }
+
+    fn rx(&self) -> mpmc::Consumer<M> {
+        self.0.consumer()
+    }
+}
+
+impl<M: NoUninit + AnyBitPattern> TxBytes for mpmc::Producer<M> {
+    fn send(&mut self, message: &[u8]) {
+        TxLoan::send(self, message.len(), |slot| slot.copy_from_slice(message));
+    }
+}
+
+impl<M: NoUninit + AnyBitPattern> RxBytes for mpmc::Consumer<M> {
+    fn recv(&mut self, into: &mut [u8], end: &impl End) -> bool {
+        RxLease::recv(self, end, |slot| into.copy_from_slice(slot))
+    }
+}
+
+/// 64 KiB.
+pub type Medium = [[u64; 512]; 16];
+
+/// 1 MiB.
+pub type Large = [[u64; 512]; 256];

@@ -15,12 +15,20 @@ pub struct Two<'a> {
 
 impl<'a> Two<'a> {
     pub fn side(lines: &'a Shared<[Line; 2]>, side: usize) -> Two<'a> {
-        Two { mine: &lines[side].0, theirs: &lines[1 - side].0, seen: 0 }
+        Two {
+            mine: &lines[side].0,
+            theirs: &lines[1 - side].0,
+            seen: 0,
+        }
     }
 
     /// Both on one line.
     pub fn same(words: &'a Shared<[AtomicU64; 2]>, side: usize) -> Two<'a> {
-        Two { mine: &words[side], theirs: &words[1 - side], seen: 0 }
+        Two {
+            mine: &words[side],
+            theirs: &words[1 - side],
+            seen: 0,
+        }
     }
 }
 
@@ -61,7 +69,11 @@ pub struct Asleep<'a> {
 
 impl<'a> Asleep<'a> {
     pub fn side(bells: &'a Shared<[Bell; 2]>, side: usize) -> Asleep<'a> {
-        Asleep { mine: &bells[side], theirs: &bells[1 - side], heard: 0 }
+        Asleep {
+            mine: &bells[side],
+            theirs: &bells[1 - side],
+            heard: 0,
+        }
     }
 }
 

@@ -29,14 +29,20 @@ pub struct Shared<T: Common> {
 impl<T: Common> Shared<T> {
     /// All zero.
     pub fn new() -> Result<Shared<T>> {
-        let file = File::from(memfd_create(c"peers", MFdFlags::MFD_CLOEXEC).context("making shared memory")?);
+        let file = File::from(
+            memfd_create(c"peers", MFdFlags::MFD_CLOEXEC).context("making shared memory")?,
+        );
         file.set_len(size_of::<T>().max(1) as u64)?;
         Shared::over(file)
     }
 
     /// The one whose `path` another process gave.
     pub fn open(path: &str) -> Result<Shared<T>> {
-        let file = OpenOptions::new().read(true).write(true).open(path).with_context(|| format!("opening {path}"))?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .with_context(|| format!("opening {path}"))?;
         Shared::over(file)
     }
 
@@ -45,7 +51,11 @@ impl<T: Common> Shared<T> {
             bail!("shared memory of the wrong size");
         }
         let map = MmapOptions::new().map_raw(&file)?;
-        Ok(Shared { file, map, kind: PhantomData })
+        Ok(Shared {
+            file,
+            map,
+            kind: PhantomData,
+        })
     }
 
     /// Where another process of the same user finds it while this value lives.
@@ -105,7 +115,7 @@ unsafe impl<const N: usize> Common for [AtomicU64; N] {}
 pub type Board = Shared<Control>;
 
 /// No participant takes longer than this to get ready or to finish.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Control {
     /// Called by each participant when it has attached to everything: waits until all others have.
@@ -122,17 +132,22 @@ impl Control {
 
     /// Called by the coordinator: all `seats` participants start together.
     pub fn start(&self, seats: usize) -> Result<()> {
-        self.wait_until("a participant to get ready", || self.ready.0.load(Acquire) == seats as u64)?;
+        self.wait_until("a participant to get ready", || {
+            self.ready.0.load(Acquire) == seats as u64
+        })?;
         self.go.0.store(1, Release);
         Ok(())
     }
 
     /// Waits until seat `seat` is done.
     pub fn finished(&self, seat: usize) -> Result<()> {
-        self.wait_until("a participant to finish", || self.seats[seat].done.load(Acquire) != 0)
+        self.wait_until("a participant to finish", || {
+            self.seats[seat].done.load(Acquire) != 0
+        })
     }
 
-    fn wait_until(&self, what: &str, reached: impl Fn() -> bool) -> Result<()> {
+    /// Looks every now and then, for as long as everybody lives.
+    pub fn wait_until(&self, what: &str, reached: impl Fn() -> bool) -> Result<()> {
         let start = Instant::now();
         while !reached() {
             if self.failed.0.load(Acquire) != 0 {

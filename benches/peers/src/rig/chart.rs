@@ -17,10 +17,23 @@ const PEERS: RGBColor = RGBColor(0x8a, 0x97, 0xa6);
 const INK: RGBColor = RGBColor(0x24, 0x29, 0x2f);
 
 pub fn svg(all: &[Measured], machine: &str, path: &Path) -> Result<()> {
-    let bars = |measured: &Measured| measured.sorted().iter().filter(|(_, figure)| figure.is_some()).count() as i32;
-    let height: i32 = all.iter().map(bars).filter(|&bars| bars > 0).map(|bars| bars * LINE + GAP).sum::<i32>() + 40;
+    let bars = |measured: &Measured| {
+        measured
+            .sorted()
+            .iter()
+            .filter(|(_, figure)| figure.is_some())
+            .count() as i32
+    };
+    let height: i32 = all
+        .iter()
+        .map(bars)
+        .filter(|&bars| bars > 0)
+        .map(|bars| bars * LINE + GAP)
+        .sum::<i32>()
+        + 40;
     let area = SVGBackend::new(path, (WIDTH as u32, height as u32)).into_drawing_area();
-    draw(&area, all, machine, height).map_err(|error| anyhow!("drawing {}: {error}", path.display()))
+    draw(&area, all, machine, height)
+        .map_err(|error| anyhow!("drawing {}: {error}", path.display()))
 }
 
 fn draw<B: DrawingBackend>(
@@ -30,13 +43,22 @@ fn draw<B: DrawingBackend>(
     height: i32,
 ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
     let style = |size: i32, hpos: HPos| {
-        ("sans-serif", size).into_font().color(&INK).pos(Pos::new(hpos, VPos::Center))
+        ("sans-serif", size)
+            .into_font()
+            .color(&INK)
+            .pos(Pos::new(hpos, VPos::Center))
     };
     area.fill(&WHITE)?;
     let mut y = 0;
     for measured in all {
-        let cells: Vec<_> = measured.sorted().into_iter().filter_map(|(who, figure)| Some((who, figure?))).collect();
-        let Some(&(_, best)) = cells.first() else { continue };
+        let cells: Vec<_> = measured
+            .sorted()
+            .into_iter()
+            .filter_map(|(who, figure)| Some((who, figure?)))
+            .collect();
+        let Some(&(_, best)) = cells.first() else {
+            continue;
+        };
         let title = format!("{}: {}", measured.row.group.name(), measured.row.name);
         area.draw_text(&title, &style(15, HPos::Left), (10, y + GAP / 2 + 4))?;
         y += GAP;
@@ -44,11 +66,22 @@ fn draw<B: DrawingBackend>(
             let share = measured.row.unit.ratio(figure.median, best.median);
             let length = ((WIDTH - NAMES - FIGURES) as f64 * share).max(2.0) as i32;
             let middle = y + LINE / 2;
-            let color = if who.peer.starts_with("multiproc") { OURS } else { PEERS };
+            let color = if who.peer.starts_with("multiproc") {
+                OURS
+            } else {
+                PEERS
+            };
             area.draw_text(&who.peer, &style(13, HPos::Right), (NAMES - 8, middle))?;
-            area.draw(&Rectangle::new([(NAMES, y + 3), (NAMES + length, y + LINE - 3)], color.filled()))?;
+            area.draw(&Rectangle::new(
+                [(NAMES, y + 3), (NAMES + length, y + LINE - 3)],
+                color.filled(),
+            ))?;
             let figure = measured.row.unit.show(figure.median);
-            area.draw_text(&figure, &style(13, HPos::Left), (NAMES + length + 8, middle))?;
+            area.draw_text(
+                &figure,
+                &style(13, HPos::Left),
+                (NAMES + length + 8, middle),
+            )?;
             y += LINE;
         }
     }

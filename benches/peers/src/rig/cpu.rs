@@ -8,7 +8,9 @@ use std::fs;
 /// CPUs this process may use, one of every core first, so that neighbours in the list share no core while that is possible.
 pub fn allowed() -> Result<Vec<usize>> {
     let set = sched_getaffinity(Pid::from_raw(0)).context("asking which CPUs are allowed")?;
-    let cpus: Vec<usize> = (0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).collect();
+    let cpus: Vec<usize> = (0..CpuSet::count())
+        .filter(|&cpu| set.is_set(cpu).unwrap_or(false))
+        .collect();
     let mut cores = Vec::new();
     let (mut first, mut rest) = (Vec::new(), Vec::new());
     for cpu in cpus {
@@ -56,7 +58,9 @@ pub fn machine() -> Result<Vec<String>> {
     let model = field(&info, "model name").unwrap_or_else(|| std::env::consts::ARCH.to_string());
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = field(&memory, "MemTotal").and_then(|kib| kib.split(' ').next()?.parse::<u64>().ok()).unwrap_or(0);
+    let total = field(&memory, "MemTotal")
+        .and_then(|kib| kib.split(' ').next()?.parse::<u64>().ok())
+        .unwrap_or(0);
     let mut lines = vec![format!(
         "{model}, {} CPUs allowed, {} GiB, Linux {}",
         cpus.len(),
@@ -64,10 +68,15 @@ pub fn machine() -> Result<Vec<String>> {
         kernel.trim()
     )];
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    if let Some(load) = load.split(' ').next().and_then(|one| one.parse::<f64>().ok())
+    if let Some(load) = load
+        .split(' ')
+        .next()
+        .and_then(|one| one.parse::<f64>().ok())
         && load > 0.5
     {
-        lines.push(format!("this machine is not idle: load average {load} before the first round"));
+        lines.push(format!(
+            "this machine is not idle: load average {load} before the first round"
+        ));
     }
     Ok(lines)
 }
@@ -75,6 +84,13 @@ pub fn machine() -> Result<Vec<String>> {
 /// Bytes of memory that could be taken now without swapping.
 pub fn memory_available() -> u64 {
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = memory.lines().find(|line| line.starts_with("MemAvailable")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) << 10
+    let line = memory
+        .lines()
+        .find(|line| line.starts_with("MemAvailable"))
+        .unwrap_or_default();
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|kib| kib.parse::<u64>().ok())
+        .unwrap_or(0)
+        << 10
 }

@@ -22,11 +22,21 @@ pub struct Pace {
 }
 
 impl Pace {
-    pub const USUAL: Pace = Pace { warm: Duration::from_millis(30), window: Duration::from_millis(80) };
-    pub const QUICK: Pace = Pace { warm: Duration::from_millis(10), window: Duration::from_millis(25) };
+    pub const USUAL: Pace = Pace {
+        warm: Duration::from_millis(30),
+        window: Duration::from_millis(80),
+    };
+    pub const QUICK: Pace = Pace {
+        warm: Duration::from_millis(10),
+        window: Duration::from_millis(25),
+    };
 
     /// Calls `once` until the window has passed and at least `least` times, and gives back the nanoseconds of each call.
-    pub fn each(&self, least: usize, mut once: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Vec<u64>> {
+    pub fn each(
+        &self,
+        least: usize,
+        mut once: impl FnMut() -> anyhow::Result<()>,
+    ) -> anyhow::Result<Vec<u64>> {
         let start = Instant::now();
         while start.elapsed() < self.warm {
             once()?;
@@ -53,12 +63,16 @@ pub struct Sample {
 
 impl Sample {
     pub fn plain(value: f64) -> Sample {
-        Sample { value, beside: None }
+        Sample {
+            value,
+            beside: None,
+        }
     }
 
     /// Median and 99th percentile of many nanosecond readings.
     pub fn of_nanos(nanos: &[u64]) -> Sample {
-        let mut histogram = hdrhistogram::Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3).expect("up to a minute, 3 digits");
+        let mut histogram = hdrhistogram::Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3)
+            .expect("up to a minute, 3 digits");
         for &n in nanos {
             histogram.saturating_record(n.max(1));
         }

@@ -36,8 +36,18 @@ impl Outcome {
         if self.samples.is_empty() {
             return None;
         }
-        let mut values = Data::new(self.samples.iter().map(|sample| sample.value).collect::<Vec<_>>());
-        let mut beside = Data::new(self.samples.iter().filter_map(|sample| sample.beside).collect::<Vec<_>>());
+        let mut values = Data::new(
+            self.samples
+                .iter()
+                .map(|sample| sample.value)
+                .collect::<Vec<_>>(),
+        );
+        let mut beside = Data::new(
+            self.samples
+                .iter()
+                .filter_map(|sample| sample.beside)
+                .collect::<Vec<_>>(),
+        );
         Some(Figure {
             median: values.median(),
             least: values.min(),
@@ -49,7 +59,10 @@ impl Outcome {
 
 impl Measured<'_> {
     fn rival(&self) -> Option<f64> {
-        let rival = self.outcomes.iter().find(|outcome| outcome.peer == self.row.rival)?;
+        let rival = self
+            .outcomes
+            .iter()
+            .find(|outcome| outcome.peer == self.row.rival)?;
         Some(rival.figure()?.median)
     }
 
@@ -62,11 +75,17 @@ impl Measured<'_> {
         let figure = outcome.figure();
         let (text, met) = match outcome.ask? {
             Ask::Times(times) => {
-                let met = figure.and_then(|figure| self.ratio(figure)).map(|ratio| ratio >= times);
+                let met = figure
+                    .and_then(|figure| self.ratio(figure))
+                    .map(|ratio| ratio >= times);
                 (format!("≥ {times:.2}x"), met)
             }
             Ask::Figure(value) => {
-                let sign = if self.row.unit == Unit::Time { "≤" } else { "≥" };
+                let sign = if self.row.unit == Unit::Time {
+                    "≤"
+                } else {
+                    "≥"
+                };
                 let met = figure.map(|figure| self.row.unit.ratio(figure.median, value) >= 1.0);
                 (format!("{sign} {}", self.row.unit.show(value)), met)
             }
@@ -78,15 +97,30 @@ impl Measured<'_> {
     pub fn short(&self) -> impl Iterator<Item = String> {
         self.outcomes.iter().filter_map(|outcome| {
             let (text, met) = self.asked(outcome)?;
-            (met != Some(true)).then(|| format!("{} | {} | {}: {text}", self.row.group.name(), self.row.name, outcome.peer))
+            (met != Some(true)).then(|| {
+                format!(
+                    "{} | {} | {}: {text}",
+                    self.row.group.name(),
+                    self.row.name,
+                    outcome.peer
+                )
+            })
         })
     }
 
     /// Best first, those without figures last.
     pub fn sorted(&self) -> Vec<(&Outcome, Option<Figure>)> {
-        let mut all: Vec<_> = self.outcomes.iter().map(|outcome| (outcome, outcome.figure())).collect();
+        let mut all: Vec<_> = self
+            .outcomes
+            .iter()
+            .map(|outcome| (outcome, outcome.figure()))
+            .collect();
         all.sort_by(|(_, one), (_, other)| match (one, other) {
-            (Some(one), Some(other)) => self.row.unit.ratio(other.median, one.median).total_cmp(&1.0),
+            (Some(one), Some(other)) => self
+                .row
+                .unit
+                .ratio(other.median, one.median)
+                .total_cmp(&1.0),
             _ => other.is_some().cmp(&one.is_some()),
         });
         all
@@ -95,8 +129,19 @@ impl Measured<'_> {
 
 pub fn table(all: &[Measured]) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["what", "who", "median", "min – max", "beside", "against", "ratio", "asked"]);
+    table
+        .load_style(presets::UTF8_FULL_CONDENSED)
+        .set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header([
+        "what",
+        "who",
+        "median",
+        "min – max",
+        "beside",
+        "against",
+        "ratio",
+        "asked",
+    ]);
     for measured in all {
         let row = measured.row;
         let mut title = format!("{}: {}", row.group.name(), row.name);
@@ -109,11 +154,21 @@ pub fn table(all: &[Measured]) -> String {
                         (Some(what), Some(value)) => format!("{what} {}", row.unit.show(value)),
                         _ => String::new(),
                     };
-                    let ratio = measured.ratio(figure).map_or(String::new(), |ratio| format!("{ratio:.2}x"));
-                    let against = if ratio.is_empty() { String::new() } else { row.rival.to_string() };
+                    let ratio = measured
+                        .ratio(figure)
+                        .map_or(String::new(), |ratio| format!("{ratio:.2}x"));
+                    let against = if ratio.is_empty() {
+                        String::new()
+                    } else {
+                        row.rival.to_string()
+                    };
                     cells.extend([
                         row.unit.show(figure.median),
-                        format!("{} – {}", row.unit.show(figure.least), row.unit.show(figure.most)),
+                        format!(
+                            "{} – {}",
+                            row.unit.show(figure.least),
+                            row.unit.show(figure.most)
+                        ),
                         beside,
                         against,
                         ratio,
@@ -121,7 +176,13 @@ pub fn table(all: &[Measured]) -> String {
                 }
                 None => {
                     let why = outcome.trouble.clone().unwrap_or_default();
-                    cells.extend(["–".to_string(), why, String::new(), String::new(), String::new()]);
+                    cells.extend([
+                        "–".to_string(),
+                        why,
+                        String::new(),
+                        String::new(),
+                        String::new(),
+                    ]);
                 }
             }
             cells.push(match measured.asked(outcome) {
@@ -144,7 +205,8 @@ pub fn table(all: &[Measured]) -> String {
 pub fn csv(all: &[Measured], machine: &str, path: &Path) -> Result<()> {
     let mut out = csv::Writer::from_path(path)?;
     out.write_record([
-        "group", "row", "peer", "unit", "median", "min", "max", "beside", "rival", "ratio", "rounds", "machine",
+        "group", "row", "peer", "unit", "median", "min", "max", "beside", "rival", "ratio",
+        "rounds", "machine",
     ])?;
     for measured in all {
         for (outcome, figure) in measured.sorted() {
@@ -157,9 +219,13 @@ pub fn csv(all: &[Measured], machine: &str, path: &Path) -> Result<()> {
                 figure.median.to_string(),
                 figure.least.to_string(),
                 figure.most.to_string(),
-                figure.beside.map_or(String::new(), |value| value.to_string()),
+                figure
+                    .beside
+                    .map_or(String::new(), |value| value.to_string()),
                 measured.row.rival.to_string(),
-                measured.ratio(figure).map_or(String::new(), |ratio| ratio.to_string()),
+                measured
+                    .ratio(figure)
+                    .map_or(String::new(), |ratio| ratio.to_string()),
                 outcome.samples.len().to_string(),
                 machine.to_string(),
             ])?;

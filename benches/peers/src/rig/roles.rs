@@ -38,7 +38,10 @@ impl<const N: usize> Body for [u64; N] {
 
     fn stamp(&self) -> u64 {
         let middle = self[self[0] as usize % N];
-        assert!(self[0] == self[N - 1] && self[0] == middle, "a torn message");
+        assert!(
+            self[0] == self[N - 1] && self[0] == middle,
+            "a torn message"
+        );
         self[0]
     }
 }
@@ -168,7 +171,12 @@ pub struct Checker {
 
 impl Checker {
     pub fn new(shape: Shape) -> Checker {
-        Checker { last: [0; super::board::SEATS], gaps: shape.receivers > 1, count: 0, sum: 0 }
+        Checker {
+            last: [0; super::board::SEATS],
+            gaps: shape.receivers > 1,
+            count: 0,
+            sum: 0,
+        }
     }
 
     pub fn take(&mut self, stamp: u64) {
@@ -210,7 +218,10 @@ impl End for Drained<'_> {
             return false;
         }
         let sent: u64 = senders.iter().map(|seat| seat.count.load(Relaxed)).sum();
-        let received: u64 = rest[..self.shape.receivers].iter().map(|seat| seat.count.load(Relaxed)).sum();
+        let received: u64 = rest[..self.shape.receivers]
+            .iter()
+            .map(|seat| seat.count.load(Relaxed))
+            .sum();
         sent == received
     }
 }
@@ -240,9 +251,20 @@ pub fn produce<M: Body>(board: &Control, seat: usize, tx: &mut impl Tx<M>, batch
 }
 
 /// Receives until everything sent has been received.
-pub fn consume<M: Body>(board: &Control, shape: Shape, seat: usize, rx: &mut impl Rx<M>, batch: usize) {
+pub fn consume<M: Body>(
+    board: &Control,
+    shape: Shape,
+    seat: usize,
+    rx: &mut impl Rx<M>,
+    batch: usize,
+) {
     let every = every(M::SIZE);
-    let end = Drained { board, shape, seat, count: Cell::new(0) };
+    let end = Drained {
+        board,
+        shape,
+        seat,
+        count: Cell::new(0),
+    };
     let mut check = Checker::new(shape);
     let mut many = Vec::with_capacity(batch);
     let mut due = every;
@@ -284,7 +306,10 @@ fn marked(message: &[u8]) -> u64 {
     let word = |at: usize| u64::from_ne_bytes(message[at..at + 8].try_into().expect("8 bytes"));
     let stamp = word(0);
     let size = message.len();
-    assert!(stamp == word(size - 8) && stamp == word(middle(stamp, size)), "a torn message");
+    assert!(
+        stamp == word(size - 8) && stamp == word(middle(stamp, size)),
+        "a torn message"
+    );
     stamp
 }
 
@@ -304,8 +329,19 @@ pub fn produce_bytes(board: &Control, seat: usize, tx: &mut impl TxBytes, size: 
     board.seats[seat].finish(number, triangle(number));
 }
 
-pub fn consume_bytes(board: &Control, shape: Shape, seat: usize, rx: &mut impl RxBytes, size: usize) {
-    let end = Drained { board, shape, seat, count: Cell::new(0) };
+pub fn consume_bytes(
+    board: &Control,
+    shape: Shape,
+    seat: usize,
+    rx: &mut impl RxBytes,
+    size: usize,
+) {
+    let end = Drained {
+        board,
+        shape,
+        seat,
+        count: Cell::new(0),
+    };
     let mut check = Checker::new(shape);
     let mut message = vec![0; size];
     board.wait_for_go();
@@ -324,7 +360,13 @@ pub enum Touch {
     Whole,
 }
 
-pub fn produce_loans(board: &Control, seat: usize, tx: &mut impl TxLoan, size: usize, touch: Touch) {
+pub fn produce_loans(
+    board: &Control,
+    seat: usize,
+    tx: &mut impl TxLoan,
+    size: usize,
+    touch: Touch,
+) {
     let every = every(if touch == Touch::Ends { 64 } else { size });
     let mut number = 0;
     board.wait_for_go();
@@ -342,9 +384,20 @@ pub fn produce_loans(board: &Control, seat: usize, tx: &mut impl TxLoan, size: u
     board.seats[seat].finish(number, triangle(number));
 }
 
-pub fn consume_leases(board: &Control, shape: Shape, seat: usize, rx: &mut impl RxLease, touch: Touch) {
+pub fn consume_leases(
+    board: &Control,
+    shape: Shape,
+    seat: usize,
+    rx: &mut impl RxLease,
+    touch: Touch,
+) {
     let every = every(64);
-    let end = Drained { board, shape, seat, count: Cell::new(0) };
+    let end = Drained {
+        board,
+        shape,
+        seat,
+        count: Cell::new(0),
+    };
     let mut check = Checker::new(shape);
     board.wait_for_go();
     loop {

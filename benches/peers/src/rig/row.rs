@@ -97,8 +97,16 @@ impl Row {
         self
     }
 
-    pub fn cell(mut self, peer: impl Into<String>, run: impl Fn(&Pace) -> Result<Sample> + 'static) -> Row {
-        self.cells.push(Cell { peer: peer.into(), ask: None, run: Box::new(run) });
+    pub fn cell(
+        mut self,
+        peer: impl Into<String>,
+        run: impl Fn(&Pace) -> Result<Sample> + 'static,
+    ) -> Row {
+        self.cells.push(Cell {
+            peer: peer.into(),
+            ask: None,
+            run: Box::new(run),
+        });
         self
     }
 
