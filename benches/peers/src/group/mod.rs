@@ -1,13 +1,13 @@
 //! The groups: what is measured, and against whom.
 
-mod base;
-mod borrow;
-mod lock;
-mod many;
-mod oneway;
-mod pool;
-mod process;
-mod roundtrip;
+pub mod base;
+pub mod borrow;
+pub mod lock;
+pub mod many;
+pub mod oneway;
+pub mod pool;
+pub mod process;
+pub mod roundtrip;
 
 use crate::rig::row::Row;
 

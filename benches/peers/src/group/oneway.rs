@@ -33,13 +33,18 @@ pub fn batched(size: &str) -> String {
     format!("{size}, {BATCH} in a call")
 }
 
+pub fn copied(size: &str) -> String {
+    format!("{size}, copied in and out")
+}
+
+pub const LARGE: [(&str, usize); 2] = [("64 KiB", 64 << 10), ("1 MiB", 1 << 20)];
+
 pub fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     rows.extend(values::<u64>("8 B"));
     rows.extend(values::<[u64; 8]>("64 B"));
     rows.extend(values::<[u64; 128]>("1 KiB"));
-    rows.push(bytes("64 KiB", 64 << 10));
-    rows.push(bytes("1 MiB", 1 << 20));
+    rows.extend(LARGE.map(|(name, size)| bytes(name, size)));
     rows
 }
 
@@ -85,29 +90,25 @@ fn values<M: Body + Pod>(size: &str) -> [Row; 2] {
 
 fn bytes(name: &str, size: usize) -> Row {
     let count = large_capacity(size);
-    let row = Row::new(
-        Group::Oneway,
-        format!("{name}, copied in and out"),
-        Unit::Bandwidth,
-    )
-    .cpus(2)
-    .rival(if cfg!(feature = "iceoryx2") {
-        "iceoryx2"
-    } else {
-        "ringfire"
-    })
-    .cell("ringfire", move |pace| {
-        stream_bytes(&ringfire::Blobs::new(count as u64, size), size, pace)
-    })
-    .cell("OS pipe", move |pace| {
-        stream_bytes(&os::Pipe::new(), size, pace)
-    })
-    .cell("rtrb (threads)", move |pace| {
-        stream_bytes_threads(&rtrb::Ring::<u8>::new(count * size), size, pace)
-    })
-    .cell("ArrayQueue of boxes (threads)", move |pace| {
-        stream_bytes_threads(&array_queue::Boxes::new(count, size), size, pace)
-    });
+    let row = Row::new(Group::Oneway, copied(name), Unit::Bandwidth)
+        .cpus(2)
+        .rival("shaq")
+        .cell("shaq", move |pace| match size {
+            65536 => stream_bytes(&shaq::Slots::<shaq::Medium>::new(count), size, pace),
+            _ => stream_bytes(&shaq::Slots::<shaq::Large>::new(count), size, pace),
+        })
+        .cell("ringfire", move |pace| {
+            stream_bytes(&ringfire::Blobs::new(count as u64, size), size, pace)
+        })
+        .cell("OS pipe", move |pace| {
+            stream_bytes(&os::Pipe::new(), size, pace)
+        })
+        .cell("rtrb (threads)", move |pace| {
+            stream_bytes_threads(&rtrb::Ring::<u8>::new(count * size), size, pace)
+        })
+        .cell("ArrayQueue of boxes (threads)", move |pace| {
+            stream_bytes_threads(&array_queue::Boxes::new(count, size), size, pace)
+        });
     #[cfg(feature = "iceoryx2")]
     let row = row.cell("iceoryx2", move |pace| {
         stream_bytes(

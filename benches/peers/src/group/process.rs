@@ -22,25 +22,25 @@ pub const PARENTS: [(&str, usize); 3] = [
 /// How often a large parent is made: touching its memory takes longer than everything else.
 const LARGE_ROUNDS: usize = 3;
 
+pub fn title(parent: &str) -> String {
+    format!("start and join, {parent}")
+}
+
 pub fn rows() -> Vec<Row> {
     let [small, medium, large] = PARENTS;
     let row = |(name, size): (&str, usize)| {
-        Row::new(
-            Group::Process,
-            format!("start and join, {name}"),
-            Unit::Time,
-        )
-        .beside("p99")
-        .rival("fork and waitpid")
-        .cell("fork and waitpid", move |pace| {
-            in_parent(size, || forked(pace))
-        })
-        .cell("std::process::Command", move |pace| {
-            in_parent(size, || command(pace))
-        })
-        .cell("procspawn", move |pace| {
-            in_parent(size, || procspawn::start(pace))
-        })
+        Row::new(Group::Process, title(name), Unit::Time)
+            .beside("p99")
+            .rival("fork and waitpid")
+            .cell("fork and waitpid", move |pace| {
+                in_parent(size, || forked(pace))
+            })
+            .cell("std::process::Command", move |pace| {
+                in_parent(size, || command(pace))
+            })
+            .cell("procspawn", move |pace| {
+                in_parent(size, || procspawn::start(pace))
+            })
     };
     vec![
         row(small).cell("Python multiprocessing, fork", |_| {

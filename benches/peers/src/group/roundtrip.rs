@@ -11,7 +11,23 @@ use std::time::Duration;
 const CAPACITY: usize = 1024;
 
 /// Long enough for anybody who spins a little to have gone to sleep.
-pub const THOUGHT: Duration = Duration::from_micros(60);
+const THOUGHT: Duration = Duration::from_micros(60);
+
+const BUSY: Think = Think {
+    ping: Duration::ZERO,
+    pong: Duration::ZERO,
+};
+const ASLEEP: Think = Think {
+    ping: THOUGHT,
+    pong: THOUGHT,
+};
+
+/// Name, and what each side does before it sends.
+pub const ROWS: [(&str, Think); 3] = [
+    ("8 B, both busy", BUSY),
+    ("8 B, waiting as by default, back to back", BUSY),
+    ("8 B, both asleep", ASLEEP),
+];
 
 pub fn rows() -> Vec<Row> {
     let row = |name: &str| {
@@ -19,14 +35,10 @@ pub fn rows() -> Vec<Row> {
             .beside("p99")
             .cpus(2)
     };
-    let busy = Think::default();
-    let asleep = Think {
-        ping: THOUGHT,
-        pong: THOUGHT,
-    };
+    let (busy, asleep) = (BUSY, ASLEEP);
     let rings = || [0, 1].map(|_| ringfire::Ring::new(CAPACITY as u64));
     vec![
-        row("8 B, both busy")
+        row(ROWS[0].0)
             .rival("ringfire")
             .cell("ringfire", move |pace| {
                 let rings = rings();
@@ -50,7 +62,7 @@ pub fn rows() -> Vec<Row> {
                 let side = |side: usize| Both(queues[side].clone(), queues[1 - side].clone());
                 roundtrip_threads(busy, pace, side(0), side(1))
             }),
-        row("8 B, waiting as by default, back to back")
+        row(ROWS[1].0)
             .rival("OS pipe")
             .cell("OS pipe", move |pace| {
                 roundtrip(true, busy, pace, os::pipes())
@@ -71,7 +83,7 @@ pub fn rows() -> Vec<Row> {
                 );
                 roundtrip_threads(busy, pace, Both(there.0, back.1), Both(back.0, there.1))
             }),
-        row("8 B, both asleep")
+        row(ROWS[2].0)
             .rival("OS pipe")
             .cell("OS pipe", move |pace| {
                 roundtrip(true, asleep, pace, os::pipes())

@@ -1,5 +1,6 @@
 //! procspawn: functions in processes, and the one ready process pool.
 
+use super::rayon::{calls, check};
 use crate::rig::{Pace, Sample};
 use anyhow::{Result, anyhow, ensure};
 use procspawn::Pool;
@@ -57,12 +58,13 @@ where
 /// Squares of all `items`, cut by hand into sixteen.
 pub fn map(items: &[u64], pace: &Pace) -> Result<Sample> {
     let pool = Pool::new(4)?;
-    let nanos = pace.each(3, || {
+    let once = || {
         let mut all = Vec::with_capacity(items.len());
         let chunks = items.chunks(items.len().div_ceil(16)).map(<[u64]>::to_vec);
         run(&pool, chunks, squares, |part| all.extend(part))?;
-        super::rayon::check(items, &all)
-    })?;
+        Ok(all)
+    };
+    let nanos = pace.each_checked(3, once, |all| check(items, &all))?;
     Ok(Sample::of_nanos(&nanos))
 }
 
@@ -80,7 +82,7 @@ pub fn singles(count: u64, pace: &Pace) -> Result<Sample> {
 
 pub fn apply(pause: Duration, pace: &Pace) -> Result<Sample> {
     let pool = Pool::new(4)?;
-    let nanos = super::rayon::calls(pause, pace, |x| Ok(pool.spawn(x, square).join()?))?;
+    let nanos = calls(pause, pace, |x| Ok(pool.spawn(x, square).join()?))?;
     Ok(Sample::of_nanos(&nanos))
 }
 

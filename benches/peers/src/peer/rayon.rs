@@ -52,44 +52,32 @@ pub fn calls(pause: Duration, pace: &Pace, call: impl Fn(u64) -> Result<u64>) ->
 
 pub fn map(items: &[u64], pace: &Pace) -> Result<Sample> {
     let pool = pool()?;
-    let nanos = pace.each(3, || {
-        black_box(pool.install(|| {
-            items
-                .par_iter()
-                .map(|&x| square(black_box(x)))
-                .collect::<Vec<_>>()
-        }));
-        Ok(())
-    })?;
+    let squares = || {
+        items
+            .par_iter()
+            .map(|&x| square(black_box(x)))
+            .collect::<Vec<_>>()
+    };
+    let nanos = pace.each_checked(3, || Ok(pool.install(squares)), |all| check(items, &all))?;
     Ok(Sample::of_nanos(&nanos))
 }
 
 pub fn serial_map(items: &[u64], pace: &Pace) -> Result<Sample> {
-    let nanos = pace.each(3, || {
-        black_box(
-            items
-                .iter()
-                .map(|&x| square(black_box(x)))
-                .collect::<Vec<_>>(),
-        );
-        Ok(())
-    })?;
+    let squares = || {
+        items
+            .iter()
+            .map(|&x| square(black_box(x)))
+            .collect::<Vec<_>>()
+    };
+    let nanos = pace.each_checked(3, || Ok(squares()), |all| check(items, &all))?;
     Ok(Sample::of_nanos(&nanos))
 }
 
 pub fn singles(items: &[u64], pace: &Pace) -> Result<Sample> {
     let pool = pool()?;
-    let nanos = pace.each(3, || {
-        let squares = || {
-            items
-                .par_iter()
-                .with_max_len(1)
-                .map(|&x| square(black_box(x)))
-                .collect::<Vec<_>>()
-        };
-        black_box(pool.install(squares));
-        Ok(())
-    })?;
+    let singly = || items.par_iter().with_max_len(1);
+    let squares = || singly().map(|&x| square(black_box(x))).collect::<Vec<_>>();
+    let nanos = pace.each_checked(3, || Ok(pool.install(squares)), |all| check(items, &all))?;
     Ok(Sample::plain(
         Sample::of_nanos(&nanos).value / items.len() as f64,
     ))

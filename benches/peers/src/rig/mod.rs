@@ -10,6 +10,7 @@ pub mod row;
 pub mod runs;
 pub mod units;
 
+use anyhow::Result;
 use std::time::{Duration, Instant};
 
 /// How long one sample takes.
@@ -31,24 +32,38 @@ impl Pace {
         window: Duration::from_millis(25),
     };
 
-    /// Calls `once` until the window has passed and at least `least` times, and gives back the nanoseconds of each call.
-    pub fn each(
+    /// Calls `once` until the window has passed and at least `least` times, and gives back the
+    /// nanoseconds of each call.
+    pub fn each(&self, least: usize, once: impl FnMut() -> Result<()>) -> Result<Vec<u64>> {
+        self.each_checked(least, once, |()| Ok(()))
+    }
+
+    /// The same; what each call gives is looked at while the clock stands.
+    pub fn each_checked<T>(
         &self,
         least: usize,
-        mut once: impl FnMut() -> anyhow::Result<()>,
-    ) -> anyhow::Result<Vec<u64>> {
-        let start = Instant::now();
-        while start.elapsed() < self.warm {
-            once()?;
-        }
+        mut once: impl FnMut() -> Result<T>,
+        mut check: impl FnMut(T) -> Result<()>,
+    ) -> Result<Vec<u64>> {
         let mut taken = Vec::new();
         let start = Instant::now();
-        while start.elapsed() < self.window || taken.len() < least {
+        let mut counted = None;
+        loop {
             let at = Instant::now();
-            once()?;
-            taken.push(at.elapsed().as_nanos() as u64);
+            let value = once()?;
+            let took = at.elapsed();
+            check(value)?;
+            match counted {
+                None if start.elapsed() >= self.warm => counted = Some(Instant::now()),
+                None => (),
+                Some(from) => {
+                    taken.push(took.as_nanos() as u64);
+                    if from.elapsed() >= self.window && taken.len() >= least {
+                        return Ok(taken);
+                    }
+                }
+            }
         }
-        Ok(taken)
     }
 }
 
