@@ -19,9 +19,9 @@ pub fn rows() -> Vec<Row> {
     vec![
         row("reading the clock", Unit::Time).cell("Instant::now", clock),
         row("making and checking a message, nothing between", Unit::Time)
-            .cell("8 B", |pace| bodies::<u64>(pace))
-            .cell("64 B", |pace| bodies::<[u64; 8]>(pace))
-            .cell("1 KiB", |pace| bodies::<[u64; 128]>(pace)),
+            .cell("8 B", bodies::<u64>)
+            .cell("64 B", bodies::<[u64; 8]>)
+            .cell("1 KiB", bodies::<[u64; 128]>),
         row("round trip of a bare cache line", Unit::Time)
             .beside("p99")
             .cpus(2)

@@ -6,8 +6,8 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::path::Path;
 
-const WIDTH: i32 = 900;
-const NAMES: i32 = 230;
+const WIDTH: i32 = 980;
+const NAMES: i32 = 310;
 const FIGURES: i32 = 130;
 const LINE: i32 = 20;
 const GAP: i32 = 44;
@@ -60,7 +60,7 @@ fn draw<B: DrawingBackend>(
             continue;
         };
         let title = format!("{}: {}", measured.row.group.name(), measured.row.name);
-        area.draw_text(&title, &style(15, HPos::Left), (10, y + GAP / 2 + 4))?;
+        area.draw_text(&title, &style(19, HPos::Left), (10, y + GAP / 2 + 4))?;
         y += GAP;
         for (who, figure) in cells {
             let share = measured.row.unit.ratio(figure.median, best.median);
@@ -71,7 +71,7 @@ fn draw<B: DrawingBackend>(
             } else {
                 PEERS
             };
-            area.draw_text(&who.peer, &style(13, HPos::Right), (NAMES - 8, middle))?;
+            area.draw_text(&who.peer, &style(16, HPos::Right), (NAMES - 8, middle))?;
             area.draw(&Rectangle::new(
                 [(NAMES, y + 3), (NAMES + length, y + LINE - 3)],
                 color.filled(),
@@ -79,13 +79,13 @@ fn draw<B: DrawingBackend>(
             let figure = measured.row.unit.show(figure.median);
             area.draw_text(
                 &figure,
-                &style(13, HPos::Left),
+                &style(16, HPos::Left),
                 (NAMES + length + 8, middle),
             )?;
             y += LINE;
         }
     }
     let note = format!("longer is better; {machine}");
-    area.draw_text(&note, &style(11, HPos::Left), (10, height - 14))?;
+    area.draw_text(&note, &style(14, HPos::Left), (10, height - 14))?;
     area.present()
 }

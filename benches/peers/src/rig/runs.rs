@@ -49,8 +49,8 @@ pub fn stream<M: Body, L: Link<M>>(
     pace: &Pace,
 ) -> Result<Sample> {
     let (board, mut crew, cpus) = (Board::new()?, Crew::default(), cpu::seats(shape.seats())?);
-    for seat in 0..shape.seats() {
-        crew.fork(Some(cpus[seat]), &board, || {
+    for (seat, &cpu) in cpus.iter().enumerate() {
+        crew.fork(Some(cpu), &board, || {
             match seat.checked_sub(shape.senders) {
                 None => produce(&board, seat, &mut link.tx(seat), batch),
                 Some(receiver) => consume::<M>(&board, shape, seat, &mut link.rx(receiver), batch),
