@@ -5,6 +5,7 @@
 //! threads, memory or descriptors of another.
 
 mod group;
+mod ours;
 mod peer;
 mod rig;
 
@@ -112,7 +113,9 @@ fn main() -> Result<ExitCode> {
 }
 
 fn rows() -> Vec<Row> {
-    group::rows()
+    let mut rows = group::rows();
+    ours::add(&mut rows);
+    rows
 }
 
 /// What is left of a row when only some groups, rows or peers are asked for. The peer that a row compares with stays.

@@ -1,6 +1,7 @@
 //! Locks around two counters, free and contended.
 
-use super::{Ours, Part};
+use super::Ours;
+use super::part::Part;
 use crate::group::lock::{CONTENDED, FREE};
 use crate::rig::board::Board;
 use crate::rig::roles::{Mutual, Shape, contend};

@@ -1,6 +1,7 @@
 //! Pipes: one call each, bytes of any size, and a round trip.
 
-use super::{Ours, Part};
+use super::Ours;
+use super::part::Part;
 use crate::group::{oneway, roundtrip};
 use crate::rig::board::Board;
 use crate::rig::roles::*;

@@ -1,6 +1,7 @@
 //! Queues: one call each, batches, bytes in place, and both directions of a round trip.
 
-use super::{Ours, Part};
+use super::Ours;
+use super::part::Part;
 use crate::group::{borrow, many, oneway, roundtrip};
 use crate::rig::board::Board;
 use crate::rig::roles::*;
