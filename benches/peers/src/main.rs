@@ -127,10 +127,12 @@ fn wanted(mut row: Row, args: &Args) -> Option<Row> {
         args.only.is_empty() || args.only.iter().any(|text| name.contains(text.as_str()))
     };
     if !named(&row.name) {
-        row.cells.retain(|cell| named(&cell.peer));
-        if row.cells.is_empty() {
+        if !row.cells.iter().any(|cell| named(&cell.peer)) {
             return None;
         }
+        let rival = row.rival;
+        row.cells
+            .retain(|cell| named(&cell.peer) || cell.peer == rival);
     }
     Some(row)
 }

@@ -7,8 +7,13 @@ use crate::rig::row::{Group, Row};
 use crate::rig::runs::stream_loans;
 use crate::rig::units::Unit;
 
-/// Messages that may be on their way.
-pub const CAPACITY: usize = 16;
+/// Messages that may be on their way; fewer where all of them are touched, so that they stay in a cache.
+pub fn capacity(touch: Touch) -> usize {
+    match touch {
+        Touch::Ends => 64,
+        Touch::Whole => 4,
+    }
+}
 
 pub const SIZES: [(&str, usize, Touch); 4] = [
     ("8 B", 8, Touch::Ends),
@@ -25,6 +30,7 @@ pub fn rows() -> Vec<Row> {
 }
 
 fn row(name: &str, size: usize, touch: Touch) -> Row {
+    let count = capacity(touch);
     let row = Row::new(Group::Borrow, name, Unit::Rate)
         .cpus(2)
         .rival(if cfg!(feature = "iceoryx2") {
@@ -33,27 +39,17 @@ fn row(name: &str, size: usize, touch: Touch) -> Row {
             "shaq"
         })
         .cell("ringfire", move |pace| {
-            stream_loans(
-                &ringfire::Blobs::new(CAPACITY as u64, size),
-                size,
-                touch,
-                pace,
-            )
+            stream_loans(&ringfire::Blobs::new(count as u64, size), size, touch, pace)
         })
         .cell("shaq", move |pace| match size {
-            8 => stream_loans(&shaq::Slots::<u64>::new(CAPACITY), size, touch, pace),
-            4096 => stream_loans(&shaq::Slots::<[u64; 512]>::new(CAPACITY), size, touch, pace),
-            _ => stream_loans(
-                &shaq::Slots::<shaq::Large>::new(CAPACITY),
-                size,
-                touch,
-                pace,
-            ),
+            8 => stream_loans(&shaq::Slots::<u64>::new(count), size, touch, pace),
+            4096 => stream_loans(&shaq::Slots::<[u64; 512]>::new(count), size, touch, pace),
+            _ => stream_loans(&shaq::Slots::<shaq::Large>::new(count), size, touch, pace),
         });
     #[cfg(feature = "iceoryx2")]
     let row = row.cell("iceoryx2", move |pace| {
         stream_loans(
-            &crate::peer::iceoryx2::Service::new(CAPACITY, size),
+            &crate::peer::iceoryx2::Service::new(count, size),
             size,
             touch,
             pace,

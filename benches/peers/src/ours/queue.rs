@@ -280,7 +280,7 @@ fn borrows(part: Part, whole: bool, mut rx: Receiver<Vec<u8>>) {
 
 fn loans(size: usize, touch: Touch, pace: &Pace) -> Result<Sample> {
     let board = Board::new()?;
-    let (tx, rx) = bytes(borrow::CAPACITY, size)?;
+    let (tx, rx) = bytes(borrow::capacity(touch), size)?;
     let mut parts = Part::all(&board, oneway::ONE, size)?.into_iter();
     let (first, second) = (parts.next().expect("two"), parts.next().expect("two"));
     let whole = touch == Touch::Whole;
