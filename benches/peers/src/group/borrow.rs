@@ -33,11 +33,7 @@ fn row(name: &str, size: usize, touch: Touch) -> Row {
     let count = capacity(touch);
     let row = Row::new(Group::Borrow, name, Unit::Rate)
         .cpus(2)
-        .rival(if cfg!(feature = "iceoryx2") {
-            "iceoryx2"
-        } else {
-            "shaq"
-        })
+        .rival("shaq")
         .cell("ringfire", move |pace| {
             stream_loans(&ringfire::Blobs::new(count as u64, size), size, touch, pace)
         })
