@@ -1,0 +1,101 @@
+//! Starting a function in another process and waiting for its end, from a small parent and from large ones.
+//!
+//! Why this file may use unsafe: it forks. The process has one thread then, and the child only ends.
+
+use crate::peer::{procspawn, python};
+use crate::rig::row::{Group, Row};
+use crate::rig::units::Unit;
+use crate::rig::{Pace, Sample, cpu};
+use anyhow::{Result, ensure};
+use memmap2::{Advice, MmapOptions};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+use std::process::Command;
+
+/// Name and memory of the parent.
+pub const PARENTS: [(&str, usize); 3] = [
+    ("small parent", 0),
+    ("parent of 64 MiB", 64 << 20),
+    ("parent of 2 GiB", 2 << 30),
+];
+
+/// How often a large parent is made: touching its memory takes longer than everything else.
+const LARGE_ROUNDS: usize = 3;
+
+pub fn title(parent: &str) -> String {
+    format!("start and join, {parent}")
+}
+
+pub fn rows() -> Vec<Row> {
+    let [small, medium, large] = PARENTS;
+    let row = |(name, size): (&str, usize)| {
+        Row::new(Group::Process, title(name), Unit::Time)
+            .beside("p99")
+            .rival("fork and waitpid")
+            .cell("fork and waitpid", move |pace| {
+                in_parent(size, || forked(pace))
+            })
+            .cell("std::process::Command", move |pace| {
+                in_parent(size, || command(pace))
+            })
+            .cell("procspawn", move |pace| {
+                in_parent(size, || procspawn::start(pace))
+            })
+    };
+    vec![
+        row(small).cell("Python multiprocessing, fork", |_| {
+            python::script(python::START)
+        }),
+        row(medium),
+        row(large).rounds(LARGE_ROUNDS),
+    ]
+}
+
+/// Runs `what` while this process owns `size` bytes in pages of the usual size, all of them touched.
+pub fn in_parent(size: usize, what: impl FnOnce() -> Result<Sample>) -> Result<Sample> {
+    ensure!(
+        cpu::memory_available() > size as u64 + (512 << 20),
+        "not enough memory for a parent of {} MiB",
+        size >> 20
+    );
+    if size == 0 {
+        return what();
+    }
+    let memory = MmapOptions::new().len(size).map_anon()?;
+    memory.advise(Advice::NoHugePage)?;
+    memory.advise(Advice::PopulateWrite)?;
+    let sample = what();
+    drop(memory);
+    sample
+}
+
+fn forked(pace: &Pace) -> Result<Sample> {
+    let nanos = pace.each(10, || {
+        // SAFETY: this process has one thread, and the child only ends.
+        match unsafe { fork() }? {
+            ForkResult::Child => {
+                // SAFETY: ends the process.
+                unsafe { libc::_exit(7) }
+            }
+            ForkResult::Parent { child } => {
+                ensure!(
+                    waitpid(child, None)? == WaitStatus::Exited(child, 7),
+                    "the wrong status"
+                );
+                Ok(())
+            }
+        }
+    })?;
+    Ok(Sample::of_nanos(&nanos))
+}
+
+fn command(pace: &Pace) -> Result<Sample> {
+    let nanos = pace.each(10, || {
+        ensure!(
+            Command::new("/bin/true").status()?.success(),
+            "the wrong status"
+        );
+        Ok(())
+    })?;
+    Ok(Sample::of_nanos(&nanos))
+}
