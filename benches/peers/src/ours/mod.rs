@@ -1,6 +1,9 @@
 //! multiproc's own side of every row, in processes made by `Process::spawn`.
 
+mod lock;
+mod part;
 mod process;
+mod queue;
 
 use crate::rig::row::{Ask, Cell, Group, Row};
 use crate::rig::{Pace, Sample};
@@ -9,7 +12,9 @@ use anyhow::Result;
 /// Adds our cells to the rows of the peers.
 pub fn add(rows: &mut [Row]) {
     let mut ours = Ours(rows);
+    lock::add(&mut ours);
     process::add(&mut ours);
+    queue::add(&mut ours);
 }
 
 pub struct Ours<'a>(&'a mut [Row]);
