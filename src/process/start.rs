@@ -111,14 +111,15 @@ pub(super) fn start(
     if let Some(directory) = &builder.current_dir {
         command.current_dir(directory);
     }
-    let (record, mut pipes) = reaper
+    let (record, pipes) = reaper
         .run_there(move || execute(command, name, ours, pipes))
         .map_err(SpawnError::from_io)?
         .map_err(|error| name_cause(error, builder.current_dir))?;
-    if say_ready && let Err(error) = wait_until_ready(&record) {
-        end_now(&record);
-        pipes.stdin = None;
-        return Err(error);
+    if say_ready {
+        if let Err(error) = wait_until_ready(&record) {
+            end_now(&record);
+            return Err(error);
+        }
     }
     Ok((record, pipes))
 }

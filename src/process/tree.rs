@@ -25,9 +25,10 @@ pub(super) fn kill(root: u32, process: BorrowedFd<'_>) -> io::Result<()> {
                 settled &= row.at_rest;
                 continue;
             }
-            if inside(row.parent)
-                && let Some(child) = open(*pid, row.parent)
-            {
+            if !inside(row.parent) {
+                continue;
+            }
+            if let Some(child) = open(*pid, row.parent) {
                 settled = false;
                 sys::send_signal(&child, nix::libc::SIGSTOP)?;
                 stopped.insert(*pid, child);

@@ -47,17 +47,23 @@ fn a_fork_has_no_children() {
 }
 
 fn a_function_that_forks_answers_once() {
-    fn forks() -> u32 {
+    fn forks(exit: bool) -> u32 {
         // SAFETY: the copy returns at once.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => 2,
             ForkResult::Parent { child } => {
                 assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+                if exit {
+                    std::process::exit(4);
+                }
                 1
             }
         }
     }
-    assert_eq!(Process::spawn(forks, ()).unwrap().join().unwrap(), 1);
+    let child = Process::spawn(forks, (false,)).unwrap();
+    assert_eq!(child.join().unwrap(), 1);
+    let child = Process::spawn(forks, (true,)).unwrap();
+    assert!(matches!(child.join(), Err(JoinError::Exited(4))));
 }
 
 fn sixteen_threads_of_malloc() {

@@ -26,8 +26,8 @@ fn compute() {
 }
 
 fn block_on_input() {
-    let (mut reader, _writer) = std::io::pipe().unwrap();
-    let _ = std::io::Read::read(&mut reader, &mut [0]);
+    let (reader, _writer) = rustix::pipe::pipe().unwrap();
+    let _ = rustix::io::read(reader, &mut [0]);
 }
 
 fn ignore_all_signals() {
@@ -49,6 +49,12 @@ fn close_everything() {
     sleep_long();
 }
 
+fn without_the_systems_tie() {
+    // As any change of the user does.
+    rustix::process::set_parent_process_death_signal(None).unwrap();
+    compute();
+}
+
 fn nest(left: u32) {
     let _child = (left > 0).then(|| Process::spawn(nest, (left - 1,)).unwrap());
     sleep_long();
@@ -61,6 +67,7 @@ fn parent_of_all() {
         Process::spawn(ignore_all_signals, ()).unwrap(),
         Process::spawn(stop, ()).unwrap(),
         Process::spawn(close_everything, ()).unwrap(),
+        Process::spawn(without_the_systems_tie, ()).unwrap(),
         Process::spawn(nest, (3,)).unwrap(),
     ];
     sleep_long();
@@ -73,7 +80,7 @@ fn whatever_they_do() {
         .spawn(parent_of_all, ())
         .unwrap();
     help::wait_until(Duration::from_secs(20), "the whole family lives", || {
-        help::marked(&mark).len() == 1 + 5 + 4
+        help::marked(&mark).len() == 1 + 6 + 4
     });
     thread::sleep(Duration::from_millis(100));
     parent.kill().unwrap();

@@ -235,9 +235,13 @@ fn detached_children_go_on() {
 }
 
 fn a_child_outlives_the_thread_that_started_it() {
-    let child = thread::spawn(|| Process::spawn(sleep_long, ()).unwrap())
-        .join()
-        .unwrap();
+    let starter = thread::spawn(|| {
+        let child = Process::spawn(sleep_long, ()).unwrap();
+        // It is well in its function by then.
+        thread::sleep(Duration::from_millis(200));
+        child
+    });
+    let child = starter.join().unwrap();
     thread::sleep(Duration::from_millis(200));
     assert!(child.is_alive());
     child.kill().unwrap();
