@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 use crate::layout::LatchWords;
 use crate::roster::Life;
 use crate::signal::SLICE;
-use crate::sync::{Futex, Ordering, alone, spin_loop};
+use crate::sync::{Futex, Ordering, has_one_processor, spin_loop};
 
 const WAITERS: u32 = 1 << 31;
 const FREE: u32 = 0;
@@ -229,7 +229,7 @@ impl LatchWords {
     /// Tries a little longer, looking ever less often; not if others sleep already.
     #[cfg(not(loom))]
     fn spin(&self, me: Visitor) -> bool {
-        if alone() {
+        if has_one_processor() {
             return false;
         }
         let start = Instant::now();
@@ -252,7 +252,7 @@ impl LatchWords {
     /// A model explores schedules, not time.
     #[cfg(loom)]
     fn spin(&self, _me: Visitor) -> bool {
-        if !alone() {
+        if !has_one_processor() {
             spin_loop();
         }
         false

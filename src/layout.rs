@@ -110,11 +110,10 @@ pub(crate) struct LaneHeader {
 ///  +------------+---------------------------------+-----------------+-------+--------+------
 ///
 ///  a lane
-///  0            384             pages
-///  +------------+-------+-------+-----------------+
-///  | LaneHeader | slots | block | blocks          |     a slot:  | stamp | length, if not fixed | bytes |
-///  |            |       | words | (if in place)   |         or:  | stamp | block                |
-///  +------------+-------+-------+-----------------+     block words:  | state | length |
+///  0            384     pairs of lines
+///  +------------+-------+--------------------+    a slot:   | stamp | length, if not fixed | bytes
+///  | LaneHeader | slots | blocks, if in place |        or:   | stamp | block
+///  +------------+-------+--------------------+    a block:  | state | length | bytes
 /// ```
 #[repr(C)]
 #[derive(Debug, Default)]

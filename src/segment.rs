@@ -699,6 +699,20 @@ impl Bytes {
         }
     }
 
+    /// The word at `offset`.
+    ///
+    /// # Panics
+    ///
+    /// If it lies outside or across words: callers have checked against their own geometry.
+    #[inline]
+    pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
+        let at = self.at(offset, 8);
+        assert!(at.cast::<AtomicU64>().is_aligned(), "a word across words");
+        // SAFETY: the word lies inside the part (`at`) and is aligned (asserted); the mapping lives as long
+        // as `self`; any bits are a value.
+        unsafe { at.cast().as_ref() }
+    }
+
     /// The address of `len` bytes from `offset`, for the places that may borrow (a held block).
     ///
     /// # Panics

@@ -27,7 +27,7 @@
 use std::time::{Duration, Instant};
 
 use crate::layout::SignalWords;
-use crate::sync::{self, Futex, Ordering, alone, asymmetric, heavy, light, spin_loop};
+use crate::sync::{self, Futex, Ordering, asymmetric, heavy, light, spin_loop};
 
 const ASLEEP: u64 = 1;
 const FENCES: u64 = 2;
@@ -53,7 +53,7 @@ pub(crate) struct Patience {
 impl Patience {
     /// Starts at a fifth of the longest spin; never spins on a machine with one processor.
     pub(crate) fn new() -> Patience {
-        let longest = if alone() { Duration::ZERO } else { SPIN };
+        let longest = if sync::has_one_processor() { Duration::ZERO } else { SPIN };
         Patience {
             spin: longest / 5,
             longest,
@@ -124,6 +124,11 @@ impl SignalWords {
         }
     }
 
+    /// Whether an announcement made after `seq` was read still stands: wakers count before they clear.
+    fn is_announced(&self, seq: u32) -> bool {
+        self.seq.load(Ordering::Relaxed) == seq && self.announce.load(Ordering::Relaxed) & ASLEEP != 0
+    }
+
     fn announce(&self) {
         let mut seen = self.announce.load(Ordering::Relaxed);
         while let Err(now) = self.announce.compare_exchange(
@@ -156,13 +161,36 @@ impl SignalWords {
         if let Some(found) = spin(patience, deadline, &mut look)? {
             return Ok(Some(found));
         }
-        let start = Instant::now();
+        let mut asleep = Duration::ZERO;
+        let found = self.sleep(deadline, deaths, look, check, &mut asleep)?;
+        if found.is_some() {
+            patience.waited(patience.spin + asleep);
+        }
+        Ok(found)
+    }
+
+    fn sleep<R, E>(
+        &self,
+        deadline: Option<Instant>,
+        deaths: &Futex,
+        mut look: impl FnMut() -> Result<Option<R>, E>,
+        mut check: impl FnMut() -> Result<Option<R>, E>,
+        asleep: &mut Duration,
+    ) -> Result<Option<R>, E> {
+        let mut seq = None;
         loop {
-            let seq = self.seq.load(Ordering::Relaxed);
             let died = deaths.load(Ordering::Acquire);
-            self.announce();
-            // Edge C, sleeper's end; the waker's is in `notify`.
-            heavy();
+            // After a slice that nobody ended, the announcement still stands: no second barrier is needed.
+            let seq = match seq {
+                Some(seq) if self.is_announced(seq) => seq,
+                _ => {
+                    let now = *seq.insert(self.seq.load(Ordering::Relaxed));
+                    self.announce();
+                    // Edge C, sleeper's end; the waker's is in `notify`.
+                    heavy();
+                    now
+                }
+            };
             if let Some(found) = look()? {
                 return Ok(Some(found));
             }
@@ -176,8 +204,9 @@ impl SignalWords {
                 None => SLICE,
             };
             self.seq.wait_either(seq, deaths, died, limit);
+            // The barrier is not counted: how long it takes says nothing of how long the other side takes.
+            *asleep += now.elapsed();
             if let Some(found) = look()? {
-                patience.waited(patience.spin + start.elapsed());
                 return Ok(Some(found));
             }
         }

@@ -72,17 +72,17 @@ mod real {
         }
     }
 
-    /// Whether this machine gives us one processor only, so that spinning keeps others from what we wait for.
-    pub(crate) fn alone() -> bool {
-        // Asking takes tens of microseconds: the standard library reads the control group's files each time.
-        static ALONE: OnceLock<bool> = OnceLock::new();
-        *ALONE.get_or_init(|| std::thread::available_parallelism().is_ok_and(|n| n.get() == 1))
-    }
-
     /// Whether this process takes part in the asymmetric barrier: registered once, then true for ever.
     pub(crate) fn asymmetric() -> bool {
         static REGISTERED: OnceLock<bool> = OnceLock::new();
         *REGISTERED.get_or_init(sys::membarrier_register)
+    }
+
+    /// Whether spinning is useless. The machine's processors count, not those this process may run on: the
+    /// other side may run on others.
+    pub(crate) fn has_one_processor() -> bool {
+        static ONE: OnceLock<bool> = OnceLock::new();
+        *ONE.get_or_init(|| sys::processors() == 1)
     }
 
     /// The cheap half of the barrier pair: keeps the compiler from moving a load above a store.
@@ -181,12 +181,12 @@ mod model {
         }
     }
 
-    pub(crate) fn alone() -> bool {
-        false
-    }
-
     pub(crate) fn asymmetric() -> bool {
         true
+    }
+
+    pub(crate) fn has_one_processor() -> bool {
+        false
     }
 
     pub(crate) fn light() {

@@ -1,7 +1,8 @@
 //! Blocks: where messages lie that are too large for a slot, or that are to be borrowed.
 //!
 //! Each lane has blocks of its own; only its sender allots them, so nothing marks a block that is being
-//! filled: if its sender dies, it is free as it was. A block has two words, *state* and *length*.
+//! filled: if its sender dies, it is free as it was. A block begins with two words, *state* and *length*, in the
+//! same cache line as the first bytes of its message: a small message costs one line moving there and one back.
 //!
 //! | state | bits | changes to | by |
 //! |---|---|---|---|
@@ -30,8 +31,14 @@ const RETURNED: u64 = 3;
 const KIND: u64 = 3;
 const AGAIN: u64 = 4;
 
-/// Words of a block.
-pub(super) const WORDS: usize = 2;
+/// The blocks of one lane.
+pub(super) trait Shelf {
+    /// How many there are.
+    fn count(&self) -> u32;
+    fn state(&self, block: u32) -> &AtomicU64;
+    /// Bytes of the message in it: stored by the sender before it is sent.
+    fn length(&self, block: u32) -> &AtomicU64;
+}
 
 /// Who holds a block: stored in its state while it is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,62 +67,41 @@ const fn sent(position: u64) -> u64 {
     position << 2 | SENT
 }
 
-fn state(words: &[AtomicU64], block: u32) -> &AtomicU64 {
-    &words[block as usize * WORDS]
-}
-
-/// Bytes of the message in a block: for its holder.
-pub(super) fn length(words: &[AtomicU64], block: u32) -> u64 {
-    words[block as usize * WORDS + 1].load(Ordering::Relaxed)
-}
-
-/// How many blocks there are.
-pub(super) fn count(words: &[AtomicU64]) -> u32 {
-    (words.len() / WORDS) as u32
-}
-
 /// Whether the lane's sender may fill the block. Edge G, sender's end.
 #[inline]
-pub(super) fn is_free(words: &[AtomicU64], block: u32) -> bool {
-    state(words, block).load(Ordering::Acquire) == FREE
+pub(super) fn is_free(shelf: &impl Shelf, block: u32) -> bool {
+    shelf.state(block).load(Ordering::Acquire) == FREE
 }
 
 /// The first free block from `from` on, round the end.
-pub(super) fn find_free(words: &[AtomicU64], from: u32) -> Option<u32> {
-    let count = count(words);
-    (from..count)
-        .chain(0..from.min(count))
-        .find(|&block| is_free(words, block))
+pub(super) fn find_free(shelf: &impl Shelf, from: u32) -> Option<u32> {
+    let count = shelf.count();
+    (from..count).chain(0..from.min(count)).find(|&block| is_free(shelf, block))
 }
 
 /// Marks a filled block; the sender publishes the slot right after. Edge H, sender's end, with edge A.
 #[inline]
-pub(super) fn mark_sent(words: &[AtomicU64], block: u32, length: u64, position: u64) {
-    words[block as usize * WORDS + 1].store(length, Ordering::Relaxed);
-    state(words, block).store(sent(position), Ordering::Release);
+pub(super) fn mark_sent(shelf: &impl Shelf, block: u32, length: u64, position: u64) {
+    shelf.length(block).store(length, Ordering::Relaxed);
+    shelf.state(block).store(sent(position), Ordering::Release);
 }
 
 /// Takes the message of `position` in its block, unless somebody has.
 #[inline]
-pub(super) fn claim(
-    words: &[AtomicU64],
-    block: u32,
-    position: u64,
-    holder: Holder,
-) -> Option<Hold> {
+pub(super) fn claim(shelf: &impl Shelf, block: u32, position: u64, holder: Holder) -> Option<Hold> {
     let hold = Hold::new(holder, false);
     // Edge H, receiver's end.
-    state(words, block)
+    shelf.state(block)
         .compare_exchange(sent(position), hold.0, Ordering::Acquire, Ordering::Relaxed)
         .is_ok()
         .then_some(hold)
 }
 
 /// Takes a message that was given back, the first there is.
-pub(super) fn claim_returned(words: &[AtomicU64], holder: Holder) -> Option<(u32, Hold)> {
-    (0..count(words)).find_map(|block| {
+pub(super) fn claim_returned(shelf: &impl Shelf, holder: Holder) -> Option<(u32, Hold)> {
+    (0..shelf.count()).find_map(|block| {
         let hold = Hold::new(holder, true);
-        let state = state(words, block);
+        let state = shelf.state(block);
         // Edge H, receiver's end.
         let won = state.load(Ordering::Relaxed) == RETURNED
             && state
@@ -127,26 +113,20 @@ pub(super) fn claim_returned(words: &[AtomicU64], holder: Holder) -> Option<(u32
 
 /// The message is done with: its block is its sender's again. Edge G, receiver's end.
 #[inline]
-pub(super) fn finish(words: &[AtomicU64], block: u32, hold: Hold) {
-    let _ =
-        state(words, block).compare_exchange(hold.0, FREE, Ordering::Release, Ordering::Relaxed);
+pub(super) fn finish(shelf: &impl Shelf, block: u32, hold: Hold) {
+    let _ = shelf.state(block).compare_exchange(hold.0, FREE, Ordering::Release, Ordering::Relaxed);
 }
 
 /// The message is not done with: another receiver gets it. Edges G and H, holder's end.
-pub(super) fn give_back(words: &[AtomicU64], block: u32, hold: Hold) {
-    let _ = state(words, block).compare_exchange(
-        hold.0,
-        RETURNED,
-        Ordering::Release,
-        Ordering::Relaxed,
-    );
+pub(super) fn give_back(shelf: &impl Shelf, block: u32, hold: Hold) {
+    let _ = shelf.state(block).compare_exchange(hold.0, RETURNED, Ordering::Release, Ordering::Relaxed);
 }
 
 /// Gives back what dead receivers held; whether anything is there to be handed out again.
-pub(super) fn recover(words: &[AtomicU64], life: &impl Life) -> bool {
+pub(super) fn recover(shelf: &impl Shelf, life: &impl Life) -> bool {
     let mut any = false;
-    for block in 0..count(words) {
-        let state = state(words, block);
+    for block in 0..shelf.count() {
+        let state = shelf.state(block);
         let seen = state.load(Ordering::Relaxed);
         if seen & KIND == HELD && life.is_dead((seen >> 32) as u32) {
             // Edge H: the kernel has ordered all that the dead process did before its proof of life went.
@@ -165,11 +145,11 @@ pub(super) struct InHand {
 }
 
 /// Looks whose hands messages are in; what was given back counts as in others'.
-pub(super) fn in_hand(words: &[AtomicU64], me: Holder) -> InHand {
+pub(super) fn in_hand(shelf: &impl Shelf, me: Holder) -> InHand {
     let mine = Hold::new(me, false).0;
     let mut found = InHand::default();
-    for block in 0..count(words) {
-        let seen = state(words, block).load(Ordering::Acquire);
+    for block in 0..shelf.count() {
+        let seen = shelf.state(block).load(Ordering::Acquire);
         match seen & KIND {
             HELD if seen & !AGAIN == mine => found.mine = true,
             HELD | RETURNED => found.others = true,
@@ -182,9 +162,9 @@ pub(super) fn in_hand(words: &[AtomicU64], me: Holder) -> InHand {
 /// Frees what a dead sender had marked but not published: everything sent outside `head..tail`.
 ///
 /// For the lane's new sender, before it publishes anything.
-pub(super) fn adopt(words: &[AtomicU64], tail: u64) {
-    for block in 0..count(words) {
-        let state = state(words, block);
+pub(super) fn adopt(shelf: &impl Shelf, tail: u64) {
+    for block in 0..shelf.count() {
+        let state = shelf.state(block);
         let seen = state.load(Ordering::Relaxed);
         if seen & KIND == SENT && seen >> 2 >= tail {
             state.store(FREE, Ordering::Relaxed);

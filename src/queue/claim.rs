@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::error::Corrupt;
 use crate::kin;
+use crate::sync::Ordering;
 
-use super::blocks::{self, Hold};
+use super::blocks::{self, Hold, Shelf};
 use super::hub::{self, Lane};
 
 /// A held block. Dropped unfinished, its message goes to another receiver.
@@ -26,18 +27,21 @@ impl Claim {
         }
     }
 
+    #[inline]
     pub(super) fn lane(&self) -> &Lane {
         &self.lane
     }
 
-    /// Where the block lies among its lane's blocks.
+    /// Where the message lies among its lane's blocks.
+    #[inline]
     pub(super) fn at(&self) -> usize {
-        self.lane.plan.block_at(self.block)
+        self.lane.plan.message_at(self.block)
     }
 
     /// Bytes of the message.
+    #[inline]
     pub(super) fn length(&self) -> Result<usize, Corrupt> {
-        usize::try_from(blocks::length(&self.lane.block_words, self.block))
+        usize::try_from(self.lane.length(self.block).load(Ordering::Relaxed))
             .ok()
             .filter(|&length| length <= self.lane.plan.message_size)
             .ok_or(Corrupt("a message is longer than its queue allows"))
@@ -49,9 +53,10 @@ impl Claim {
     }
 
     /// Done with the message: its sender may use the block.
+    #[inline]
     pub(super) fn finish(mut self) {
         if let Some(hold) = self.hold.take() {
-            blocks::finish(&self.lane.block_words, self.block, hold);
+            blocks::finish(&*self.lane, self.block, hold);
             self.lane.header.full.notify_one();
         }
     }
@@ -63,7 +68,7 @@ impl Drop for Claim {
         if let Some(hold) = self.hold.take()
             && !kin::forked()
         {
-            blocks::give_back(&self.lane.block_words, self.block, hold);
+            blocks::give_back(&*self.lane, self.block, hold);
             hub::announce_returned(&self.lane.queue);
         }
     }

@@ -26,6 +26,7 @@ use crate::roster::{self, Life, Owner};
 use crate::segment::{Bytes, Commit, Segment, View, Words};
 use crate::sync::{self, AtomicU64, Futex, Ordering};
 
+use super::blocks::Shelf;
 use super::error::QueueError;
 use super::plan::Plan;
 
@@ -64,12 +65,28 @@ pub(super) struct Nobody {
 pub(super) struct Lane {
     pub(super) header: View<LaneHeader>,
     pub(super) slots: Words,
-    /// State and length of each block; none if messages lie in the slots.
-    pub(super) block_words: Words,
+    /// No bytes if messages lie in the slots.
     pub(super) blocks: Bytes,
     /// The queue's own header, and the plan that says where blocks lie.
     pub(super) queue: View<QueueHeader>,
     pub(super) plan: Plan,
+}
+
+impl Shelf for Lane {
+    #[inline]
+    fn count(&self) -> u32 {
+        self.plan.blocks
+    }
+
+    #[inline]
+    fn state(&self, block: u32) -> &AtomicU64 {
+        self.blocks.word(self.plan.block_at(block))
+    }
+
+    #[inline]
+    fn length(&self, block: u32) -> &AtomicU64 {
+        self.blocks.word(self.plan.block_at(block) + 8)
+    }
 }
 
 /// A queue, as this process sees it.
@@ -79,6 +96,7 @@ pub(super) struct Hub {
     pub(super) header: View<QueueHeader>,
     seats: Words,
     pub(super) segment: Segment,
+    me: u32,
     /// The tree's count of deaths.
     pub(super) deaths: &'static Futex,
 }
@@ -114,6 +132,7 @@ impl Hub {
             header: segment.view(0)?,
             seats: segment.slots(plan.seats_at(), u64::from(plan.seats))?,
             deaths: kin::kin().map_err(SegmentError::Io)?.deaths(),
+            me: segment.life().me(),
             segment,
         };
         hub.header.empty.attach();
@@ -126,17 +145,16 @@ impl Hub {
         self.plan.blocks != 0
     }
 
+    /// This process's number in the segment's roster.
+    #[inline]
     pub(super) fn me(&self) -> u32 {
-        self.segment.life().me()
+        self.me
     }
 
     /// Lanes that were ever taken.
     pub(super) fn used(&self) -> u32 {
         // Edge I: who sees a lane counted sees its memory committed.
-        self.header
-            .used
-            .load(Ordering::Acquire)
-            .min(self.plan.lanes)
+        self.header.used.load(Ordering::Acquire).min(self.plan.lanes)
     }
 
     fn lane_header(&self, number: u32) -> Result<&LaneHeader, SegmentError> {
@@ -149,13 +167,7 @@ impl Hub {
         let (blocks_at, blocks_len) = self.plan.blocks();
         Ok(Lane {
             header: self.segment.view(at)?,
-            slots: self
-                .segment
-                .slots(at + self.plan.slots_at(), self.plan.geometry().words())?,
-            block_words: self.segment.slots(
-                at + self.plan.block_words_at(),
-                u64::from(self.plan.blocks) * super::blocks::WORDS as u64,
-            )?,
+            slots: self.segment.slots(at + self.plan.slots_at(), self.plan.geometry().words())?,
             blocks: self.segment.bytes(at + blocks_at, blocks_len)?,
             queue: self.header.clone(),
             plan: self.plan,
@@ -184,35 +196,23 @@ impl Hub {
                 return Ok(number);
             }
         }
-        Err(QueueError::TooManySenders {
-            limit: self.plan.lanes,
-        })
+        Err(QueueError::TooManySenders { limit: self.plan.lanes })
     }
 
     /// Takes a free seat, or one whose owner is dead.
     pub(super) fn take_seat(&self, owner: Owner) -> Result<u32, QueueError> {
-        let taken = self
-            .seats
-            .iter()
-            .position(|seat| roster::claim(seat, owner, self.segment.life()));
+        let taken = self.seats.iter().position(|seat| roster::claim(seat, owner, self.segment.life()));
         match taken {
             Some(seat) => {
                 self.come();
                 Ok(seat as u32)
             }
-            None => Err(QueueError::TooManyReceivers {
-                limit: self.plan.seats,
-            }),
+            None => Err(QueueError::TooManyReceivers { limit: self.plan.seats }),
         }
     }
 
     /// Takes over a lane or a seat that was on its way here; false if it has been freed meanwhile.
-    pub(super) fn arrive(
-        &self,
-        side: Side,
-        number: u32,
-        from: Owner,
-    ) -> Result<bool, SegmentError> {
+    pub(super) fn arrive(&self, side: Side, number: u32, from: Owner) -> Result<bool, SegmentError> {
         let to = Owner::Held(self.me());
         let arrived = self.with_owner(side, number, |word| roster::hand_over(word, from, to))?;
         if arrived {
@@ -242,10 +242,7 @@ impl Hub {
 
     /// Gives a lane or a seat back. If it was the last of its side, the other side hears of it.
     pub(super) fn leave(&self, side: Side, number: u32, owner: Owner) {
-        if self
-            .with_owner(side, number, |word| roster::release(word, owner))
-            .is_err()
-        {
+        if self.with_owner(side, number, |word| roster::release(word, owner)).is_err() {
             return;
         }
         // Of two that leave at once, the later sees both gone.
@@ -278,8 +275,7 @@ impl Hub {
         let somebody = match side {
             Side::Receivers => self.seats.iter().any(|seat| roster::is_held(seat, life)),
             Side::Senders => (0..self.used()).any(|number| {
-                self.lane_header(number)
-                    .is_ok_and(|header| roster::is_held(&header.owner, life))
+                self.lane_header(number).is_ok_and(|header| roster::is_held(&header.owner, life))
             }),
         };
         (!somebody).then_some(Nobody { side, state })
@@ -292,12 +288,7 @@ impl Hub {
         let done = self
             .header
             .state
-            .compare_exchange(
-                state,
-                state | side.gone(),
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            )
+            .compare_exchange(state, state | side.gone(), Ordering::AcqRel, Ordering::Relaxed)
             .is_ok();
         if done {
             match side {
@@ -380,19 +371,14 @@ impl Vigil {
     const PAUSE: Duration = Duration::from_millis(20);
 
     pub(super) fn new() -> Vigil {
-        Vigil {
-            deaths: 0,
-            asked: None,
-        }
+        Vigil { deaths: 0, asked: None }
     }
 
     /// Whether it is time; says yes once.
     pub(super) fn is_due(&mut self, deaths: &Futex) -> bool {
         let died = deaths.load(Ordering::Acquire);
         let due = died != self.deaths
-            || self
-                .asked
-                .is_none_or(|asked| asked.elapsed() >= Vigil::PAUSE);
+            || self.asked.is_none_or(|asked| asked.elapsed() >= Vigil::PAUSE);
         if due {
             self.deaths = died;
             self.asked = Some(Instant::now());

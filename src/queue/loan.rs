@@ -24,10 +24,8 @@ use crate::message::{self, DecodeError, Message, Plain};
 use super::Waiting;
 use super::claim::Claim;
 use super::error::LoanError;
+use super::plan::ALIGNED;
 use super::sender::Sender;
-
-/// Blocks are aligned to this many bytes at least; see `plan`.
-const ALIGNED: usize = 128;
 
 /// A type whose messages are written and read in place: a number, a [`Plain`] value, a `Vec` of numbers.
 ///

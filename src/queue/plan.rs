@@ -15,8 +15,10 @@ use super::error::QueueError;
 const INLINE: usize = 256;
 /// Memory comes in pages of at least this many bytes.
 const PAGE: u64 = 4096;
-/// Bytes of a block's two words.
+/// Bytes of a block's two words, in front of the message.
 const BLOCK_WORDS: u64 = 16;
+/// Messages in blocks are aligned to as many bytes as their type, up to this.
+pub(super) const ALIGNED: usize = APART;
 
 pub(super) const MAX_CAPACITY: u64 = 1 << 32;
 pub(super) const MAX_MESSAGE: usize = 1 << 40;
@@ -50,6 +52,8 @@ pub(super) struct Plan {
     block: u64,
     /// Bytes from one lane to the next.
     lane: u64,
+    /// Offset of the message in its block.
+    message_at: u64,
     /// Offset of the first block in its lane.
     blocks_at: u64,
     /// Offset of the first lane.
@@ -86,11 +90,12 @@ impl Plan {
             asked,
             largest: MAX_LANES,
         })?;
-        let seats =
-            within(wishes.receivers, 64, MAX_SEATS).map_err(|asked| QueueError::Receivers {
+        let seats = within(wishes.receivers, 64, MAX_SEATS).map_err(|asked| {
+            QueueError::Receivers {
                 asked,
                 largest: MAX_SEATS,
-            })?;
+            }
+        })?;
         // Large messages lie in blocks, one for each message that may be in flight.
         let usual = match message_size {
             0..=INLINE => 0,
@@ -101,8 +106,9 @@ impl Plan {
                 asked,
                 largest: MAX_BLOCKS,
             })?;
-        Plan::lay_out::<T>(capacity, message_size, lanes, seats, blocks)
-            .ok_or_else(|| QueueError::Segment(crate::SegmentError::NoSpace { needed: u64::MAX }))
+        Plan::lay_out::<T>(capacity, message_size, lanes, seats, blocks).ok_or_else(|| {
+            QueueError::Segment(crate::SegmentError::NoSpace { needed: u64::MAX })
+        })
     }
 
     /// The plan of a queue that exists, from its header; `None` if no queue has such numbers.
@@ -147,22 +153,21 @@ impl Plan {
             (0, None) => 2 + payload,
             _ => 2,
         };
-        let slots = capacity
+        let in_flight = match blocks {
+            0 => capacity,
+            blocks => capacity.min(u64::from(blocks)),
+        };
+        let slots = in_flight
             .checked_next_power_of_two()?
             .checked_mul(stride as u64 * 8)?;
-        // A large block starts on a page, a small one on a pair of cache lines.
-        let apart = if message_size as u64 >= PAGE {
-            PAGE
-        } else {
-            APART as u64
-        };
+        // The words and the first bytes of the message share a cache line, unless the type's alignment forbids.
+        let message_at = BLOCK_WORDS.max(align_of::<T>().min(ALIGNED) as u64);
         let block = (message_size as u64)
-            .checked_next_multiple_of(apart)?
-            .max(apart);
-        let words_end = (size_of::<LaneHeader>() as u64)
+            .checked_add(message_at)?
+            .checked_next_multiple_of(APART as u64)?;
+        let blocks_at = (size_of::<LaneHeader>() as u64)
             .checked_add(slots)?
-            .checked_add(u64::from(blocks) * BLOCK_WORDS)?;
-        let blocks_at = words_end.checked_next_multiple_of(apart)?;
+            .checked_next_multiple_of(APART as u64)?;
         let lane = blocks_at
             .checked_add(block.checked_mul(u64::from(blocks))?)?
             .checked_next_multiple_of(PAGE)?;
@@ -181,6 +186,7 @@ impl Plan {
             stride,
             block,
             lane,
+            message_at,
             blocks_at,
             lanes_at,
         })
@@ -188,8 +194,16 @@ impl Plan {
 
     pub(super) fn geometry(&self) -> Geometry {
         Geometry {
-            capacity: self.capacity,
+            capacity: self.in_flight(),
             stride: self.stride,
+        }
+    }
+
+    /// Messages a lane holds at most: as many as were asked for, and as there are blocks for.
+    pub(super) fn in_flight(&self) -> u64 {
+        match self.blocks {
+            0 => self.capacity,
+            blocks => self.capacity.min(u64::from(blocks)),
         }
     }
 
@@ -217,18 +231,20 @@ impl Plan {
         size_of::<LaneHeader>() as u64
     }
 
-    /// Offset, within its lane, of the words of the blocks.
-    pub(super) fn block_words_at(&self) -> u64 {
-        self.slots_at() + self.geometry().words() * 8
-    }
-
     /// Offset, within its lane, of the blocks, and their bytes together.
     pub(super) fn blocks(&self) -> (u64, u64) {
         (self.blocks_at, self.block * u64::from(self.blocks))
     }
 
     /// Offset of a block among the blocks of its lane.
+    #[inline]
     pub(super) fn block_at(&self, block: u32) -> usize {
         (self.block * u64::from(block)) as usize
+    }
+
+    /// Offset of the message in a block among the blocks of its lane.
+    #[inline]
+    pub(super) fn message_at(&self, block: u32) -> usize {
+        self.block_at(block) + self.message_at as usize
     }
 }

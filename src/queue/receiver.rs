@@ -12,6 +12,7 @@ use crate::roster::Owner;
 use crate::signal::Patience;
 
 use super::Waiting;
+use super::claim::Claim;
 use super::desk::{Batch, Desk};
 use super::error::QueueError;
 use super::hub::{Hub, Side};
@@ -224,7 +225,7 @@ impl<T: Message> Receiver<T> {
 
     /// Messages each sender may have in flight.
     pub fn capacity(&self) -> usize {
-        self.hub.plan.capacity as usize
+        self.hub.plan.in_flight() as usize
     }
 
     /// Messages that are sent and not received yet, of all senders. Outdated at once.
@@ -252,8 +253,7 @@ impl<T: Message> Receiver<T> {
 
     fn value(&mut self, waiting: Waiting) -> Result<T, RecvError> {
         if self.hub.is_in_place() {
-            let claim = self.wait_for(waiting, Desk::find_claim)?;
-            return loan::read(claim);
+            return loan::read(self.claim(waiting)?);
         }
         self.wait_for(waiting, Desk::find_value)
     }
@@ -280,7 +280,17 @@ impl<T: Message> Receiver<T> {
         if !self.hub.is_in_place() {
             return Err(RecvError::NotInPlace);
         }
-        Lease::of(self.wait_for(waiting, Desk::find_claim)?)
+        Lease::of(self.claim(waiting)?)
+    }
+
+    #[inline]
+    fn claim(&mut self, waiting: Waiting) -> Result<Claim, RecvError> {
+        if !kin::forked()
+            && let Some(found) = self.desk.claim_here(&self.hub)
+        {
+            return found;
+        }
+        self.wait_for(waiting, Desk::find_claim)
     }
 
     /// Finds something, or waits for it.

@@ -72,3 +72,9 @@ pub(crate) fn membarrier() {
     // Cannot fail once registration has succeeded; before that the caller's own fence stands alone.
     let _ = command(MembarrierCommand::GlobalExpedited);
 }
+
+/// Processors of the machine that are in use; 2 where that cannot be told.
+pub(crate) fn processors() -> u64 {
+    let online = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN);
+    online.ok().flatten().map_or(2, |count| count.max(1) as u64)
+}

@@ -133,6 +133,6 @@ pub fn heavy() {}
 
 pub fn fence() {}
 
-pub fn alone() -> bool {
+pub fn has_one_processor() -> bool {
     false
 }
