@@ -10,7 +10,7 @@
 //! is lost on its way (its message was in the hands of a process that died) costs the sender's process
 //! the memory until it ends, nothing else.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
@@ -62,57 +62,74 @@ pub(crate) struct Passed {
     transport: Transport,
 }
 
+/// What the message being encoded has named so far. Copied in and out, so that a message without handles
+/// costs two stores.
+#[derive(Debug, Clone, Copy)]
 struct Collecting {
-    items: Vec<Item>,
-    transport: Transport,
+    /// None while no message is being encoded.
+    transport: Option<Transport>,
+    /// How many of [`ITEMS`], the last ones, are this message's.
+    items: usize,
 }
 
 thread_local! {
-    /// What [`pass`] adds to: set while a message is being encoded.
-    static COLLECTING: RefCell<Option<Collecting>> = const { RefCell::new(None) };
+    static COLLECTING: Cell<Collecting> = const {
+        Cell::new(Collecting { transport: None, items: 0 })
+    };
+    /// What [`pass`] adds to.
+    static ITEMS: RefCell<Vec<Item>> = const { RefCell::new(Vec::new()) };
     /// Segments whose descriptors arrived beside the message being decoded.
     static ARRIVED: RefCell<Vec<Segment>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Runs `encode` and collects the segments that it named.
+#[inline]
 pub(crate) fn collect<R>(transport: Transport, encode: impl FnOnce() -> R) -> (R, Passed) {
-    let fresh = Collecting {
-        items: Vec::new(),
-        transport,
-    };
-    let outer = COLLECTING.with(|cell| cell.replace(Some(fresh)));
-    let restore = Restore(Some(outer));
+    let outer = COLLECTING.replace(Collecting {
+        transport: Some(transport),
+        items: 0,
+    });
+    let restore = Restore { outer, transport };
     let result = encode();
     (result, restore.finish())
 }
 
 /// Puts the outer collection back, also when encoding panics; what was collected is then taken back.
-struct Restore(Option<Option<Collecting>>);
+struct Restore {
+    outer: Collecting,
+    transport: Transport,
+}
 
 impl Restore {
-    fn finish(mut self) -> Passed {
-        self.restore()
+    #[inline]
+    fn finish(self) -> Passed {
+        let passed = self.passed();
+        std::mem::forget(self);
+        passed
     }
 
-    fn restore(&mut self) -> Passed {
-        let inner = match self.0.take() {
-            Some(outer) => COLLECTING.with(|cell| cell.replace(outer)),
-            None => None,
-        };
-        match inner {
-            Some(Collecting { items, transport }) => Passed { items, transport },
-            None => Passed {
-                items: Vec::new(),
-                transport: Transport::Ring,
+    #[inline]
+    fn passed(&self) -> Passed {
+        let inner = COLLECTING.replace(self.outer);
+        Passed {
+            items: match inner.items {
+                0 => Vec::new(),
+                count => last_items(count),
             },
+            transport: self.transport,
         }
     }
 }
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        self.restore();
+        self.passed();
     }
+}
+
+#[cold]
+fn last_items(count: usize) -> Vec<Item> {
+    ITEMS.with_borrow_mut(|items| items.split_off(items.len().saturating_sub(count)))
 }
 
 /// Names a segment in the message being encoded; to be called from `Serialize`.
@@ -122,32 +139,34 @@ fn pass(segment: &Segment, ticket: Option<Box<dyn Ticket>>) -> Result<Wire, &'st
             "this process was forked by the user; handles of its parent cannot be sent from here",
         );
     }
-    COLLECTING.with(|cell| {
-        let mut cell = cell.borrow_mut();
-        let Some(collecting) = cell.as_mut() else {
-            drop(cell);
-            if let Some(ticket) = ticket {
-                ticket.undo();
-            }
-            return Err(
-                "a handle can travel only inside a message, an argument or a result of this crate",
-            );
-        };
-        let kept = collecting.transport == Transport::Ring;
-        if kept {
-            segment.in_transit().fetch_add(1, Ordering::Relaxed);
+    let collecting = COLLECTING.get();
+    let Some(transport) = collecting.transport else {
+        if let Some(ticket) = ticket {
+            ticket.undo();
         }
-        collecting.items.push(Item {
-            segment: segment.clone(),
-            ticket,
-        });
-        Ok(Wire {
-            cookie: segment.cookie(),
-            pid: std::process::id() as i32,
-            descriptor: segment.file().as_raw_fd(),
-            kept,
-            name: segment.name().map(str::to_owned),
-        })
+        return Err(
+            "a handle can travel only inside a message, an argument or a result of this crate",
+        );
+    };
+    let kept = transport == Transport::Ring;
+    if kept {
+        segment.in_transit().fetch_add(1, Ordering::Relaxed);
+    }
+    let item = Item {
+        segment: segment.clone(),
+        ticket,
+    };
+    ITEMS.with_borrow_mut(|items| items.push(item));
+    COLLECTING.set(Collecting {
+        items: collecting.items + 1,
+        ..collecting
+    });
+    Ok(Wire {
+        cookie: segment.cookie(),
+        pid: std::process::id() as i32,
+        descriptor: segment.file().as_raw_fd(),
+        kept,
+        name: segment.name().map(str::to_owned),
     })
 }
 
@@ -249,6 +268,7 @@ struct Kept {
 
 impl Passed {
     /// Whether the message names no segment at all.
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
@@ -289,6 +309,7 @@ impl Passed {
 }
 
 impl Drop for Passed {
+    #[inline]
     fn drop(&mut self) {
         for item in &self.items {
             if self.transport == Transport::Ring {

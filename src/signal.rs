@@ -53,7 +53,11 @@ pub(crate) struct Patience {
 impl Patience {
     /// Starts at a fifth of the longest spin; never spins on a machine with one processor.
     pub(crate) fn new() -> Patience {
-        let longest = if sync::has_one_processor() { Duration::ZERO } else { SPIN };
+        let longest = if sync::has_one_processor() {
+            Duration::ZERO
+        } else {
+            SPIN
+        };
         Patience {
             spin: longest / 5,
             longest,
@@ -126,7 +130,8 @@ impl SignalWords {
 
     /// Whether an announcement made after `seq` was read still stands: wakers count before they clear.
     fn is_announced(&self, seq: u32) -> bool {
-        self.seq.load(Ordering::Relaxed) == seq && self.announce.load(Ordering::Relaxed) & ASLEEP != 0
+        self.seq.load(Ordering::Relaxed) == seq
+            && self.announce.load(Ordering::Relaxed) & ASLEEP != 0
     }
 
     fn announce(&self) {

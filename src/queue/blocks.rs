@@ -76,7 +76,9 @@ pub(super) fn is_free(shelf: &impl Shelf, block: u32) -> bool {
 /// The first free block from `from` on, round the end.
 pub(super) fn find_free(shelf: &impl Shelf, from: u32) -> Option<u32> {
     let count = shelf.count();
-    (from..count).chain(0..from.min(count)).find(|&block| is_free(shelf, block))
+    (from..count)
+        .chain(0..from.min(count))
+        .find(|&block| is_free(shelf, block))
 }
 
 /// Marks a filled block; the sender publishes the slot right after. Edge H, sender's end, with edge A.
@@ -91,7 +93,8 @@ pub(super) fn mark_sent(shelf: &impl Shelf, block: u32, length: u64, position: u
 pub(super) fn claim(shelf: &impl Shelf, block: u32, position: u64, holder: Holder) -> Option<Hold> {
     let hold = Hold::new(holder, false);
     // Edge H, receiver's end.
-    shelf.state(block)
+    shelf
+        .state(block)
         .compare_exchange(sent(position), hold.0, Ordering::Acquire, Ordering::Relaxed)
         .is_ok()
         .then_some(hold)
@@ -114,12 +117,17 @@ pub(super) fn claim_returned(shelf: &impl Shelf, holder: Holder) -> Option<(u32,
 /// The message is done with: its block is its sender's again. Edge G, receiver's end.
 #[inline]
 pub(super) fn finish(shelf: &impl Shelf, block: u32, hold: Hold) {
-    let _ = shelf.state(block).compare_exchange(hold.0, FREE, Ordering::Release, Ordering::Relaxed);
+    let _ = shelf
+        .state(block)
+        .compare_exchange(hold.0, FREE, Ordering::Release, Ordering::Relaxed);
 }
 
 /// The message is not done with: another receiver gets it. Edges G and H, holder's end.
 pub(super) fn give_back(shelf: &impl Shelf, block: u32, hold: Hold) {
-    let _ = shelf.state(block).compare_exchange(hold.0, RETURNED, Ordering::Release, Ordering::Relaxed);
+    let _ =
+        shelf
+            .state(block)
+            .compare_exchange(hold.0, RETURNED, Ordering::Release, Ordering::Relaxed);
 }
 
 /// Gives back what dead receivers held; whether anything is there to be handed out again.

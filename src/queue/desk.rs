@@ -116,7 +116,12 @@ impl Desk {
     #[inline]
     pub(super) fn find_value<T: Message>(&mut self, hub: &Hub) -> Result<Option<T>, RecvError> {
         let limit = hub.plan.message_size;
-        self.find(hub, STAY, |seen, scratch| take_value(seen, scratch, limit), |_| 1)
+        self.find(
+            hub,
+            STAY,
+            |seen, scratch| take_value(seen, scratch, limit),
+            |_| 1,
+        )
     }
 
     /// Up to `most` values from one lane.
@@ -176,27 +181,40 @@ impl Desk {
         let me = self.holder(hub);
         self.lanes.iter().fold(InHand::default(), |all, seen| {
             let here = blocks::in_hand(&*seen.lane, me);
-            InHand { mine: all.mine | here.mine, others: all.others | here.others }
+            InHand {
+                mine: all.mine | here.mine,
+                others: all.others | here.others,
+            }
         })
     }
 
     /// Whether a lane has anything for me now; it may be somebody else's at once.
     pub(super) fn has_more(&mut self) -> bool {
-        self.lanes
-            .iter_mut()
-            .any(|seen| seen.reader.ready(&seen.lane.header, &seen.lane.slots).unwrap_or(true))
+        self.lanes.iter_mut().any(|seen| {
+            seen.reader
+                .ready(&seen.lane.header, &seen.lane.slots)
+                .unwrap_or(true)
+        })
     }
 
     fn holder(&self, hub: &Hub) -> Holder {
-        Holder { participant: hub.me(), seat: self.seat }
+        Holder {
+            participant: hub.me(),
+            seat: self.seat,
+        }
     }
 
     /// Looks at lanes taken since I last looked.
     fn see_new_lanes(&mut self, hub: &Hub) -> Result<(), RecvError> {
         for number in self.lanes.len() as u32..hub.used() {
-            let lane = hub.lane(number).map_err(|_| Corrupt("a lane lies outside its queue"))?;
+            let lane = hub
+                .lane(number)
+                .map_err(|_| Corrupt("a lane lies outside its queue"))?;
             let reader = Reader::attach(hub.plan.geometry(), &lane.header);
-            self.lanes.push(Seen { lane: Arc::new(lane), reader });
+            self.lanes.push(Seen {
+                lane: Arc::new(lane),
+                reader,
+            });
         }
         Ok(())
     }
@@ -261,7 +279,9 @@ fn take_value<T: Message>(seen: &mut Seen, scratch: &mut [u64], limit: usize) ->
     let payload = reader.payload(&lane.slots, 0);
     let decoded = match message::fixed_size::<T>() {
         Some(size) if size <= 8 => {
-            let word = payload.first().map_or(0, |word| word.load(Ordering::Relaxed));
+            let word = payload
+                .first()
+                .map_or(0, |word| word.load(Ordering::Relaxed));
             if !reader.take(header, 1) {
                 return Look::Lost;
             }
@@ -296,7 +316,9 @@ fn take_value<T: Message>(seen: &mut Seen, scratch: &mut [u64], limit: usize) ->
 const TOO_LONG: Corrupt = Corrupt("a message is longer than its queue allows");
 
 fn length_of(payload: &[AtomicU64]) -> usize {
-    let length = payload.first().map_or(0, |word| word.load(Ordering::Relaxed));
+    let length = payload
+        .first()
+        .map_or(0, |word| word.load(Ordering::Relaxed));
     usize::try_from(length).unwrap_or(usize::MAX)
 }
 
@@ -341,7 +363,11 @@ fn take_values<T: Message>(
     if !reader.take(header, count) {
         return Look::Lost;
     }
-    let mut batch = Batch { values: Vec::with_capacity(count as usize), taken: count, failure: None };
+    let mut batch = Batch {
+        values: Vec::with_capacity(count as usize),
+        taken: count,
+        failure: None,
+    };
     let mut at = 0;
     for _ in 0..count {
         let (size, start) = match fixed {
@@ -352,7 +378,9 @@ fn take_values<T: Message>(
         at = start + words;
         let value = match size {
             size if size > limit => Err(TOO_LONG.into()),
-            size => message::decode(&cast_slice(&scratch[start..at])[..size]).map_err(RecvError::Decode),
+            size => {
+                message::decode(&cast_slice(&scratch[start..at])[..size]).map_err(RecvError::Decode)
+            }
         };
         match value {
             Ok(value) => batch.values.push(value),
@@ -373,11 +401,18 @@ fn take_block(seen: &mut Seen, holder: Holder) -> Look<Claim> {
         Err(corrupt) => return Look::Found(Err(corrupt.into())),
     }
     let payload = reader.payload(&lane.slots, 0);
-    let block = payload.first().map_or(0, |word| word.load(Ordering::Relaxed));
-    let Some(block) = u32::try_from(block).ok().filter(|&block| block < lane.plan.blocks)
+    let block = payload
+        .first()
+        .map_or(0, |word| word.load(Ordering::Relaxed));
+    let Some(block) = u32::try_from(block)
+        .ok()
+        .filter(|&block| block < lane.plan.blocks)
     else {
         reader.take(header, 1);
-        return Look::Found(Err(Corrupt("a message lies in a block that its lane does not have").into()));
+        return Look::Found(Err(Corrupt(
+            "a message lies in a block that its lane does not have",
+        )
+        .into()));
     };
     let hold = blocks::claim(&**lane, block, reader.position(), holder);
     // Mine or another's, the message is taken; whoever took it may not live to move the head.

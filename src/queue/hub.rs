@@ -154,7 +154,10 @@ impl Hub {
     /// Lanes that were ever taken.
     pub(super) fn used(&self) -> u32 {
         // Edge I: who sees a lane counted sees its memory committed.
-        self.header.used.load(Ordering::Acquire).min(self.plan.lanes)
+        self.header
+            .used
+            .load(Ordering::Acquire)
+            .min(self.plan.lanes)
     }
 
     fn lane_header(&self, number: u32) -> Result<&LaneHeader, SegmentError> {
@@ -167,7 +170,9 @@ impl Hub {
         let (blocks_at, blocks_len) = self.plan.blocks();
         Ok(Lane {
             header: self.segment.view(at)?,
-            slots: self.segment.slots(at + self.plan.slots_at(), self.plan.geometry().words())?,
+            slots: self
+                .segment
+                .slots(at + self.plan.slots_at(), self.plan.geometry().words())?,
             blocks: self.segment.bytes(at + blocks_at, blocks_len)?,
             queue: self.header.clone(),
             plan: self.plan,
@@ -196,23 +201,35 @@ impl Hub {
                 return Ok(number);
             }
         }
-        Err(QueueError::TooManySenders { limit: self.plan.lanes })
+        Err(QueueError::TooManySenders {
+            limit: self.plan.lanes,
+        })
     }
 
     /// Takes a free seat, or one whose owner is dead.
     pub(super) fn take_seat(&self, owner: Owner) -> Result<u32, QueueError> {
-        let taken = self.seats.iter().position(|seat| roster::claim(seat, owner, self.segment.life()));
+        let taken = self
+            .seats
+            .iter()
+            .position(|seat| roster::claim(seat, owner, self.segment.life()));
         match taken {
             Some(seat) => {
                 self.come();
                 Ok(seat as u32)
             }
-            None => Err(QueueError::TooManyReceivers { limit: self.plan.seats }),
+            None => Err(QueueError::TooManyReceivers {
+                limit: self.plan.seats,
+            }),
         }
     }
 
     /// Takes over a lane or a seat that was on its way here; false if it has been freed meanwhile.
-    pub(super) fn arrive(&self, side: Side, number: u32, from: Owner) -> Result<bool, SegmentError> {
+    pub(super) fn arrive(
+        &self,
+        side: Side,
+        number: u32,
+        from: Owner,
+    ) -> Result<bool, SegmentError> {
         let to = Owner::Held(self.me());
         let arrived = self.with_owner(side, number, |word| roster::hand_over(word, from, to))?;
         if arrived {
@@ -242,7 +259,10 @@ impl Hub {
 
     /// Gives a lane or a seat back. If it was the last of its side, the other side hears of it.
     pub(super) fn leave(&self, side: Side, number: u32, owner: Owner) {
-        if self.with_owner(side, number, |word| roster::release(word, owner)).is_err() {
+        if self
+            .with_owner(side, number, |word| roster::release(word, owner))
+            .is_err()
+        {
             return;
         }
         // Of two that leave at once, the later sees both gone.
@@ -275,7 +295,8 @@ impl Hub {
         let somebody = match side {
             Side::Receivers => self.seats.iter().any(|seat| roster::is_held(seat, life)),
             Side::Senders => (0..self.used()).any(|number| {
-                self.lane_header(number).is_ok_and(|header| roster::is_held(&header.owner, life))
+                self.lane_header(number)
+                    .is_ok_and(|header| roster::is_held(&header.owner, life))
             }),
         };
         (!somebody).then_some(Nobody { side, state })
@@ -288,7 +309,12 @@ impl Hub {
         let done = self
             .header
             .state
-            .compare_exchange(state, state | side.gone(), Ordering::AcqRel, Ordering::Relaxed)
+            .compare_exchange(
+                state,
+                state | side.gone(),
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            )
             .is_ok();
         if done {
             match side {
@@ -371,14 +397,19 @@ impl Vigil {
     const PAUSE: Duration = Duration::from_millis(20);
 
     pub(super) fn new() -> Vigil {
-        Vigil { deaths: 0, asked: None }
+        Vigil {
+            deaths: 0,
+            asked: None,
+        }
     }
 
     /// Whether it is time; says yes once.
     pub(super) fn is_due(&mut self, deaths: &Futex) -> bool {
         let died = deaths.load(Ordering::Acquire);
         let due = died != self.deaths
-            || self.asked.is_none_or(|asked| asked.elapsed() >= Vigil::PAUSE);
+            || self
+                .asked
+                .is_none_or(|asked| asked.elapsed() >= Vigil::PAUSE);
         if due {
             self.deaths = died;
             self.asked = Some(Instant::now());

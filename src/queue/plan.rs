@@ -90,12 +90,11 @@ impl Plan {
             asked,
             largest: MAX_LANES,
         })?;
-        let seats = within(wishes.receivers, 64, MAX_SEATS).map_err(|asked| {
-            QueueError::Receivers {
+        let seats =
+            within(wishes.receivers, 64, MAX_SEATS).map_err(|asked| QueueError::Receivers {
                 asked,
                 largest: MAX_SEATS,
-            }
-        })?;
+            })?;
         // Large messages lie in blocks, one for each message that may be in flight.
         let usual = match message_size {
             0..=INLINE => 0,
@@ -106,9 +105,8 @@ impl Plan {
                 asked,
                 largest: MAX_BLOCKS,
             })?;
-        Plan::lay_out::<T>(capacity, message_size, lanes, seats, blocks).ok_or_else(|| {
-            QueueError::Segment(crate::SegmentError::NoSpace { needed: u64::MAX })
-        })
+        Plan::lay_out::<T>(capacity, message_size, lanes, seats, blocks)
+            .ok_or_else(|| QueueError::Segment(crate::SegmentError::NoSpace { needed: u64::MAX }))
     }
 
     /// The plan of a queue that exists, from its header; `None` if no queue has such numbers.

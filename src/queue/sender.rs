@@ -14,12 +14,12 @@ use crate::roster::Owner;
 use crate::signal::Patience;
 use crate::sync::{AtomicU64, Ordering};
 
+use super::Waiting;
 use super::blocks;
 use super::error::QueueError;
 use super::hub::{Hub, Lane, Side, Vigil};
 use super::stats::QueueStats;
 use super::words::Fill;
-use super::Waiting;
 
 /// Bytes of messages that [`Sender::send_many`] publishes at once.
 const BATCH_BYTES: usize = 4096;
@@ -81,7 +81,11 @@ impl Unwritten {
     #[cold]
     fn of<T>(self, value: T, limit: usize) -> SendError<T> {
         match self {
-            Unwritten::TooLarge(needed) => SendError::TooLarge { value, needed, limit },
+            Unwritten::TooLarge(needed) => SendError::TooLarge {
+                value,
+                needed,
+                limit,
+            },
             Unwritten::Encode(error) => SendError::Encode { value, error },
         }
     }
@@ -187,7 +191,10 @@ impl<T: Message> Sender<T> {
     ///
     /// As [`send`](Sender::send), with the value that could not be sent. All before it are sent; those
     /// after it are still in the iterator, if it was passed by reference.
-    pub fn send_many(&mut self, values: impl IntoIterator<Item = T>) -> Result<usize, SendError<T>> {
+    pub fn send_many(
+        &mut self,
+        values: impl IntoIterator<Item = T>,
+    ) -> Result<usize, SendError<T>> {
         let mut values = values.into_iter();
         let mut sent = 0;
         while let Some(first) = values.next() {
@@ -213,7 +220,9 @@ impl<T: Message> Sender<T> {
         if !self.hub.is_open() {
             return true;
         }
-        self.hub.nobody(Side::Receivers).is_some_and(|nobody| self.hub.conclude(nobody))
+        self.hub
+            .nobody(Side::Receivers)
+            .is_some_and(|nobody| self.hub.conclude(nobody))
     }
 
     /// Messages this sender may have in flight.
@@ -237,7 +246,11 @@ impl<T: Message> Sender<T> {
     }
 
     #[inline]
-    fn send_within(&mut self, value: T, waiting: impl FnOnce() -> Waiting) -> Result<(), SendError<T>> {
+    fn send_within(
+        &mut self,
+        value: T,
+        waiting: impl FnOnce() -> Waiting,
+    ) -> Result<(), SendError<T>> {
         if !self.is_clear()
             && let Err(refusal) = self.wait_for_room(waiting())
         {
@@ -281,13 +294,20 @@ impl<T: Message> Sender<T> {
         others: &mut impl Iterator<Item = T>,
     ) -> Result<usize, SendError<T>> {
         let limit = self.hub.plan.message_size;
-        let most = self.writer.room_hint(&self.lane.header).min((BATCH_BYTES / limit.max(8)).max(1) as u64);
+        let most = self
+            .writer
+            .room_hint(&self.lane.header)
+            .min((BATCH_BYTES / limit.max(8)).max(1) as u64);
         let most = most.min(others.size_hint().0 as u64 + 1);
         let mut on_their_way = Vec::new();
         let mut value = first;
         let mut written = 0;
         let failure = loop {
-            match write(self.writer.payload(&self.lane.slots, written), limit, &value) {
+            match write(
+                self.writer.payload(&self.lane.slots, written),
+                limit,
+                &value,
+            ) {
                 Ok(passed) => on_their_way.extend(passed),
                 Err(unwritten) => break Some(unwritten.of(value, limit)),
             }
@@ -311,7 +331,11 @@ impl<T: Message> Sender<T> {
     fn write_block(&mut self, value: T) -> Result<(), SendError<T>> {
         let limit = self.hub.plan.message_size;
         let at = self.hub.plan.message_at(self.block);
-        let mut sink = IntoBlock { bytes: &self.lane.blocks, at, end: at + limit };
+        let mut sink = IntoBlock {
+            bytes: &self.lane.blocks,
+            at,
+            end: at + limit,
+        };
         let (written, passed) = encode(&value, &mut sink);
         match written {
             Ok(needed) if needed <= limit => {
@@ -329,7 +353,10 @@ impl<T: Message> Sender<T> {
     /// Where the block of the next message lies.
     #[inline]
     pub(super) fn next_block(&self) -> std::ptr::NonNull<u8> {
-        self.lane.blocks.at(self.hub.plan.message_at(self.block), self.hub.plan.message_size)
+        self.lane.blocks.at(
+            self.hub.plan.message_at(self.block),
+            self.hub.plan.message_size,
+        )
     }
 
     /// Publishes the block that was made ready, with so many bytes in it.
@@ -340,7 +367,11 @@ impl<T: Message> Sender<T> {
             word.store(u64::from(block), Ordering::Relaxed);
         }
         self.publish(1);
-        self.block = if block + 1 == self.hub.plan.blocks { 0 } else { block + 1 };
+        self.block = if block + 1 == self.hub.plan.blocks {
+            0
+        } else {
+            block + 1
+        };
     }
 
     /// Waits until there is a slot and a block, if the queue has any, for one message.
@@ -349,7 +380,15 @@ impl<T: Message> Sender<T> {
         if kin::forked() {
             return Err(Refusal::Forked);
         }
-        let Sender { writer, lane, hub, block, patience, vigil, .. } = self;
+        let Sender {
+            writer,
+            lane,
+            hub,
+            block,
+            patience,
+            vigil,
+            ..
+        } = self;
         let header = &*lane.header;
         // Looks at the true head only when told to; everything else is cheap to poll.
         let room = RefCell::new(|exactly: bool| {
@@ -406,7 +445,10 @@ impl<T: Message> Sender<T> {
             hub.count_wait();
             Ok(None)
         };
-        match header.full.wait(patience, deadline, hub.deaths, look, check)? {
+        match header
+            .full
+            .wait(patience, deadline, hub.deaths, look, check)?
+        {
             Some(()) => Ok(()),
             None => Err(Refusal::TimedOut),
         }
@@ -417,14 +459,17 @@ impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
         // A forked copy owns nothing.
         if !kin::forked() {
-            self.hub.leave(Side::Senders, self.number, Owner::Held(self.hub.me()));
+            self.hub
+                .leave(Side::Senders, self.number, Owner::Held(self.hub.me()));
         }
     }
 }
 
 impl<T> fmt::Debug for Sender<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sender").field("lane", &self.number).finish_non_exhaustive()
+        f.debug_struct("Sender")
+            .field("lane", &self.number)
+            .finish_non_exhaustive()
     }
 }
 
