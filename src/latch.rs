@@ -37,7 +37,9 @@ use std::time::{Duration, Instant};
 use crate::layout::LatchWords;
 use crate::roster::Life;
 use crate::signal::SLICE;
-use crate::sync::{Futex, Ordering, has_one_processor, spin_loop};
+use crate::sync::{Futex, Ordering};
+#[cfg(not(loom))]
+use crate::sync::{has_one_processor, spin_loop};
 
 const WAITERS: u32 = 1 << 31;
 const FREE: u32 = 0;
@@ -249,12 +251,9 @@ impl LatchWords {
         }
     }
 
-    /// A model explores schedules, not time.
+    /// A model explores schedules, not time; and after a pause loom would show only the newest words.
     #[cfg(loom)]
     fn spin(&self, _me: Visitor) -> bool {
-        if !has_one_processor() {
-            spin_loop();
-        }
         false
     }
 }
