@@ -158,6 +158,142 @@ pub(crate) struct LatchWords {
     pub(crate) thread: AtomicU64,
 }
 
+/// Jobs of one chunk that a pool's segment holds.
+pub(crate) const SINGLES: usize = 256;
+/// Jobs of many chunks that a pool's segment holds.
+pub(crate) const TABLES: usize = 32;
+/// Chunks of one job.
+pub(crate) const CHUNKS: usize = 256;
+/// Tickets on their way to a pool's workers.
+pub(crate) const TICKETS: u64 = 1024;
+/// Words of a slot of the ticket lane.
+pub(crate) const TICKET_STRIDE: usize = 2;
+/// Notices of one worker on their way to its pool.
+pub(crate) const NOTICES: u64 = 256;
+/// Words of a slot of a notice lane.
+pub(crate) const NOTICE_STRIDE: usize = 4;
+/// Segments of a pool's arena.
+pub(crate) const EXTENTS: usize = 64;
+/// Bytes of arguments that stand beside the job's own words.
+pub(crate) const SMALL: usize = 32;
+/// Bytes of arguments, or of a result, that a job of one chunk holds itself.
+pub(crate) const INLINE: usize = 192;
+
+/// What a pool's segment begins with; the seats of its workers follow, then its tables.
+///
+/// ```text
+///  +-------+---------+-------+---------+--------+---------------+------------------+
+///  | tasks | results | phase | extents | lane   | ticket slots  | singles          |
+///  +-------+---------+-------+---------+--------+---------------+------------------+
+/// ```
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct PoolPage {
+    /// Where workers sleep.
+    pub(crate) tasks: SignalWords,
+    _pad: [AtomicU64; APART / 8 - 2],
+    /// Where the pool sleeps.
+    pub(crate) results: SignalWords,
+    _pad2: [AtomicU64; APART / 8 - 2],
+    /// Not 0: workers are to end.
+    pub(crate) closing: AtomicU64,
+    /// Goes up when an extent is given back, so that workers let go of it.
+    pub(crate) epoch: AtomicU64,
+    _pad3: [AtomicU64; APART / 8 - 2],
+    /// The arena's segments.
+    pub(crate) extents: [Extent; EXTENTS],
+    /// The tickets' lane: written by the pool, read by all workers.
+    pub(crate) lane: LaneHeader,
+    pub(crate) tickets: [AtomicU64; TICKETS as usize * TICKET_STRIDE],
+    pub(crate) singles: [Single; SINGLES],
+}
+
+/// A segment of the arena, as the pool's workers find it.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Extent {
+    /// Changes whenever another segment takes this place.
+    pub(crate) stamp: AtomicU64,
+    /// The segment's handle, as a message.
+    pub(crate) handle: [AtomicU64; 7],
+}
+
+/// What is to be done with the items of a job.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// The name of the function.
+    pub(crate) task: [AtomicU64; 3],
+    /// Where the context stands that the function is given with each item; 0 for none.
+    pub(crate) context: AtomicU64,
+}
+
+/// Items that one worker claims together: where they, and their results, are.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    /// Who works on it; see `pool::job`.
+    pub(crate) state: AtomicU64,
+    /// First item (low half) and number of items (high half).
+    pub(crate) span: AtomicU64,
+    /// Place and bytes of the arguments.
+    pub(crate) input: AtomicU64,
+    pub(crate) input_len: AtomicU64,
+    /// Place and bytes of room for the results.
+    pub(crate) output: AtomicU64,
+    pub(crate) room: AtomicU64,
+    /// Bytes of results that are complete.
+    pub(crate) used: AtomicU64,
+    _pad: AtomicU64,
+}
+
+/// A job of one chunk, small arguments and a small result included.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Single {
+    pub(crate) job: Job,
+    pub(crate) small: [AtomicU64; SMALL / 8],
+    pub(crate) chunk: Chunk,
+    pub(crate) input: [AtomicU64; INLINE / 8],
+    pub(crate) output: [AtomicU64; INLINE / 8],
+}
+
+/// A job of many chunks.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// The next chunk to claim, and of which generation; see `pool::job`.
+    pub(crate) cursor: AtomicU64,
+    _pad: [AtomicU64; APART / 8 - 1],
+    pub(crate) job: Job,
+    _pad2: [AtomicU64; APART / 8 - 4],
+    pub(crate) chunks: [Chunk; CHUNKS],
+}
+
+/// One worker's own words: what it is doing, and what it tells the pool.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Seat {
+    /// 0 asleep or not there, 1 hunting for a ticket, else the ticket it is about to take, or works on.
+    pub(crate) now: AtomicU64,
+    /// The item it runs, or is about to run (low half), and how many it has begun before (high half).
+    pub(crate) item: AtomicU64,
+    /// Nanoseconds it has worked.
+    pub(crate) busy: AtomicU64,
+    /// Items it has finished.
+    pub(crate) finished: AtomicU64,
+    _pad: [AtomicU64; APART / 8 - 4],
+    /// Where the worker sleeps that has asked for room.
+    pub(crate) granted: SignalWords,
+    /// How many requests have been answered, and the place given last.
+    pub(crate) grants: AtomicU64,
+    pub(crate) grant: AtomicU64,
+    _pad2: [AtomicU64; APART / 8 - 4],
+    /// The notices' lane: written by the worker, read by the pool.
+    pub(crate) lane: LaneHeader,
+    pub(crate) notices: [AtomicU64; NOTICES as usize * NOTICE_STRIDE],
+}
+
 #[cfg(not(loom))]
 const _: () = {
     use std::mem::{offset_of, size_of};
@@ -176,4 +312,21 @@ const _: () = {
     assert!(size_of::<QueueHeader>() == 3 * APART);
     assert!(offset_of!(QueueHeader, empty) == APART);
     assert!(offset_of!(QueueHeader, redelivered) == 2 * APART);
+    assert!(size_of::<Extent>() == 64);
+    assert!(size_of::<Chunk>() == 64);
+    assert!(size_of::<Single>() == 512);
+    assert!(offset_of!(Single, chunk) == 64);
+    assert!(offset_of!(Single, output) == 320);
+    assert!(offset_of!(PoolPage, results) == APART);
+    assert!(offset_of!(PoolPage, closing) == 2 * APART);
+    assert!(offset_of!(PoolPage, extents) == 3 * APART);
+    assert!(offset_of!(PoolPage, lane) % APART == 0);
+    assert!(offset_of!(PoolPage, singles) % APART == 0);
+    assert!(size_of::<PoolPage>() % APART == 0);
+    assert!(offset_of!(Table, job) == APART);
+    assert!(offset_of!(Table, chunks) == 2 * APART);
+    assert!(size_of::<Table>() % APART == 0);
+    assert!(offset_of!(Seat, granted) == APART);
+    assert!(offset_of!(Seat, lane) == 2 * APART);
+    assert!(size_of::<Seat>() % APART == 0);
 };

@@ -24,8 +24,8 @@ use rustix::fs::SealFlags;
 use crate::error::SegmentError;
 use crate::kin::{self, Kin};
 use crate::layout::{
-    HEADER, LaneHeader, LatchWords, MAGIC, QueueHeader, SHAPE_WORDS, SegmentHeader, SignalWords,
-    TreePage, VERSION, WORD,
+    HEADER, LaneHeader, LatchWords, MAGIC, PoolPage, QueueHeader, SHAPE_WORDS, Seat, SegmentHeader,
+    SignalWords, Table, TreePage, VERSION, WORD,
 };
 use crate::named;
 use crate::roster::Life;
@@ -56,7 +56,10 @@ shared!(
     SignalWords,
     LaneHeader,
     QueueHeader,
-    LatchWords
+    LatchWords,
+    PoolPage,
+    Table,
+    Seat
 );
 
 /// What tells a segment from any other: random at creation.
