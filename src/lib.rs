@@ -11,6 +11,7 @@ mod layout;
 mod lock;
 mod message;
 mod named;
+mod pool;
 mod process;
 mod queue;
 mod ring;
@@ -23,6 +24,10 @@ mod sys;
 pub use error::{Corrupt, RecvError, SegmentError, SendError};
 pub use lock::{Abandoned, Guard, Lock, LockError};
 pub use message::{DecodeError, EncodeError, Message, Plain};
+pub use pool::{
+    Chunked, Death, Items, OnDeath, Pool, PoolBuilder, PoolError, PoolStats, Task, TaskError, What, With,
+    Worker,
+};
 pub use process::{
     Child, Function, JoinError, Process, ProcessBuilder, SpawnError, Stdio, active_children,
     current_process, init, parent_process, wait_any,

@@ -229,14 +229,11 @@ fn run(task: task::Entry<Exchange>, mut exchange: Exchange) -> i32 {
     }
     let said = match (ended, exchange.answer) {
         (Err(payload), _) => {
-            let report = LAST_PANIC.with_borrow_mut(Option::take);
-            let message = text(&*payload);
-            let (location, backtrace) = match report {
-                Some(last) if last.message == message => {
-                    (last.location, last.backtrace.to_string())
-                }
-                _ => Default::default(),
-            };
+            let Caught {
+                message,
+                location,
+                backtrace,
+            } = caught(payload);
             let report = Report::Panicked {
                 message,
                 location,
@@ -261,6 +258,36 @@ fn answer(bytes: &[u8], passed: crate::handle::Passed) -> io::Result<()> {
             Ok(())
         }
         Err(error) => say(&Report::BadResult(error.to_string()), &[]),
+    }
+}
+
+/// What is told of a panic.
+#[derive(Debug)]
+pub(crate) struct Caught {
+    pub(crate) message: String,
+    pub(crate) location: String,
+    pub(crate) backtrace: String,
+}
+
+/// What is known of a panic that was caught on this thread just now; location and backtrace only in a child.
+pub(crate) fn caught(payload: Box<dyn std::any::Any + Send>) -> Caught {
+    let report = LAST_PANIC.with_borrow_mut(Option::take);
+    let message = text(&*payload);
+    // A payload may panic in its turn when it is dropped; then it stays.
+    if let Err(another) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(another);
+    }
+    match report {
+        Some(last) if last.message == message => Caught {
+            message,
+            location: last.location,
+            backtrace: last.backtrace.to_string(),
+        },
+        _ => Caught {
+            message,
+            location: String::new(),
+            backtrace: String::new(),
+        },
     }
 }
 

@@ -8,12 +8,13 @@ mod error;
 mod function;
 mod reaper;
 mod start;
-mod task;
+pub(crate) mod task;
 mod tree;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
+pub(crate) use boot::caught;
 pub use boot::init;
 pub use builder::{ProcessBuilder, Stdio};
 pub use child::{Child, wait_any};

@@ -39,6 +39,21 @@ pub(crate) struct TaskName {
     types: u64,
 }
 
+impl TaskName {
+    /// The name as it stands in shared memory.
+    pub(crate) fn words(self) -> [u64; 3] {
+        [self.distance as u64, self.port, self.types]
+    }
+
+    pub(crate) fn from_words([distance, port, types]: [u64; 3]) -> TaskName {
+        TaskName {
+            distance: distance as i64,
+            port,
+            types,
+        }
+    }
+}
+
 /// Why a function has no name, or a name no function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TaskError {

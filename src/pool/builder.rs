@@ -1,0 +1,178 @@
+//! A pool to be.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::Pool;
+use super::crew::OnDeath;
+use super::error::PoolError;
+use super::job::SEATS;
+use super::step::{Prepare, encode};
+use crate::handle::Passed;
+use crate::message::Message;
+use crate::process::task::{self, TaskName};
+use crate::process::{Function, SpawnError};
+
+/// What a pool was built with.
+pub(super) struct Settings {
+    pub(super) workers: usize,
+    pub(super) name: String,
+    pub(super) initializer: Option<(TaskName, Vec<u8>)>,
+    /// What the initializer's arguments name stays alive as long as the pool.
+    pub(super) _passed: Mutex<Option<Passed>>,
+    pub(super) max_tasks: Option<u64>,
+    pub(super) on_death: OnDeath,
+    pub(super) task_timeout: Option<Duration>,
+}
+
+/// A pool to be: made by [`Pool::builder`].
+///
+/// # Examples
+///
+/// ```
+/// use multiproc::{OnDeath, Pool};
+///
+/// fn greet(greeting: String) {
+///     println!("{greeting} from {}", multiproc::current_process().name());
+/// }
+///
+/// let pool = Pool::builder()
+///     .workers(2)
+///     .name("greeter")
+///     .initializer(greet, ("hello".to_owned(),))
+///     .on_worker_death(OnDeath::Retry(1))
+///     .build()?;
+/// assert_eq!(pool.map(|x: u64| x + 1, [1, 2])?, [2, 3]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "a builder starts nothing until `build`"]
+pub struct PoolBuilder {
+    workers: Option<usize>,
+    name: String,
+    initializer: Option<Result<Initializer, PoolError>>,
+    max_tasks: Option<u64>,
+    on_death: OnDeath,
+    task_timeout: Option<Duration>,
+}
+
+struct Initializer {
+    name: TaskName,
+    arguments: Vec<u8>,
+    passed: Passed,
+}
+
+impl std::fmt::Debug for PoolBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PoolBuilder")
+            .field("workers", &self.workers)
+            .field("name", &self.name)
+            .field("max_tasks", &self.max_tasks)
+            .field("on_death", &self.on_death)
+            .field("task_timeout", &self.task_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PoolBuilder {
+    pub(super) fn new() -> PoolBuilder {
+        PoolBuilder {
+            workers: None,
+            name: "PoolWorker".to_owned(),
+            initializer: None,
+            max_tasks: None,
+            on_death: OnDeath::Fail,
+            task_timeout: None,
+        }
+    }
+
+    /// So many workers; otherwise as many as this process may use processors.
+    #[doc(alias = "processes")]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// What the workers are called: `name-1`, `name-2` and so on; otherwise `PoolWorker-1`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Has every worker, also each that takes the place of another, call this function before its first task.
+    ///
+    /// If it panics, the pool is broken: every task ends with
+    /// [`PoolBroken`](super::TaskError::PoolBroken), which says how it panicked.
+    pub fn initializer<F, A>(mut self, function: F, arguments: A) -> Self
+    where
+        F: Function<A>,
+        A: Message,
+    {
+        const { task::must_be_sizeless::<F>() }
+        // Its type says all.
+        let _: F = function;
+        self.initializer = Some(Initializer::new::<F, A>(&arguments));
+        self
+    }
+
+    /// Replaces a worker after so many tasks, where a chunk of a `map` is one; 0 counts as 1.
+    #[doc(alias = "maxtasksperchild")]
+    pub fn max_tasks_per_worker(mut self, tasks: u64) -> Self {
+        self.max_tasks = Some(tasks.max(1));
+        self
+    }
+
+    /// What becomes of an item whose worker dies in it: it fails, unless this says otherwise.
+    pub fn on_worker_death(mut self, what: OnDeath) -> Self {
+        self.on_death = what;
+        self
+    }
+
+    /// Ends an item that runs longer than this, by killing its worker, which is replaced.
+    pub fn task_timeout(mut self, limit: Duration) -> Self {
+        self.task_timeout = Some(limit);
+        self
+    }
+
+    /// Starts the pool.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError`]; nothing of the pool is left then.
+    pub fn build(self) -> Result<Pool, PoolError> {
+        let workers = match self.workers {
+            Some(0) => return Err(PoolError::NoWorkers),
+            Some(asked) if asked > SEATS => {
+                let limit = SEATS;
+                return Err(PoolError::TooManyWorkers { asked, limit });
+            }
+            Some(workers) => workers,
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let (initializer, passed) = match self.initializer.transpose()? {
+            Some(its) => (Some((its.name, its.arguments)), Some(its.passed)),
+            None => (None, None),
+        };
+        Pool::start(Settings {
+            workers,
+            name: self.name,
+            initializer,
+            _passed: Mutex::new(passed),
+            max_tasks: self.max_tasks,
+            on_death: self.on_death,
+            task_timeout: self.task_timeout,
+        })
+    }
+}
+
+impl Initializer {
+    fn new<F: Function<A>, A: Message>(arguments: &A) -> Result<Initializer, PoolError> {
+        let name = task::name::<Prepare<F, A>>().map_err(SpawnError::from)?;
+        let mut bytes = Vec::new();
+        let (_, passed) = encode(arguments, &mut bytes)?;
+        Ok(Initializer {
+            name,
+            arguments: bytes,
+            passed,
+        })
+    }
+}

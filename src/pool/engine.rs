@@ -1,0 +1,613 @@
+//! The pool's side of its segment: jobs are placed in cells, their tickets pushed, their memory found.
+//!
+//! This is the seam below which work is only bytes: [`Engine::submit`] takes encoded items for a task, and
+//! hands the finished ones back by reference in the [`Work`] that the caller keeps.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
+use std::time::Duration;
+
+use super::arena::{Arena, Block, Place};
+use super::builder::Settings;
+use super::control::{CELLS, Cell, Control, FIRST_SINGLE, HUNTING, TICKET_LANE};
+use super::crew::Crew;
+use super::error::PoolError;
+use super::job::{self, Generation, Span, Ticket};
+use super::receive::{Followers, Role};
+use super::station::handle_of;
+use super::work::{Ending, Parcel, Piece, Work};
+use crate::kin::{self, Kin};
+use crate::layout::{CHUNKS, Chunk, EXTENTS, INLINE, SMALL};
+use crate::ring::Writer;
+use crate::segment::{Bytes, Commit, Segment};
+use crate::sync::{Ordering, fence};
+
+/// The first extent; each further one is as large as all before, up to the largest.
+const FIRST_EXTENT: u64 = 256 * 1024;
+const LARGEST_EXTENT: u64 = 32 << 20;
+/// An extent of which nothing is used any more is given back while the arena is larger than this.
+const KEEP: u64 = 64 << 20;
+
+/// A pool, as all threads that use it share it.
+pub(super) struct Engine {
+    pub(super) kin: &'static Kin,
+    pub(super) control: Control,
+    pub(super) settings: Settings,
+    pub(super) intake: Mutex<Intake>,
+    /// Held by whoever reads the workers' notices.
+    pub(super) role: Mutex<Role>,
+    pub(super) followers: Followers,
+    pub(super) crew: Mutex<Crew>,
+    /// A worker has ended, or something else has happened that whoever has the role must see to.
+    pub(super) attention: AtomicBool,
+    /// Tasks whose end nobody may be waiting for.
+    pub(super) unwatched: AtomicUsize,
+    /// Calls between whose waits the caller's own code runs.
+    pub(super) loose: AtomicUsize,
+    pub(super) supervisor: OnceLock<Thread>,
+    pub(super) callbacks: Mutex<super::task::Callbacks>,
+    /// The supervisor is to end.
+    pub(super) stop: AtomicBool,
+}
+
+/// What the threads that submit, and the one that receives, change under one lock.
+pub(super) struct Intake {
+    tickets: Writer,
+    /// Tickets that found their lane full.
+    waiting: VecDeque<Ticket>,
+    /// Tickets pushed since somebody was last woken for them.
+    pushed: usize,
+    free_singles: Vec<u16>,
+    free_tables: Vec<u16>,
+    tables_ready: bool,
+    cells: Vec<CellState>,
+    memory: Memory,
+    backlog: VecDeque<Parcel>,
+    /// Why nothing more is taken in.
+    pub(super) closed: Option<Ending>,
+    /// Jobs that have not ended.
+    pub(super) outstanding: usize,
+    /// Jobs that have ended, whose groups are to be told when the lock is given back.
+    ended: Vec<Arc<Work>>,
+    /// How many of them nobody was waiting for.
+    unwatched_ended: usize,
+    pub(super) counts: Counts,
+    contexts: u64,
+}
+
+/// Items, as [`PoolStats`](super::PoolStats) counts them.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Counts {
+    pub(super) submitted: u64,
+    pub(super) done: u64,
+    pub(super) failed: u64,
+}
+
+#[derive(Default)]
+struct CellState {
+    generation: Generation,
+    work: Option<Arc<Work>>,
+}
+
+/// The arena and its segments.
+#[derive(Default)]
+struct Memory {
+    arena: Arena,
+    extents: Vec<Option<(Segment, Bytes)>>,
+    stamp: u64,
+}
+
+pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Engine {
+    pub(super) fn new(settings: Settings) -> Result<Arc<Engine>, PoolError> {
+        let kin = kin::kin().map_err(crate::error::SegmentError::from)?;
+        let control = Control::create(settings.workers)?;
+        let page = &control.page;
+        let intake = Intake {
+            tickets: Writer::attach(TICKET_LANE, &page.lane, &page.tickets),
+            waiting: VecDeque::new(),
+            pushed: 0,
+            // The lowest first, and again as soon as it is free: it is warm.
+            free_singles: (FIRST_SINGLE..CELLS as u16).rev().collect(),
+            free_tables: (0..FIRST_SINGLE).rev().collect(),
+            tables_ready: false,
+            cells: (0..CELLS).map(|_| CellState::default()).collect(),
+            memory: Memory::default(),
+            backlog: VecDeque::new(),
+            closed: None,
+            outstanding: 0,
+            ended: Vec::new(),
+            unwatched_ended: 0,
+            counts: Counts::default(),
+            contexts: 0,
+        };
+        let role = Role::new(&control);
+        let crew = Crew::new(settings.workers);
+        Ok(Arc::new(Engine {
+            kin,
+            control,
+            settings,
+            intake: Mutex::new(intake),
+            role: Mutex::new(role),
+            followers: Followers::default(),
+            crew: Mutex::new(crew),
+            attention: AtomicBool::new(false),
+            unwatched: AtomicUsize::new(0),
+            loose: AtomicUsize::new(0),
+            supervisor: OnceLock::new(),
+            callbacks: Mutex::default(),
+            stop: AtomicBool::new(false),
+        }))
+    }
+
+    /// Does something to the intake; then, with the lock given back, wakes whom it concerns.
+    pub(super) fn with_intake<R>(&self, change: impl FnOnce(&mut Intake) -> R) -> R {
+        let mut intake = lock(&self.intake);
+        let result = change(&mut intake);
+        let pushed = std::mem::take(&mut intake.pushed);
+        let ended = std::mem::take(&mut intake.ended);
+        let unwatched = std::mem::take(&mut intake.unwatched_ended);
+        drop(intake);
+        if pushed > 0 {
+            self.wake(pushed);
+        }
+        if unwatched > 0 {
+            self.unwatched.fetch_sub(unwatched, Ordering::SeqCst);
+        }
+        for work in ended {
+            if let Some(group) = &work.group
+                && group.one_ended()
+            {
+                self.unwatched.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        result
+    }
+
+    /// Wakes workers for tickets just pushed, unless enough of them hunt anyway.
+    fn wake(&self, pushed: usize) {
+        let signal = &self.control.page.tasks;
+        // See `Station::hunt`: it says that it no longer hunts, then looks for tickets once more.
+        fence();
+        let hunting = self
+            .control
+            .seats
+            .iter()
+            .filter(|seat| seat.now.load(Ordering::Relaxed) == HUNTING)
+            .count();
+        match pushed.saturating_sub(hunting) {
+            0 => {}
+            1 => signal.notify_one(),
+            _ => signal.notify_all(),
+        }
+    }
+
+    /// Takes a job in, at once or when there is a place for it.
+    pub(super) fn submit(&self, parcel: Parcel) -> Result<(), Ending> {
+        self.with_intake(|intake| {
+            if let Some(ending) = &intake.closed {
+                return Err(ending.clone());
+            }
+            intake.outstanding += 1;
+            intake.counts.submitted += u64::from(parcel.work.items);
+            if !intake.backlog.is_empty() {
+                intake.backlog.push_back(parcel);
+            } else if let Err(parcel) = intake.launch(&self.control, parcel) {
+                intake.backlog.push_back(parcel);
+            }
+            Ok(())
+        })
+    }
+
+    /// Memory for a job's items.
+    pub(super) fn take_block(&self, len: u64) -> Result<(Block, Bytes), String> {
+        let mut intake = lock(&self.intake);
+        let block = intake.memory.take(&self.control, len)?;
+        let bytes = intake
+            .memory
+            .bytes(block.place)
+            .ok_or("an extent is missing")?;
+        Ok((block, bytes))
+    }
+
+    /// Gives a job's memory back.
+    pub(super) fn give_back(&self, blocks: impl IntoIterator<Item = Block>) {
+        let mut blocks = blocks.into_iter().peekable();
+        if blocks.peek().is_some() {
+            let mut intake = lock(&self.intake);
+            for block in blocks {
+                intake.memory.give_back(&self.control, block);
+            }
+        }
+    }
+
+    /// The memory at a place of the arena, to read a job's results from.
+    pub(super) fn bytes(&self, place: Place) -> Option<Bytes> {
+        lock(&self.intake).memory.bytes(place)
+    }
+
+    /// A number that tells a context from any other.
+    pub(super) fn next_context(&self) -> u64 {
+        let mut intake = lock(&self.intake);
+        intake.contexts += 1;
+        intake.contexts
+    }
+
+    /// Withdraws all chunks of a job that no worker has begun. True if nothing of it was begun.
+    pub(super) fn cancel(&self, work: &Arc<Work>) -> bool {
+        let cancelled = self.with_intake(|intake| {
+            let Some(ticket) = work.ticket() else {
+                let before = intake.backlog.len();
+                intake
+                    .backlog
+                    .retain(|parcel| !Arc::ptr_eq(&parcel.work, work));
+                let was_waiting = intake.backlog.len() < before;
+                if was_waiting {
+                    intake.end(&self.control, work, Some(Ending::Cancelled));
+                }
+                return was_waiting;
+            };
+            if intake.work_of(ticket).is_none() {
+                return false;
+            }
+            let Some(cell) = self.control.cell(ticket.cell) else {
+                return false;
+            };
+            let chunks = &cell.chunks()[..work.chunks()];
+            let withdrawn = chunks
+                .iter()
+                .filter(|chunk| job::withdraw(&chunk.state, ticket.generation))
+                .count();
+            if work.withdrawn(withdrawn as u32) {
+                intake.end(&self.control, work, None);
+            }
+            withdrawn == chunks.len()
+        });
+        if !work.has_ended() && work.is_recounted() {
+            // Perhaps nothing will be said of it any more.
+            self.alarm();
+        }
+        cancelled
+    }
+
+    /// Workers that are at an item.
+    pub(super) fn at_work(&self) -> u64 {
+        let seats = self.control.seats.iter();
+        let busy = seats.filter(|seat| seat.now.load(Ordering::Relaxed) > HUNTING);
+        busy.count() as u64
+    }
+
+    /// Ends everything that has not ended, and takes nothing more in.
+    pub(super) fn end_all(&self, ending: &Ending) {
+        self.with_intake(|intake| {
+            intake.closed.get_or_insert_with(|| ending.clone());
+            let placed: Vec<_> = intake
+                .cells
+                .iter_mut()
+                .filter_map(|cell| cell.work.take())
+                .collect();
+            let waiting = std::mem::take(&mut intake.backlog);
+            let waiting = waiting.into_iter().map(|parcel| parcel.work);
+            for work in placed.into_iter().chain(waiting) {
+                intake.settle(&self.control, &work, Some(ending.clone()));
+            }
+        });
+        self.followers.wake_all();
+    }
+}
+
+impl Intake {
+    /// Places a job in a cell and pushes its tickets; gives it back if no cell is free.
+    fn launch(&mut self, control: &Control, mut parcel: Parcel) -> Result<(), Parcel> {
+        let free = if parcel.spans.len() == 1 {
+            &mut self.free_singles
+        } else {
+            &mut self.free_tables
+        };
+        let Some(number) = free.pop() else {
+            return Err(parcel);
+        };
+        let work = Arc::clone(&parcel.work);
+        let placed = self.place(control, number, &mut parcel);
+        match placed {
+            Ok(ticket) => {
+                if let Some(passed) = parcel.passed.take() {
+                    passed.into_iter().for_each(crate::handle::Passed::sent);
+                }
+                let workers = control.seats.len();
+                for _ in 0..parcel.spans.len().min(workers) {
+                    self.push(control, ticket);
+                }
+            }
+            Err(why) => {
+                self.free(number);
+                self.settle(control, &work, Some(Ending::NoMemory(why)));
+            }
+        }
+        Ok(())
+    }
+
+    fn place(
+        &mut self,
+        control: &Control,
+        number: u16,
+        parcel: &mut Parcel,
+    ) -> Result<Ticket, String> {
+        if number < FIRST_SINGLE && !self.tables_ready {
+            control.commit_tables().map_err(|error| error.to_string())?;
+            self.tables_ready = true;
+        }
+        let work = Arc::clone(&parcel.work);
+        let cell = control.cell(number).ok_or("there is no such cell")?;
+        let items = u64::from(work.items);
+        let rooms = work.out_size.unwrap_or_else(|| parcel.guess.max(16));
+        let is_single = matches!(cell, Cell::Single(_));
+        let [small, inline_in, inline_out] = Control::inline_places(number);
+
+        let mut blocks = Vec::new();
+        let input = match &parcel.input {
+            super::work::Input::Placed(place) => *place,
+            super::work::Input::Here(bytes) if bytes.is_empty() => small,
+            super::work::Input::Here(bytes) => {
+                let len = bytes.len();
+                if is_single && len <= INLINE {
+                    let place = if len <= SMALL { small } else { inline_in };
+                    control.inline().copy_in(place.offset as usize, bytes);
+                    place
+                } else {
+                    let block = self.memory.take(control, len as u64)?;
+                    let place = block.place;
+                    blocks.push(block);
+                    let to = self.memory.bytes(place).ok_or("an extent is missing")?;
+                    to.copy_in(place.offset as usize, bytes);
+                    place
+                }
+            }
+        };
+        let room = items.saturating_mul(rooms);
+        let output = if is_single && room <= INLINE as u64 {
+            inline_out
+        } else {
+            match self.memory.take(control, room) {
+                Ok(block) => {
+                    let place = block.place;
+                    blocks.push(block);
+                    place
+                }
+                Err(why) => {
+                    for block in blocks {
+                        self.memory.give_back(control, block);
+                    }
+                    return Err(why);
+                }
+            }
+        };
+        let state = &mut self.cells[usize::from(number)];
+        state.generation = state.generation.next();
+        state.work = Some(Arc::clone(&work));
+        let generation = state.generation;
+        let ticket = Ticket {
+            cell: number,
+            generation,
+        };
+        work.placed(ticket, output, blocks);
+
+        let words = cell.job();
+        for (word, value) in words.task.iter().zip(parcel.task.words()) {
+            word.store(value, Ordering::Relaxed);
+        }
+        let context = work.context().map_or(0, Place::word);
+        words.context.store(context, Ordering::Relaxed);
+        for (index, (span, chunk)) in parcel.spans.iter().zip(cell.chunks()).enumerate() {
+            let (from, len) = match work.in_size {
+                Some(size) => (u64::from(span.start) * size, u64::from(span.count) * size),
+                None => {
+                    let from = parcel.starts[index];
+                    (from, parcel.starts[index + 1] - from)
+                }
+            };
+            let room = if is_single && output.extent == 0 {
+                INLINE as u64
+            } else {
+                u64::from(span.count) * rooms
+            };
+            let output = output.after(u64::from(span.start) * rooms);
+            describe(chunk, *span, (input.after(from), len), (output, room));
+            job::offer(&chunk.state, generation, 0);
+        }
+        if let Some(cursor) = cell.cursor() {
+            job::open(cursor, generation);
+        }
+        Ok(ticket)
+    }
+
+    /// Pushes a ticket, or keeps it until there is room.
+    pub(super) fn push(&mut self, control: &Control, ticket: Ticket) {
+        self.waiting.push_back(ticket);
+        self.flush(control);
+    }
+
+    /// Pushes the tickets that are waiting, as far as there is room.
+    pub(super) fn flush(&mut self, control: &Control) {
+        let page = &control.page;
+        while let Some(ticket) = self.waiting.front() {
+            if self.tickets.room(&page.lane) == 0 {
+                return;
+            }
+            self.tickets.payload(&page.tickets, 0)[0].store(ticket.word(), Ordering::Relaxed);
+            self.tickets.publish(&page.tickets, 1);
+            self.waiting.pop_front();
+            self.pushed += 1;
+        }
+    }
+
+    /// The job that a ticket is of, if it stands in its cell still.
+    pub(super) fn work_of(&self, ticket: Ticket) -> Option<&Arc<Work>> {
+        let cell = self.cells.get(usize::from(ticket.cell))?;
+        cell.work
+            .as_ref()
+            .filter(|_| cell.generation == ticket.generation)
+    }
+
+    /// The job that stands in a cell, whichever it is.
+    pub(super) fn work_in(&self, number: u16) -> Option<(Generation, Arc<Work>)> {
+        let cell = self.cells.get(usize::from(number))?;
+        Some((cell.generation, Arc::clone(cell.work.as_ref()?)))
+    }
+
+    /// A job has ended: takes its results, frees its cell, places those that wait, and tells its owner.
+    pub(super) fn end(&mut self, control: &Control, work: &Arc<Work>, ending: Option<Ending>) {
+        if let Some(ticket) = work.ticket() {
+            if let Some(cell) = control.cell(ticket.cell) {
+                harvest(control, cell, work);
+            }
+            self.cells[usize::from(ticket.cell)].work = None;
+            self.free(ticket.cell);
+        }
+        self.settle(control, work, ending);
+        self.flush(control);
+        while let Some(parcel) = self.backlog.pop_front() {
+            if let Err(parcel) = self.launch(control, parcel) {
+                self.backlog.push_front(parcel);
+                break;
+            }
+        }
+    }
+
+    fn free(&mut self, number: u16) {
+        if number < FIRST_SINGLE {
+            self.free_tables.push(number);
+        } else {
+            self.free_singles.push(number);
+        }
+    }
+
+    /// Says that a job has ended.
+    fn settle(&mut self, control: &Control, work: &Arc<Work>, ending: Option<Ending>) {
+        let failed = work.settle(ending);
+        self.outstanding -= 1;
+        self.counts.failed += failed;
+        self.counts.done += u64::from(work.items) - failed;
+        if let Some(blocks) = work.left_behind() {
+            self.unwatched_ended += 1;
+            for block in blocks {
+                self.memory.give_back(control, block);
+            }
+        }
+        // Not dropped under the lock: a context that ends with it gives memory back.
+        self.ended.push(Arc::clone(work));
+    }
+
+    /// Memory that a worker has asked for; it is the job's from now on.
+    pub(super) fn grant(&mut self, control: &Control, bytes: u64) -> Option<Block> {
+        self.memory.take(control, bytes).ok()
+    }
+
+    pub(super) fn bytes(&self, place: Place) -> Option<Bytes> {
+        self.memory.bytes(place)
+    }
+
+    pub(super) fn give_back(&mut self, control: &Control, block: Block) {
+        self.memory.give_back(control, block);
+    }
+
+    /// Whether the workers are not needed any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.closed.is_some() && self.outstanding == 0
+    }
+
+    /// Items that are in no worker's hands yet or still are.
+    pub(super) fn queued(&self) -> u64 {
+        self.counts.submitted - self.counts.done - self.counts.failed
+    }
+}
+
+/// Says what a chunk is. Nobody can lease it meanwhile.
+pub(super) fn describe(chunk: &Chunk, span: Span, input: (Place, u64), output: (Place, u64)) {
+    chunk.span.store(span.word(), Ordering::Relaxed);
+    chunk.input.store(input.0.word(), Ordering::Relaxed);
+    chunk.input_len.store(input.1, Ordering::Relaxed);
+    chunk.output.store(output.0.word(), Ordering::Relaxed);
+    chunk.room.store(output.1, Ordering::Relaxed);
+    chunk.used.store(0, Ordering::Relaxed);
+}
+
+/// What stands in a chunk when its worker has committed it, or is dead.
+pub(super) fn piece(chunk: &Chunk) -> Piece {
+    Piece {
+        span: Span::from_word(chunk.span.load(Ordering::Relaxed)),
+        place: Place::from_word(chunk.output.load(Ordering::Acquire)),
+        used: chunk.used.load(Ordering::Acquire),
+    }
+}
+
+fn harvest(control: &Control, cell: Cell<'_>, work: &Work) {
+    let chunks = &cell.chunks()[..work.chunks().min(CHUNKS)];
+    work.harvest(control.inline(), chunks.iter().map(piece));
+}
+
+impl Memory {
+    fn take(&mut self, control: &Control, len: u64) -> Result<Block, String> {
+        if let Some(block) = self.arena.take(len) {
+            return Ok(block);
+        }
+        let size = Arena::rounded(len).max(self.arena.len().clamp(FIRST_EXTENT, LARGEST_EXTENT));
+        let segment = Segment::build("pool arena", "arena", size, Commit::All)
+            .map_err(|error| error.to_string())?;
+        let bytes = segment
+            .bytes(0, size)
+            .map_err(|error| error.to_string())?;
+        let handle = handle_of(&segment).ok_or("an extent has no handle")?;
+        let number = self
+            .arena
+            .add(size, EXTENTS)
+            .ok_or_else(|| format!("{EXTENTS} extents are in use"))?;
+        let index = usize::from(number) - 1;
+        if self.extents.len() <= index {
+            self.extents.resize_with(index + 1, || None);
+        }
+        self.extents[index] = Some((segment, bytes));
+        self.stamp += 1;
+        let extent = &control.page.extents[index];
+        for (word, value) in extent.handle.iter().zip(handle) {
+            word.store(value, Ordering::Relaxed);
+        }
+        extent.stamp.store(self.stamp, Ordering::Release);
+        self.arena
+            .take(len)
+            .ok_or_else(|| format!("{len} bytes are not to be had"))
+    }
+
+    fn give_back(&mut self, control: &Control, block: Block) {
+        let Some(number) = self.arena.give_back(block) else {
+            return;
+        };
+        if self.arena.len() > KEEP {
+            let index = usize::from(number) - 1;
+            self.arena.remove(number);
+            self.extents[index] = None;
+            self.stamp += 1;
+            let page = &control.page;
+            page.extents[index]
+                .stamp
+                .store(self.stamp, Ordering::Release);
+            page.epoch.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    fn bytes(&self, place: Place) -> Option<Bytes> {
+        let (_, bytes) = self
+            .extents
+            .get(usize::from(place.extent).checked_sub(1)?)?
+            .as_ref()?;
+        Some(bytes.clone())
+    }
+}
+
+/// How long a wait may be before whoever waits looks whether there is something else to do.
+pub(super) const GLANCE: Duration = Duration::from_millis(20);

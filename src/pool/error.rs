@@ -1,0 +1,299 @@
+//! Why there is no pool, and why a task has no value.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::SegmentError;
+use crate::message::{DecodeError, EncodeError};
+use crate::process::SpawnError;
+
+/// Why a pool could not be made, or could not go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PoolError {
+    /// A pool of no workers was asked for.
+    #[error("a pool needs at least 1 worker, 0 were asked for")]
+    NoWorkers,
+    /// More workers were asked for than a pool can have.
+    #[error("a pool has at most {limit} workers, {asked} were asked for")]
+    TooManyWorkers {
+        /// How many were asked for.
+        asked: usize,
+        /// How many there can be.
+        limit: usize,
+    },
+    /// A worker could not be started.
+    #[error("a worker could not be started: {0}")]
+    Spawn(#[from] SpawnError),
+    /// There was no memory to share.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// The arguments of the initializer cannot be sent.
+    #[error("the initializer's arguments cannot be sent: {0}")]
+    Encode(#[from] EncodeError),
+    /// The pool's own thread could not be started.
+    #[error("the pool's thread could not be started: {0}")]
+    Thread(#[source] io::Error),
+    /// No worker stays alive.
+    #[error("the pool is broken: {why}")]
+    Broken {
+        /// What happened to the last worker.
+        why: String,
+    },
+}
+
+/// How a worker died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Death {
+    /// It exited, with this code, in the middle of the task.
+    Exited(i32),
+    /// A signal ended it; `abort`, a stack overflow and the kernel's out-of-memory killer are signals too.
+    Signalled(i32),
+    /// Somebody else took its status.
+    Unknown,
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Death::Exited(code) => write!(f, "exited with code {code}"),
+            Death::Unknown => write!(f, "ended, nobody knows how,"),
+            Death::Signalled(signal) => match nix::sys::signal::Signal::try_from(signal) {
+                Ok(name) => write!(f, "was ended by signal {signal} ({name})"),
+                Err(_) => write!(f, "was ended by signal {signal}"),
+            },
+        }
+    }
+}
+
+/// Why a task has no value.
+///
+/// Every task ends in exactly one way: its value, or one of these. `item` is the index of the item in
+/// what was given to the call, 0 for a single call; `pid` and `name` are those of the worker that had it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum TaskError {
+    /// The function panicked. The worker goes on.
+    #[error("item {item} panicked in {name} (pid {pid}) at {location}: {message}")]
+    Panicked {
+        /// Index of the item.
+        item: usize,
+        /// Process number of the worker.
+        pid: u32,
+        /// Name of the worker.
+        name: String,
+        /// The panic's text.
+        message: String,
+        /// File, line and column.
+        location: String,
+        /// The stack at that moment.
+        backtrace: String,
+    },
+    /// The worker died in the function. The pool replaces it and goes on.
+    #[error("{name} (pid {pid}) {how} in item {item}, attempt {attempt}")]
+    WorkerDied {
+        /// Index of the item.
+        item: usize,
+        /// Process number of the worker.
+        pid: u32,
+        /// Name of the worker.
+        name: String,
+        /// How it died.
+        how: Death,
+        /// How often the item was begun, this time included.
+        attempt: u32,
+    },
+    /// The function ran longer than the pool's limit; its worker was killed and replaced.
+    #[error("item {item} ran longer than {limit:?} in {name} (pid {pid})")]
+    TimedOut {
+        /// Index of the item.
+        item: usize,
+        /// Process number of the worker.
+        pid: u32,
+        /// Name of the worker.
+        name: String,
+        /// The pool's limit.
+        limit: Duration,
+    },
+    /// The task was cancelled before it began.
+    #[error("item {item} was cancelled")]
+    Cancelled {
+        /// Index of the item.
+        item: usize,
+    },
+    /// The arguments could not be read by the worker, or the result not by the caller.
+    #[error("the {what} of item {item} cannot be read: {error}")]
+    Decode {
+        /// Index of the item.
+        item: usize,
+        /// Process number of the worker, 0 if none had it.
+        pid: u32,
+        /// Name of the worker.
+        name: String,
+        /// Arguments, result or context.
+        what: What,
+        /// What is wrong with the bytes.
+        error: DecodeError,
+    },
+    /// The arguments could not be written by the caller, or the result not by the worker.
+    #[error("the {what} of item {item} cannot be sent: {error}")]
+    Encode {
+        /// Index of the item.
+        item: usize,
+        /// Process number of the worker, 0 if none had it.
+        pid: u32,
+        /// Name of the worker.
+        name: String,
+        /// Arguments, result or context.
+        what: What,
+        /// What is wrong with the value.
+        error: EncodeError,
+    },
+    /// There is no memory for the arguments or the result.
+    #[error("no memory to share for item {item}: {why}")]
+    NoMemory {
+        /// Index of the item.
+        item: usize,
+        /// What was asked for.
+        why: String,
+    },
+    /// The function is not part of the program that the workers run.
+    #[error("the function is not part of the program that the workers run: {why}")]
+    NoFunction {
+        /// Index of the item.
+        item: usize,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The pool was closed, or ended before the task did.
+    #[error("the pool was closed before item {item} was done")]
+    PoolClosed {
+        /// Index of the item.
+        item: usize,
+    },
+    /// No worker stays alive.
+    #[error("the pool is broken, item {item} is not done: {why}")]
+    PoolBroken {
+        /// Index of the item.
+        item: usize,
+        /// What happened to the last worker.
+        why: String,
+    },
+    /// The pool belongs to the process that this one was forked from.
+    #[error("this process was forked by the user; a pool of its parent cannot be used here")]
+    Forked,
+}
+
+/// What of an item could not be read or sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum What {
+    /// What the function is called with.
+    Arguments,
+    /// What it returns.
+    Result,
+    /// What is sent once per worker.
+    Context,
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            What::Arguments => "argument",
+            What::Result => "result",
+            What::Context => "context",
+        })
+    }
+}
+
+impl TaskError {
+    /// Index of the item in what was given to the call; 0 for a single call.
+    pub fn item(&self) -> usize {
+        match self {
+            TaskError::Panicked { item, .. }
+            | TaskError::WorkerDied { item, .. }
+            | TaskError::TimedOut { item, .. }
+            | TaskError::Cancelled { item }
+            | TaskError::Decode { item, .. }
+            | TaskError::Encode { item, .. }
+            | TaskError::NoMemory { item, .. }
+            | TaskError::NoFunction { item, .. }
+            | TaskError::PoolClosed { item }
+            | TaskError::PoolBroken { item, .. } => *item,
+            TaskError::Forked => 0,
+        }
+    }
+
+    /// The same for the item `by` further.
+    pub(super) fn moved(mut self, by: usize) -> TaskError {
+        match &mut self {
+            TaskError::Panicked { item, .. }
+            | TaskError::WorkerDied { item, .. }
+            | TaskError::TimedOut { item, .. }
+            | TaskError::Cancelled { item }
+            | TaskError::Decode { item, .. }
+            | TaskError::Encode { item, .. }
+            | TaskError::NoMemory { item, .. }
+            | TaskError::NoFunction { item, .. }
+            | TaskError::PoolClosed { item }
+            | TaskError::PoolBroken { item, .. } => *item += by,
+            TaskError::Forked => {}
+        }
+        self
+    }
+}
+
+/// Why an item failed in a living worker, as the worker says it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum Failure {
+    Panicked {
+        message: String,
+        location: String,
+        backtrace: String,
+    },
+    Decode(What, DecodeError),
+    Encode(What, EncodeError),
+    NoFunction(String),
+    NoMemory(String),
+}
+
+impl Failure {
+    /// The error of `item`, which the worker `pid` had.
+    pub(super) fn of(self, item: usize, pid: u32, name: &str) -> TaskError {
+        let name = name.to_owned();
+        match self {
+            Failure::Panicked {
+                message,
+                location,
+                backtrace,
+            } => TaskError::Panicked {
+                item,
+                pid,
+                name,
+                message,
+                location,
+                backtrace,
+            },
+            Failure::Decode(what, error) => TaskError::Decode {
+                item,
+                pid,
+                name,
+                what,
+                error,
+            },
+            Failure::Encode(what, error) => TaskError::Encode {
+                item,
+                pid,
+                name,
+                what,
+                error,
+            },
+            Failure::NoFunction(why) => TaskError::NoFunction { item, why },
+            Failure::NoMemory(why) => TaskError::NoMemory { item, why },
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! What is done with each item, and the loop over the items of a chunk that is compiled for it.
+//!
+//! Items and results of a fixed size lie back to back. All others are *records*: a word with the number
+//! of bytes, then those, up to a multiple of eight.
+
+use std::any::Any;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use super::arena::Place;
+use super::error::{Failure, What};
+use super::job::Naming;
+use super::station::{Station, Stretch, truncated};
+use crate::handle::{self, Transport};
+use crate::message::{self, EncodeError, Message, Sink};
+use crate::process::task::Body;
+use crate::process::{Function, caught, task};
+use crate::sync::Ordering;
+
+/// Stands where a record's length would, for an item that has no result.
+pub(super) const NO_RESULT: u64 = u64::MAX;
+
+/// Bytes of a record of so many.
+pub(super) fn record_len(len: u64) -> u64 {
+    8 + len.next_multiple_of(8)
+}
+
+/// What is done with each item.
+pub(super) trait Step: 'static {
+    type Context: Message;
+    type In: Message;
+    type Out: Message;
+
+    fn step(context: &Self::Context, item: Self::In) -> Self::Out;
+}
+
+/// A function of one argument.
+pub(super) struct Each<F, A, R>(PhantomData<fn(A) -> (F, R)>);
+
+impl<F, A, R> Step for Each<F, A, R>
+where
+    F: Fn(A) -> R + Copy + Send + Sync + 'static,
+    A: Message,
+    R: Message,
+{
+    type Context = ();
+    type In = A;
+    type Out = R;
+
+    #[inline(always)]
+    fn step(_: &(), item: A) -> R {
+        task::function::<F>()(item)
+    }
+}
+
+/// A function of a tuple of arguments.
+pub(super) struct Spread<F, A>(PhantomData<fn(A) -> F>);
+
+impl<F, A> Step for Spread<F, A>
+where
+    F: Function<A, Output: Message>,
+    A: Message,
+{
+    type Context = ();
+    type In = A;
+    type Out = F::Output;
+
+    #[inline(always)]
+    fn step(_: &(), item: A) -> F::Output {
+        task::function::<F>().call(item)
+    }
+}
+
+/// A function of a context and one argument.
+pub(super) struct Within<F, C, A, R>(PhantomData<fn(C, A) -> (F, R)>);
+
+impl<F, C, A, R> Step for Within<F, C, A, R>
+where
+    F: Fn(&C, A) -> R + Copy + Send + Sync + 'static,
+    C: Message,
+    A: Message,
+    R: Message,
+{
+    type Context = C;
+    type In = A;
+    type Out = R;
+
+    #[inline(always)]
+    fn step(context: &C, item: A) -> R {
+        task::function::<F>()(context, item)
+    }
+}
+
+/// The loop over a chunk.
+pub(super) struct Loop<S>(PhantomData<fn() -> S>);
+
+impl<S: Step> Body for Loop<S> {
+    type Port = Station;
+
+    fn run(station: &mut Station) {
+        let context = match station.context::<S::Context>() {
+            Ok(context) => context,
+            Err(failure) => return fail_all(station, &failure),
+        };
+        let mut walk = Walk {
+            context,
+            next: station.current.span.start,
+            read: 0,
+            used: 0,
+            in_size: message::fixed_size::<S::In>().map(|size| size as u64),
+            out_size: message::fixed_size::<S::Out>().map(|size| size as u64),
+        };
+        if let Some(size) = walk.in_size {
+            let current = station.current;
+            let needed = u64::from(current.span.count) * size;
+            if current.input_len < needed || !station.load(current.input, needed) {
+                let error = truncated(needed, current.input_len);
+                return fail_all(station, &Failure::Decode(What::Arguments, error));
+            }
+        }
+        let end = station.items().end;
+        while walk.next < end {
+            let ended = catch_unwind(AssertUnwindSafe(|| walk.go::<S>(station, end)));
+            if let Err(payload) = ended {
+                let item = walk.next;
+                let failure = panicked(payload);
+                walk.without_result(station, item, failure);
+                walk.next += 1;
+            }
+        }
+    }
+}
+
+fn panicked(payload: Box<dyn Any + Send>) -> Failure {
+    let panic = caught(payload);
+    Failure::Panicked {
+        message: panic.message,
+        location: panic.location,
+        backtrace: panic.backtrace,
+    }
+}
+
+/// Where the loop is.
+struct Walk<C> {
+    context: Rc<C>,
+    /// The item being run, or to be run next.
+    next: u32,
+    /// Bytes of input read.
+    read: u64,
+    /// Bytes of output written.
+    used: u64,
+    in_size: Option<u64>,
+    out_size: Option<u64>,
+}
+
+impl<C: Message> Walk<C> {
+    /// Runs items until the end. A panic leaves `next` at the item that panicked.
+    fn go<S: Step<Context = C>>(&mut self, station: &mut Station, end: u32) {
+        if let (Some(in_size), Some(out_size)) = (self.in_size, self.out_size) {
+            return self.go_fixed::<S>(station, end, in_size, out_size);
+        }
+        while self.next < end {
+            let item = self.next;
+            // Before anything of the item's own runs, its decoding included.
+            station.begin(item);
+            let done = self.argument::<S::In>(station).and_then(|argument| {
+                let result = S::step(&self.context, argument);
+                self.put(station, &result)
+            });
+            if let Err(failure) = done {
+                self.without_result(station, item, failure);
+            }
+            self.next += 1;
+        }
+    }
+
+    /// Arguments and results of known sizes: nothing is looked up between two items.
+    fn go_fixed<S: Step<Context = C>>(
+        &mut self,
+        station: &mut Station,
+        end: u32,
+        in_size: u64,
+        out_size: u64,
+    ) {
+        let current = station.current;
+        let (in_size, out_size) = (in_size as usize, out_size as usize);
+        let needed = u64::from(current.span.count) * out_size as u64;
+        let Some((output, base)) = station
+            .bytes(current.output, needed)
+            .filter(|_| needed <= current.room)
+        else {
+            let lost = "there is no room for the results".to_owned();
+            return self.rest_fails(station, end, &Failure::NoMemory(lost));
+        };
+        let (row, turn) = station.naming();
+        let start = current.span.start;
+        let scratch = std::mem::take(&mut station.scratch);
+        let mut rest = Rest {
+            station,
+            scratch,
+            turn,
+        };
+        while self.next < end {
+            let item = self.next;
+            let at = (item - start) as usize;
+            rest.turn = rest.turn.wrapping_add(1);
+            let naming = Naming {
+                item,
+                turn: rest.turn,
+            };
+            // As in `Station::begin`.
+            row.item.store(naming.word(), Ordering::Release);
+            let argument = &rest.scratch[at * in_size..][..in_size];
+            let failure = match message::decode::<S::In>(argument) {
+                Ok(argument) => {
+                    let result = S::step(&self.context, argument);
+                    let mut to = Stretch::new(&output, base + at * out_size, out_size);
+                    match message::encode(&result, &mut to) {
+                        Ok(_) => None,
+                        Err(error) => Some(Failure::Encode(What::Result, error)),
+                    }
+                }
+                Err(error) => Some(Failure::Decode(What::Arguments, error)),
+            };
+            if let Some(failure) = failure {
+                rest.station.fail(item, failure);
+            }
+            self.next += 1;
+        }
+    }
+
+    fn argument<T: Message>(&mut self, station: &mut Station) -> Result<T, Failure> {
+        let unreadable = |error| Failure::Decode(What::Arguments, error);
+        if let Some(size) = self.in_size {
+            let at = (self.next - station.current.span.start) as usize * size as usize;
+            return message::decode(&station.scratch[at..at + size as usize]).map_err(unreadable);
+        }
+        let current = station.current;
+        let left = current.input_len.saturating_sub(self.read);
+        let len = word_at(station, current.input.after(self.read), left)
+            .filter(|len| *len <= left - 8)
+            .ok_or_else(|| unreadable(truncated(8, left)))?;
+        let place = current.input.after(self.read + 8);
+        self.read = (self.read + record_len(len)).min(current.input_len);
+        if !station.load(place, len) {
+            return Err(unreadable(truncated(len, 0)));
+        }
+        message::decode(&station.scratch).map_err(unreadable)
+    }
+
+    /// Writes a result behind the others.
+    fn put<T: Message>(&mut self, station: &mut Station, result: &T) -> Result<(), Failure> {
+        let unwritable = |error| Failure::Encode(What::Result, error);
+        if let Some(size) = self.out_size {
+            let at = u64::from(self.next - station.current.span.start) * size;
+            let (output, base) = self.output(station, at, size)?;
+            let mut to = Stretch::new(&output, base, size as usize);
+            return message::encode(result, &mut to)
+                .map(drop)
+                .map_err(unwritable);
+        }
+        loop {
+            let room = station.current.room.saturating_sub(self.used + 8);
+            let (output, base) = self.output(station, self.used, room + 8)?;
+            let mut to = Stretch::new(&output, base + 8, room as usize);
+            let (needed, passed) = encode(result, &mut to).map_err(unwritable)?;
+            let needed = needed as u64;
+            if needed.next_multiple_of(8) <= room {
+                output.copy_in(base, &needed.to_ne_bytes());
+                self.used += record_len(needed);
+                station.chunk().used.store(self.used, Ordering::Release);
+                passed.sent();
+                return Ok(());
+            }
+            drop(passed);
+            self.grow(station, record_len(needed))?;
+        }
+    }
+
+    /// Moves the chunk's results to where so many bytes more fit.
+    fn grow(&mut self, station: &mut Station, more: u64) -> Result<(), Failure> {
+        let span = station.current.span;
+        let done = u64::from(self.next - span.start);
+        // As much for each of the others as this one and those before it took.
+        let others = u64::from(span.count) - done - 1;
+        let guess = others.saturating_mul((self.used + more) / (done + 1));
+        let bytes = (self.used + more).saturating_add(guess.min(self.used.max(64 * 1024)));
+        let Some(place) = station.room(bytes) else {
+            let why = format!("{bytes} bytes for results");
+            return Err(Failure::NoMemory(why));
+        };
+        let current = station.current;
+        let (from, from_at) = self.output(station, 0, self.used)?;
+        station.current.output = place;
+        station.current.room = bytes;
+        let moved = self
+            .output(station, 0, bytes)
+            .map(|(to, to_at)| copy(&from, from_at, &to, to_at, self.used as usize));
+        if moved.is_err() {
+            station.current = current;
+            return moved;
+        }
+        let chunk = station.chunk();
+        // From here on a death finds the results in the new place, from before in the old one.
+        chunk.room.store(bytes, Ordering::Relaxed);
+        chunk.output.store(place.word(), Ordering::Release);
+        Ok(())
+    }
+
+    fn output(
+        &self,
+        station: &mut Station,
+        at: u64,
+        len: u64,
+    ) -> Result<(crate::segment::Bytes, usize), Failure> {
+        let current = station.current;
+        let inside = at.saturating_add(len) <= current.room.max(self.used);
+        station
+            .bytes(current.output.after(at), len)
+            .filter(|_| inside || self.out_size.is_none())
+            .ok_or_else(|| Failure::NoMemory("there is no room for the results".to_owned()))
+    }
+
+    /// Puts a failure in the place of a result.
+    fn without_result(&mut self, station: &mut Station, item: u32, failure: Failure) {
+        station.fail(item, failure);
+        if self.out_size.is_some() {
+            return;
+        }
+        if station.current.room < self.used + 8 && self.grow(station, 8).is_err() {
+            // Records that are missing at the end are those of failed items: so all the others fail too.
+            let why = "there is no room for the results".to_owned();
+            for item in self.next + 1..station.items().end {
+                station.fail(item, Failure::NoMemory(why.clone()));
+            }
+            self.next = station.items().end - 1;
+            return;
+        }
+        if let Ok((output, base)) = self.output(station, self.used, 8) {
+            output.copy_in(base, &NO_RESULT.to_ne_bytes());
+            self.used += 8;
+            station.chunk().used.store(self.used, Ordering::Release);
+        }
+    }
+
+    fn rest_fails(&mut self, station: &mut Station, end: u32, failure: &Failure) {
+        while self.next < end {
+            station.fail(self.next, failure.clone());
+            self.next += 1;
+        }
+    }
+}
+
+/// What a quick loop has taken out of the station; given back also when an item panics.
+struct Rest<'a> {
+    station: &'a mut Station,
+    scratch: Vec<u8>,
+    turn: u32,
+}
+
+impl Drop for Rest<'_> {
+    fn drop(&mut self) {
+        self.station.scratch = std::mem::take(&mut self.scratch);
+        self.station.named(self.turn);
+    }
+}
+
+fn fail_all(station: &mut Station, failure: &Failure) {
+    for item in station.items() {
+        station.fail(item, failure.clone());
+    }
+}
+
+/// The bytes of a value for shared memory, and the segments named in it.
+pub(super) fn encode<T: Message, S: Sink>(
+    value: &T,
+    sink: &mut S,
+) -> Result<(usize, handle::Passed), EncodeError> {
+    let (len, passed) = handle::collect(Transport::Ring, || message::encode(value, sink));
+    len.map(|len| (len, passed))
+}
+
+fn word_at(station: &mut Station, place: Place, left: u64) -> Option<u64> {
+    if left < 8 {
+        return None;
+    }
+    let (bytes, at) = station.bytes(place, 8)?;
+    let mut word = [0; 8];
+    bytes.copy_out(at, &mut word);
+    Some(u64::from_ne_bytes(word))
+}
+
+fn copy(
+    from: &crate::segment::Bytes,
+    from_at: usize,
+    to: &crate::segment::Bytes,
+    to_at: usize,
+    len: usize,
+) {
+    let mut between = [0; 4096];
+    let mut done = 0;
+    while done < len {
+        let step = (len - done).min(between.len());
+        from.copy_out(from_at + done, &mut between[..step]);
+        to.copy_in(to_at + done, &between[..step]);
+        done += step;
+    }
+}
+
+/// A call of the initializer.
+pub(super) struct Prepare<F, A>(PhantomData<fn(A) -> F>);
+
+impl<F, A> Body for Prepare<F, A>
+where
+    F: Function<A>,
+    A: Message,
+{
+    type Port = Station;
+
+    fn run(station: &mut Station) {
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            let arguments = message::decode::<A>(&station.initial)
+                .map_err(|error| Failure::Decode(What::Arguments, error))?;
+            task::function::<F>().call(arguments);
+            Ok(())
+        }));
+        station.failed = match ended {
+            Ok(Ok(())) => None,
+            Ok(Err(failure)) => Some(failure),
+            Err(payload) => Some(panicked(payload)),
+        };
+    }
+}

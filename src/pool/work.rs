@@ -1,0 +1,582 @@
+//! A job as its caller holds it: what was sent, and what came of it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+use std::thread::Thread;
+
+use super::arena::{Block, Place};
+use super::engine::{Engine, lock};
+use super::error::{TaskError, What};
+use super::job::{Span, Ticket};
+use super::station::truncated;
+use super::step::{NO_RESULT, record_len};
+use crate::handle::Passed;
+use crate::layout::INLINE;
+use crate::message::{self, DecodeError, Message};
+use crate::process::task::TaskName;
+use crate::segment::Bytes;
+
+/// Why a job as a whole has ended without its results.
+#[derive(Debug, Clone)]
+pub(super) enum Ending {
+    Closed,
+    Broken(Arc<str>),
+    Cancelled,
+    NoMemory(String),
+}
+
+impl Ending {
+    pub(super) fn error(&self, item: usize) -> TaskError {
+        match self {
+            Ending::Closed => TaskError::PoolClosed { item },
+            Ending::Broken(why) => TaskError::PoolBroken {
+                item,
+                why: why.to_string(),
+            },
+            Ending::Cancelled => TaskError::Cancelled { item },
+            Ending::NoMemory(why) => TaskError::NoMemory {
+                item,
+                why: why.clone(),
+            },
+        }
+    }
+}
+
+/// The encoded items of a job.
+pub(super) enum Input {
+    /// In the arena, in a block of the job's.
+    Placed(Place),
+    /// In private memory, until there is a place.
+    Here(Vec<u8>),
+}
+
+/// A job on its way into a cell.
+pub(super) struct Parcel {
+    pub(super) work: Arc<Work>,
+    pub(super) task: TaskName,
+    pub(super) spans: Vec<Span>,
+    /// Where the items of each chunk begin in the input, and where those of the last end; empty for items
+    /// of a fixed size.
+    pub(super) starts: Vec<u64>,
+    pub(super) input: Input,
+    /// Bytes that a result may take, if their size is not fixed.
+    pub(super) guess: u64,
+    pub(super) passed: Option<Vec<Passed>>,
+}
+
+/// Results that lie together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Piece {
+    pub(super) span: Span,
+    pub(super) place: Place,
+    pub(super) used: u64,
+}
+
+/// What is told when several jobs have all ended.
+pub(super) struct Group {
+    left: AtomicUsize,
+    then: Mutex<Then>,
+}
+
+#[derive(Default)]
+struct Then {
+    ended: bool,
+    waker: Option<Waker>,
+    callback: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Group {
+    /// One that waits for whoever submits; who has submitted all calls [`one_ended`](Group::one_ended) too.
+    pub(super) fn new() -> Arc<Group> {
+        Arc::new(Group {
+            left: AtomicUsize::new(1),
+            then: Mutex::default(),
+        })
+    }
+
+    /// There is one job more.
+    pub(super) fn add(&self) {
+        self.left.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One of the jobs has ended; true if it was the last.
+    pub(super) fn one_ended(&self) -> bool {
+        if self.left.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return false;
+        }
+        let (waker, callback) = {
+            let mut then = lock(&self.then);
+            then.ended = true;
+            (then.waker.take(), then.callback.take())
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        if let Some(callback) = callback {
+            callback();
+        }
+        true
+    }
+
+    /// Wakes `waker` when all have ended; false if they have.
+    pub(super) fn wake(&self, waker: &Waker) -> bool {
+        let mut then = lock(&self.then);
+        if !then.ended {
+            match &mut then.waker {
+                Some(known) => known.clone_from(waker),
+                none => *none = Some(waker.clone()),
+            }
+        }
+        !then.ended
+    }
+
+    /// Calls `callback` when all have ended, or gives it back if they have.
+    pub(super) fn call(
+        &self,
+        callback: Box<dyn FnOnce() + Send>,
+    ) -> Option<Box<dyn FnOnce() + Send>> {
+        let mut then = lock(&self.then);
+        if then.ended {
+            return Some(callback);
+        }
+        then.callback = Some(callback);
+        None
+    }
+}
+
+/// A value that workers decode once and are given with each item.
+pub(super) struct Context {
+    pub(super) engine: Arc<Engine>,
+    pub(super) block: Option<Block>,
+    pub(super) place: Place,
+    /// What the context names stays alive as long as it does.
+    pub(super) _passed: Mutex<Passed>,
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.engine.give_back(self.block.take());
+    }
+}
+
+/// A job.
+pub(super) struct Work {
+    /// Index of its first item in the call.
+    pub(super) first: usize,
+    pub(super) items: u32,
+    pub(super) in_size: Option<u64>,
+    pub(super) out_size: Option<u64>,
+    chunks: usize,
+    context: Option<Arc<Context>>,
+    pub(super) group: Option<Arc<Group>>,
+    ended: AtomicBool,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    ticket: Option<Ticket>,
+    blocks: Vec<Block>,
+    /// Where the results lie, all together if their size is fixed.
+    output: Place,
+    /// What dead workers had finished of their chunks.
+    pieces: Vec<Piece>,
+    failures: BTreeMap<u32, TaskError>,
+    committed: u32,
+    /// What is committed is counted in the chunks.
+    recounted: bool,
+    ending: Option<Ending>,
+    cancelled: bool,
+    caller: Option<Thread>,
+    /// Nobody will ask for its results.
+    abandoned: bool,
+    inline: [u8; INLINE],
+}
+
+impl Work {
+    pub(super) fn new(
+        first: usize,
+        items: u32,
+        sizes: (Option<u64>, Option<u64>),
+        chunks: usize,
+        context: Option<Arc<Context>>,
+        group: Option<Arc<Group>>,
+    ) -> Work {
+        Work {
+            first,
+            items,
+            in_size: sizes.0,
+            out_size: sizes.1,
+            chunks,
+            context,
+            group,
+            ended: AtomicBool::new(false),
+            inner: Mutex::new(Inner {
+                ticket: None,
+                blocks: Vec::new(),
+                output: Place::default(),
+                pieces: Vec::new(),
+                failures: BTreeMap::new(),
+                committed: 0,
+                recounted: false,
+                ending: None,
+                cancelled: false,
+                caller: None,
+                abandoned: false,
+                inline: [0; INLINE],
+            }),
+        }
+    }
+
+    pub(super) fn chunks(&self) -> usize {
+        self.chunks
+    }
+
+    pub(super) fn context(&self) -> Option<Place> {
+        self.context.as_ref().map(|context| context.place)
+    }
+
+    /// Whether it has ended: nothing of it will change any more.
+    #[inline]
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    pub(super) fn ticket(&self) -> Option<Ticket> {
+        lock(&self.inner).ticket
+    }
+
+    /// Memory that is given back with the job.
+    pub(super) fn own(&self, block: Block) {
+        lock(&self.inner).blocks.push(block);
+    }
+
+    pub(super) fn placed(&self, ticket: Ticket, output: Place, blocks: Vec<Block>) {
+        let mut inner = lock(&self.inner);
+        inner.ticket = Some(ticket);
+        inner.output = output;
+        inner.blocks.extend(blocks);
+    }
+
+    /// Says that so many chunks more are committed; whether these were the last.
+    pub(super) fn committed(&self, chunks: u32) -> bool {
+        let mut inner = lock(&self.inner);
+        inner.committed += chunks;
+        inner.committed as usize >= self.chunks && !inner.recounted
+    }
+
+    /// Says that so many chunks were withdrawn; whether these were the last.
+    pub(super) fn withdrawn(&self, chunks: u32) -> bool {
+        lock(&self.inner).cancelled |= chunks > 0;
+        self.committed(chunks)
+    }
+
+    /// A worker has died in it: what is committed is counted in its chunks from now on.
+    pub(super) fn recount(&self) {
+        lock(&self.inner).recounted = true;
+    }
+
+    pub(super) fn is_recounted(&self) -> bool {
+        lock(&self.inner).recounted
+    }
+
+    /// An item has failed. The first reason given is the one that counts.
+    pub(super) fn fail(&self, item: u32, error: TaskError) {
+        lock(&self.inner).failures.entry(item).or_insert(error);
+    }
+
+    pub(super) fn has_failed(&self, item: u32) -> bool {
+        lock(&self.inner).failures.contains_key(&item)
+    }
+
+    /// What a dead worker had finished.
+    pub(super) fn keep(&self, piece: Piece) {
+        if piece.span.count > 0 {
+            lock(&self.inner).pieces.push(piece);
+        }
+    }
+
+    /// Takes down where the results are, and the results themselves if they lie in the cell.
+    pub(super) fn harvest(&self, inline: &Bytes, pieces: impl Iterator<Item = Piece>) {
+        let mut inner = lock(&self.inner);
+        if inner.output.extent == 0 {
+            let at = inner.output.offset as usize;
+            let Inner { inline: to, .. } = &mut *inner;
+            inline.copy_out(at, to);
+        }
+        if self.out_size.is_none() {
+            let pieces = pieces.filter(|piece| piece.span.count > 0);
+            inner.pieces.extend(pieces);
+            inner.pieces.sort_unstable_by_key(|piece| piece.span.start);
+        }
+    }
+
+    /// Ends it; how many items have failed.
+    pub(super) fn settle(&self, ending: Option<Ending>) -> u64 {
+        let mut inner = lock(&self.inner);
+        if inner.cancelled {
+            inner.ending = Some(Ending::Cancelled);
+        }
+        if ending.is_some() {
+            inner.ending = ending;
+        }
+        self.ended.store(true, Ordering::Release);
+        if let Some(caller) = inner.caller.take() {
+            caller.unpark();
+        }
+        match inner.ending {
+            Some(_) => u64::from(self.items),
+            None => inner.failures.len() as u64,
+        }
+    }
+
+    /// Unparks `caller` when it ends; false if it has.
+    pub(super) fn call(&self, caller: Thread) -> bool {
+        let mut inner = lock(&self.inner);
+        if self.has_ended() {
+            return false;
+        }
+        inner.caller = Some(caller);
+        true
+    }
+
+    /// Its owner has read its results, or will never ask for them: gives its memory back, now or when it
+    /// ends.
+    pub(super) fn let_go(&self, engine: &Engine) {
+        let blocks = {
+            let mut inner = lock(&self.inner);
+            if !self.has_ended() {
+                inner.abandoned = true;
+                engine.unwatched.fetch_add(1, Ordering::SeqCst);
+                drop(inner);
+                return engine.watch();
+            }
+            std::mem::take(&mut inner.blocks)
+        };
+        engine.give_back(blocks);
+    }
+
+    /// It was not taken in: gives its memory back.
+    pub(super) fn never(&self, engine: &Engine) {
+        let blocks = std::mem::take(&mut lock(&self.inner).blocks);
+        engine.give_back(blocks);
+    }
+
+    /// The memory of a job that has ended and that nobody asks for.
+    pub(super) fn left_behind(&self) -> Option<Vec<Block>> {
+        let mut inner = lock(&self.inner);
+        inner.abandoned.then(|| std::mem::take(&mut inner.blocks))
+    }
+
+    /// Bytes that a result took on the average.
+    pub(super) fn average(&self) -> Option<u64> {
+        let inner = lock(&self.inner);
+        let bytes: u64 = inner.pieces.iter().map(|piece| piece.used).sum();
+        (self.out_size.is_none() && self.items > 0).then(|| bytes.div_ceil(u64::from(self.items)))
+    }
+
+    /// The results, in order, if no item has failed; else the first error.
+    pub(super) fn append_to<R: Message>(
+        &self,
+        engine: &Engine,
+        results: &mut Vec<R>,
+    ) -> Result<(), TaskError> {
+        let inner = lock(&self.inner);
+        if let Some(ending) = &inner.ending {
+            return Err(ending.error(self.first));
+        }
+        if let Some((_, error)) = inner.failures.first_key_value() {
+            return Err(error.clone().moved(self.first));
+        }
+        if let Some(size) = self.out_size {
+            let len = size * u64::from(self.items);
+            let bytes = inner.read(engine, inner.output, len);
+            let decoded = bytes.and_then(|bytes| {
+                message::decode_vec(&bytes, self.items as usize)
+                    .map_err(|error| (&error).into())
+                    .or_else(|_: Unreadable| {
+                        // Which item it is, says the slow way.
+                        (0..self.items)
+                            .map(|item| fixed(&bytes, item, size))
+                            .collect()
+                    })
+            });
+            match decoded {
+                Ok(mut decoded) if results.is_empty() => {
+                    if results.capacity() > decoded.len() {
+                        results.append(&mut decoded);
+                    } else {
+                        *results = decoded;
+                    }
+                }
+                Ok(mut decoded) => results.append(&mut decoded),
+                Err(unreadable) => return Err(unreadable.error(self.first)),
+            }
+            return Ok(());
+        }
+        results.reserve(self.items as usize);
+        for result in self.records(engine, &inner) {
+            results.push(result?);
+        }
+        Ok(())
+    }
+
+    /// The results, in order, each for itself.
+    pub(super) fn each<R: Message>(&self, engine: &Engine) -> Vec<Result<R, TaskError>> {
+        let inner = lock(&self.inner);
+        if let Some(ending) = &inner.ending {
+            let items = self.first..self.first + self.items as usize;
+            return items.map(|item| Err(ending.error(item))).collect();
+        }
+        let Some(size) = self.out_size else {
+            return self.records(engine, &inner);
+        };
+        let bytes = inner.read(engine, inner.output, size * u64::from(self.items));
+        (0..self.items)
+            .map(|item| {
+                if let Some(error) = inner.failures.get(&item) {
+                    return Err(error.clone().moved(self.first));
+                }
+                let bytes = bytes.as_ref().map_err(|unreadable| unreadable.clone().at(item));
+                bytes
+                    .and_then(|bytes| fixed(bytes, item, size))
+                    .map_err(|unreadable| unreadable.error(self.first))
+            })
+            .collect()
+    }
+
+    fn records<R: Message>(&self, engine: &Engine, inner: &Inner) -> Vec<Result<R, TaskError>> {
+        let mut results = Vec::with_capacity(self.items as usize);
+        let mut pieces = inner.pieces.iter().peekable();
+        let mut item = 0;
+        while item < self.items {
+            if let Some(piece) = pieces.next_if(|piece| piece.span.start == item) {
+                let bytes = inner.read(engine, piece.place, piece.used);
+                let mut at = 0;
+                for item in item..item + piece.span.count {
+                    let result = match &bytes {
+                        Ok(bytes) => record(bytes, &mut at, item),
+                        Err(unreadable) => Err(unreadable.clone().at(item)),
+                    };
+                    results.push(match inner.failures.get(&item) {
+                        Some(error) => Err(error.clone().moved(self.first)),
+                        None => result.map_err(|unreadable| unreadable.error(self.first)),
+                    });
+                }
+                item += piece.span.count;
+            } else {
+                let error = inner.failures.get(&item).map_or_else(
+                    || Unreadable::new(item, truncated(8, 0)).error(self.first),
+                    |error| error.clone().moved(self.first),
+                );
+                results.push(Err(error));
+                item += 1;
+            }
+        }
+        results
+    }
+}
+
+impl Inner {
+    fn read(&self, engine: &Engine, place: Place, len: u64) -> Result<Vec<u8>, Unreadable> {
+        let missing = || Unreadable::new(0, truncated(len, 0));
+        let mut bytes = Vec::new();
+        let len_here = usize::try_from(len).map_err(|_| missing())?;
+        if place.extent == 0 {
+            let from = place.offset.wrapping_sub(self.output.offset);
+            let from = usize::try_from(from).map_err(|_| missing())?;
+            let part = self.inline.get(from..).and_then(|part| part.get(..len_here));
+            bytes.extend_from_slice(part.ok_or_else(missing)?);
+        } else {
+            let from = engine.bytes(place).ok_or_else(missing)?;
+            let inside = place.offset.checked_add(len);
+            inside
+                .filter(|end| *end <= from.len() as u64)
+                .ok_or_else(missing)?;
+            from.append_to(place.offset as usize, len_here, &mut bytes);
+        }
+        Ok(bytes)
+    }
+}
+
+/// A result whose bytes are wrong.
+#[derive(Debug, Clone)]
+struct Unreadable {
+    item: u32,
+    error: DecodeError,
+}
+
+impl Unreadable {
+    fn new(item: u32, error: DecodeError) -> Unreadable {
+        Unreadable { item, error }
+    }
+
+    fn at(self, item: u32) -> Unreadable {
+        Unreadable { item, ..self }
+    }
+
+    fn error(self, first: usize) -> TaskError {
+        TaskError::Decode {
+            item: first + self.item as usize,
+            pid: 0,
+            name: String::new(),
+            what: What::Result,
+            error: self.error,
+        }
+    }
+}
+
+impl From<&DecodeError> for Unreadable {
+    fn from(error: &DecodeError) -> Unreadable {
+        Unreadable::new(0, error.clone())
+    }
+}
+
+fn fixed<R: Message>(bytes: &[u8], item: u32, size: u64) -> Result<R, Unreadable> {
+    let at = item as usize * size as usize;
+    let missing = || Unreadable::new(item, truncated(size, 0));
+    let bytes = bytes.get(at..at + size as usize).ok_or_else(missing)?;
+    message::decode(bytes).map_err(|error| Unreadable::new(item, error))
+}
+
+fn record<R: Message>(bytes: &[u8], at: &mut usize, item: u32) -> Result<R, Unreadable> {
+    let missing = |needed: u64| Unreadable::new(item, truncated(needed, 0));
+    let rest = bytes.get(*at..).ok_or_else(|| missing(8))?;
+    let (head, rest) = rest.split_first_chunk().ok_or_else(|| missing(8))?;
+    let len = u64::from_ne_bytes(*head);
+    if len == NO_RESULT {
+        *at += 8;
+        return Err(missing(0));
+    }
+    let body = usize::try_from(len).ok().and_then(|len| rest.get(..len));
+    let body = body.ok_or_else(|| missing(len))?;
+    *at += record_len(len) as usize;
+    message::decode(body).map_err(|error| Unreadable::new(item, error))
+}
+
+/// Bytes that the first `count` records of a chunk take: those that a dead worker had finished.
+pub(super) fn records_len(bytes: &Bytes, place: Place, room: u64, count: u32) -> Option<u64> {
+    let mut used = 0;
+    for _ in 0..count {
+        if used + 8 > room {
+            return None;
+        }
+        let at = place.offset.checked_add(used)?;
+        let end = at.checked_add(8)?;
+        if end > bytes.len() as u64 {
+            return None;
+        }
+        let mut word = [0; 8];
+        bytes.copy_out(at as usize, &mut word);
+        let len = u64::from_ne_bytes(word);
+        used = if len == NO_RESULT {
+            used + 8
+        } else if len <= room {
+            used + record_len(len)
+        } else {
+            return None;
+        };
+    }
+    (used <= room).then_some(used)
+}
