@@ -313,6 +313,7 @@ const _: () = {
     assert!(offset_of!(QueueHeader, empty) == APART);
     assert!(offset_of!(QueueHeader, redelivered) == 2 * APART);
     assert!(size_of::<Extent>() == 64);
+    assert!(size_of::<Job>() == 32);
     assert!(size_of::<Chunk>() == 64);
     assert!(size_of::<Single>() == 512);
     assert!(offset_of!(Single, chunk) == 64);

@@ -3,6 +3,7 @@
 // Under loom only the pure protocols are compiled, by tests/loom.rs itself.
 #![cfg(not(loom))]
 
+pub mod docs;
 mod error;
 mod handle;
 mod kin;
@@ -21,12 +22,12 @@ mod signal;
 mod sync;
 mod sys;
 
-pub use error::{Corrupt, RecvError, SegmentError, SendError};
+pub use error::{Corrupt, DecodeError, EncodeError, RecvError, SegmentError, SendError};
 pub use lock::{Abandoned, Guard, Lock, LockError};
-pub use message::{DecodeError, EncodeError, Message, Plain};
+pub use message::{Message, Plain};
 pub use pool::{
-    Chunked, Death, Items, OnDeath, Pool, PoolBuilder, PoolError, PoolStats, Task, TaskError, What, With,
-    Worker,
+    Chunked, Death, Items, OnDeath, Pool, PoolBuilder, PoolError, PoolStats, Task, TaskError, What,
+    With, Worker,
 };
 pub use process::{
     Child, Function, JoinError, Process, ProcessBuilder, SpawnError, Stdio, active_children,

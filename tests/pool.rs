@@ -47,14 +47,25 @@ fn every_method_gives_the_results_in_order() {
         assert_eq!(pool.apply(square, (5,)).unwrap(), 25);
         assert_eq!(pool.apply(multiply, (5, 6)).unwrap(), 30);
         assert_eq!(pool.apply_async(square, (6,)).get().unwrap(), 36);
-        assert_eq!(pool.map(square, [1, 2, 3, 4, 5]).unwrap(), [1, 4, 9, 16, 25]);
-        assert_eq!(pool.map_async(square, 1..=5).get().unwrap(), [1, 4, 9, 16, 25]);
+        assert_eq!(
+            pool.map(square, [1, 2, 3, 4, 5]).unwrap(),
+            [1, 4, 9, 16, 25]
+        );
+        assert_eq!(
+            pool.map_async(square, 1..=5).get().unwrap(),
+            [1, 4, 9, 16, 25]
+        );
         assert_eq!(pool.starmap(multiply, pairs).unwrap(), [2, 12, 30]);
-        assert_eq!(pool.starmap_async(multiply, pairs).get().unwrap(), [2, 12, 30]);
+        assert_eq!(
+            pool.starmap_async(multiply, pairs).get().unwrap(),
+            [2, 12, 30]
+        );
         let in_order: Vec<u64> = pool.imap(square, 1..=100).map(Result::unwrap).collect();
         assert_eq!(in_order, (1..=100).map(square).collect::<Vec<_>>());
-        let mut any_order: Vec<u64> =
-            pool.imap_unordered(square, 1..=100).map(Result::unwrap).collect();
+        let mut any_order: Vec<u64> = pool
+            .imap_unordered(square, 1..=100)
+            .map(Result::unwrap)
+            .collect();
         any_order.sort_unstable();
         assert_eq!(any_order, in_order);
         pool.close();
@@ -67,7 +78,10 @@ fn nothing_is_mapped_to_nothing() {
     within(SOON, || {
         let pool = Pool::new(1).unwrap();
         assert_eq!(pool.map(square, []).unwrap(), []);
-        assert_eq!(pool.map(|x: String| x, Vec::new()).unwrap(), Vec::<String>::new());
+        assert_eq!(
+            pool.map(|x: String| x, Vec::new()).unwrap(),
+            Vec::<String>::new()
+        );
         assert_eq!(pool.map_async(square, []).get().unwrap(), []);
         assert_eq!(pool.imap(square, []).count(), 0);
     });
@@ -109,8 +123,9 @@ fn items_and_results_may_be_of_any_size() {
             (1..=20).map(|i| vec![i as u8; 1 << 20]),
         );
         assert!((1..=20).map(|i| i << 20).eq(sums.unwrap()));
-        let map: HashMap<String, u64> =
-            pool.apply(|n: u64| HashMap::from([(n.to_string(), n)]), (7,)).unwrap();
+        let map: HashMap<String, u64> = pool
+            .apply(|n: u64| HashMap::from([(n.to_string(), n)]), (7,))
+            .unwrap();
         assert_eq!(map["7"], 7);
         assert_eq!(pool.map(|()| (), [(), ()]).unwrap(), [(), ()]);
     });
@@ -127,7 +142,14 @@ fn a_panic_is_that_items_error_and_the_worker_goes_on() {
         };
         let error = pool.map(careful, 0..100).unwrap_err();
         match &error {
-            TaskError::Panicked { item: 7, message, location, backtrace, pid, name } => {
+            TaskError::Panicked {
+                item: 7,
+                message,
+                location,
+                backtrace,
+                pid,
+                name,
+            } => {
                 assert_eq!(message, "I do not like 7");
                 assert!(location.contains("pool.rs"), "{location}");
                 assert!(!backtrace.is_empty());
@@ -141,9 +163,18 @@ fn a_panic_is_that_items_error_and_the_worker_goes_on() {
                 Err(error) => assert_eq!((error.item() as u64, x % 10), (x, 7)),
             }
         }
-        let odd = |x: u64| if x == 1 { std::panic::panic_any(5_u8) } else { x.to_string() };
+        let odd = |x: u64| {
+            if x == 1 {
+                std::panic::panic_any(5_u8)
+            } else {
+                x.to_string()
+            }
+        };
         let results: Vec<_> = pool.chunk_size(3).imap(odd, 0..3).collect();
-        assert!(matches!(&results[1], Err(TaskError::Panicked { item: 1, .. })), "{results:?}");
+        assert!(
+            matches!(&results[1], Err(TaskError::Panicked { item: 1, .. })),
+            "{results:?}"
+        );
         assert_eq!(results[2].as_ref().unwrap(), "2");
         assert_eq!(pool.workers(), before);
     });
@@ -154,7 +185,12 @@ fn a_death_is_that_items_error_and_the_worker_is_replaced() {
     within(SOON, || {
         let pool = Pool::new(2).unwrap();
         match pool.apply(die, (3,)) {
-            Err(TaskError::WorkerDied { item: 0, how: Death::Signalled(9), attempt: 1, .. }) => {}
+            Err(TaskError::WorkerDied {
+                item: 0,
+                how: Death::Signalled(9),
+                attempt: 1,
+                ..
+            }) => {}
             other => panic!("{other:?}"),
         }
         for (x, result) in (0..20).zip(pool.chunk_size(7).imap(die, 0..20)) {
@@ -172,7 +208,14 @@ fn a_death_is_that_items_error_and_the_worker_is_replaced() {
         };
         let error = pool.map(strange, 0..100).unwrap_err();
         assert!(
-            matches!(error, TaskError::WorkerDied { item: 5, how: Death::Exited(3), .. }),
+            matches!(
+                error,
+                TaskError::WorkerDied {
+                    item: 5,
+                    how: Death::Exited(3),
+                    ..
+                }
+            ),
             "{error:?}"
         );
         let results: Vec<_> = pool.chunk_size(20).imap(strange, 0..100).collect();
@@ -198,7 +241,11 @@ fn an_item_that_kills_is_begun_again_as_often_as_allowed() {
         for (x, result) in results.iter().enumerate() {
             match result {
                 Ok(same) => assert!(*same == x as u64 && x != 3),
-                Err(TaskError::WorkerDied { item: 3, attempt: 4, .. }) => assert_eq!(x, 3),
+                Err(TaskError::WorkerDied {
+                    item: 3,
+                    attempt: 4,
+                    ..
+                }) => assert_eq!(x, 3),
                 Err(error) => panic!("{error}"),
             }
         }
@@ -210,7 +257,11 @@ fn an_item_that_kills_is_begun_again_as_often_as_allowed() {
 fn what_takes_too_long_is_ended() {
     within(SOON, || {
         let limit = Duration::from_millis(100);
-        let pool = Pool::builder().workers(2).task_timeout(limit).build().unwrap();
+        let pool = Pool::builder()
+            .workers(2)
+            .task_timeout(limit)
+            .build()
+            .unwrap();
         let sleepy = |x: u64| {
             if x == 2 {
                 std::thread::sleep(Duration::from_secs(60));
@@ -233,9 +284,15 @@ fn what_takes_too_long_is_ended() {
 #[test]
 fn workers_are_replaced_after_so_many_tasks() {
     within(SOON, || {
-        let pool = Pool::builder().workers(2).max_tasks_per_worker(3).build().unwrap();
-        let pids: Vec<u32> =
-            pool.imap(|_: u64| std::process::id(), 0..30).map(Result::unwrap).collect();
+        let pool = Pool::builder()
+            .workers(2)
+            .max_tasks_per_worker(3)
+            .build()
+            .unwrap();
+        let pids: Vec<u32> = pool
+            .imap(|_: u64| std::process::id(), 0..30)
+            .map(Result::unwrap)
+            .collect();
         for pid in &pids {
             assert!(pids.iter().filter(|other| *other == pid).count() <= 3);
         }
@@ -253,7 +310,9 @@ fn the_initializer_runs_first_in_every_worker() {
             .initializer(|n: u64| SET.store(n, Ordering::Relaxed), (7,))
             .build()
             .unwrap();
-        let seen = pool.map(|_: u64| SET.load(Ordering::Relaxed), 0..100).unwrap();
+        let seen = pool
+            .map(|_: u64| SET.load(Ordering::Relaxed), 0..100)
+            .unwrap();
         assert_eq!(seen, [7; 100]);
         let mut names: Vec<_> = pool.workers().iter().map(|w| w.name().to_owned()).collect();
         names.sort();
@@ -306,13 +365,18 @@ fn tasks_can_be_waited_for_asked_and_awaited() {
         let slow = |ms: u64| std::thread::sleep(Duration::from_millis(ms));
         let task = pool.apply_async(slow, (200,));
         assert!(!task.is_ready());
-        assert!(task.get_timeout(Duration::from_millis(20)).unwrap().is_none());
+        assert!(
+            task.get_timeout(Duration::from_millis(20))
+                .unwrap()
+                .is_none()
+        );
         assert!(task.wait(Duration::from_secs(10)));
         assert!(task.is_ready());
         task.get().unwrap();
 
         let (tell, told) = channel();
-        pool.apply_async(square, (9,)).on_done(move |result| tell.send(result).unwrap());
+        pool.apply_async(square, (9,))
+            .on_done(move |result| tell.send(result).unwrap());
         assert_eq!(told.recv_timeout(SOON).unwrap().unwrap(), 81);
 
         assert_eq!(block_on(pool.apply_async(square, (11,))).unwrap(), 121);
@@ -358,7 +422,11 @@ fn infinite_items_are_read_as_results_are_taken() {
         let items = (0..).inspect(|_| {
             READ.fetch_add(1, Ordering::Relaxed);
         });
-        let first: Vec<u64> = pool.imap(square, items).take(10).map(Result::unwrap).collect();
+        let first: Vec<u64> = pool
+            .imap(square, items)
+            .take(10)
+            .map(Result::unwrap)
+            .collect();
         assert!(first.into_iter().eq((0..10).map(square)));
         assert!(READ.load(Ordering::Relaxed) <= 30);
         assert_eq!(pool.imap_unordered(square, 0..).take(100).count(), 100);
@@ -375,10 +443,17 @@ fn a_context_is_sent_once_to_each_worker() {
         let with = pool.with(table.clone());
         let found = with.map(look_up, 0..1_000_usize).unwrap();
         assert_eq!(found, table);
-        let found: Vec<_> =
-            with.chunk_size(10).imap(look_up, 0..1_000_usize).unwrap().map(Result::unwrap).collect();
+        let found: Vec<_> = with
+            .chunk_size(10)
+            .imap(look_up, 0..1_000_usize)
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
         assert_eq!(found, table);
-        assert_eq!(pool.with(10_u64).map(|n, x: u64| n * x, [1, 2]).unwrap(), [10, 20]);
+        assert_eq!(
+            pool.with(10_u64).map(|n, x: u64| n * x, [1, 2]).unwrap(),
+            [10, 20]
+        );
     });
 }
 
@@ -388,8 +463,14 @@ fn a_closed_pool_finishes_what_it_has_and_takes_no_more() {
         let pool = Pool::new(2).unwrap();
         let tasks: Vec<_> = (0..100).map(|n| pool.apply_async(square, (n,))).collect();
         pool.close();
-        assert!(matches!(pool.apply(square, (1,)), Err(TaskError::PoolClosed { item: 0 })));
-        assert!(matches!(pool.map(square, [1]), Err(TaskError::PoolClosed { item: 0 })));
+        assert!(matches!(
+            pool.apply(square, (1,)),
+            Err(TaskError::PoolClosed { item: 0 })
+        ));
+        assert!(matches!(
+            pool.map(square, [1]),
+            Err(TaskError::PoolClosed { item: 0 })
+        ));
         pool.join().unwrap();
         for (n, task) in (0..).zip(tasks) {
             assert!(task.is_ready());
@@ -477,5 +558,8 @@ fn a_pool_in_a_worker_works() {
 #[test]
 fn a_pool_of_nobody_is_refused() {
     assert!(matches!(Pool::new(0), Err(PoolError::NoWorkers)));
-    assert!(matches!(Pool::new(1 << 20), Err(PoolError::TooManyWorkers { limit: 4096, .. })));
+    assert!(matches!(
+        Pool::new(1 << 20),
+        Err(PoolError::TooManyWorkers { limit: 4096, .. })
+    ));
 }

@@ -4,7 +4,6 @@
 //! [`Plain`], and serde for all others ([`mod@write`], [`read`]). All go straight into a [`Sink`]; none trusts the bytes it
 //! reads. Raw and plain bytes are in the machine's own order: both sides run on one machine.
 
-mod error;
 mod plain;
 mod raw;
 mod read;
@@ -18,10 +17,10 @@ mod tests;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use self::error::{DecodeError, EncodeError};
 pub use self::plain::Plain;
 pub(crate) use self::shape::{fixed_size, is_raw, shape_name, size_hint};
 pub(crate) use self::sink::{Count, Sink};
+pub(crate) use crate::error::{DecodeError, EncodeError};
 
 use self::read::Reader;
 use self::write::Writer;

@@ -115,12 +115,7 @@ impl<'p> How<'p> {
         I: Iterator<Item = S::In>,
     {
         not_forked()?;
-        let mut feed = Feed::<S, _>::new(
-            self.engine,
-            self.shares(),
-            self.context.clone(),
-            items,
-        )?;
+        let mut feed = Feed::<S, _>::new(self.engine, self.shares(), self.context.clone(), items)?;
         let mut flying: VecDeque<(Held<'_>, usize)> = VecDeque::new();
         let mut chunks = 0;
         let mut results = Vec::new();
@@ -238,8 +233,8 @@ impl<'p> How<'p> {
             cut: Cut::Every(chunk),
             per_job: chunk.get().min(Cut::Every(NonZeroUsize::MAX).limit()),
         };
-        let feed = not_forked()
-            .and_then(|()| Feed::new(self.engine, shares, self.context.clone(), items));
+        let feed =
+            not_forked().and_then(|()| Feed::new(self.engine, shares, self.context.clone(), items));
         Imap::new(self.engine, feed, order)
     }
 }

@@ -138,11 +138,7 @@ impl Control {
     pub(super) fn cell(&self, cell: u16) -> Option<Cell<'_>> {
         match cell.checked_sub(FIRST_SINGLE) {
             None => Some(Cell::Many(&self.tables[usize::from(cell)])),
-            Some(single) => self
-                .page
-                .singles
-                .get(usize::from(single))
-                .map(Cell::Single),
+            Some(single) => self.page.singles.get(usize::from(single)).map(Cell::Single),
         }
     }
 

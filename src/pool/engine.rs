@@ -559,9 +559,7 @@ impl Memory {
         let size = Arena::rounded(len).max(self.arena.len().clamp(FIRST_EXTENT, LARGEST_EXTENT));
         let segment = Segment::build("pool arena", "arena", size, Commit::All)
             .map_err(|error| error.to_string())?;
-        let bytes = segment
-            .bytes(0, size)
-            .map_err(|error| error.to_string())?;
+        let bytes = segment.bytes(0, size).map_err(|error| error.to_string())?;
         let handle = handle_of(&segment).ok_or("an extent has no handle")?;
         let number = self
             .arena

@@ -220,7 +220,8 @@ impl<'p, S: Step, I: Iterator<Item = S::In>> Feed<'p, S, I> {
                 block,
                 end,
                 passed,
-            } = One::encode::<S>(self.engine, &item, self.first).inspect_err(|_| self.first += 1)?;
+            } = One::encode::<S>(self.engine, &item, self.first)
+                .inspect_err(|_| self.first += 1)?;
             return Ok(Some(Filled {
                 items: 1,
                 input,

@@ -286,7 +286,11 @@ impl Pool {
     /// Items are read as results are taken, four for each worker ahead, so there may be infinitely many.
     /// An item that fails is an error in its place; the others go on. Dropped early, the iterator takes
     /// back what has not begun.
-    pub fn imap<F, A, R, I>(&self, function: F, items: I) -> impl Iterator<Item = Result<R, TaskError>>
+    pub fn imap<F, A, R, I>(
+        &self,
+        function: F,
+        items: I,
+    ) -> impl Iterator<Item = Result<R, TaskError>>
     where
         F: Fn(A) -> R + Copy + Send + Sync + 'static,
         A: Message,

@@ -86,11 +86,7 @@ impl Followers {
 impl Engine {
     /// Waits until a job has ended; false when `deadline` has passed.
     pub(super) fn wait_for(&self, work: &Work, deadline: Option<Instant>) -> bool {
-        self.wait(
-            || work.has_ended(),
-            |thread| work.call(thread),
-            deadline,
-        )
+        self.wait(|| work.has_ended(), |thread| work.call(thread), deadline)
     }
 
     /// Waits until `done`; false when `deadline` has passed.
@@ -347,7 +343,11 @@ impl Engine {
             return None;
         }
         let mut bytes = Vec::new();
-        from.append_to(record.place.offset as usize, record.len as usize, &mut bytes);
+        from.append_to(
+            record.place.offset as usize,
+            record.len as usize,
+            &mut bytes,
+        );
         message::decode(&bytes).ok()
     }
 

@@ -5,9 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::arena::Place;
-use super::control::{
-    ABSENT, Cell, Control, HUNTING, NOTICE_LANE, Notice, Record, TICKET_LANE,
-};
+use super::control::{ABSENT, Cell, Control, HUNTING, NOTICE_LANE, Notice, Record, TICKET_LANE};
 use super::error::{Failure, What};
 use super::job::{self, Generation, Lease, Naming, Span, Ticket};
 use crate::error::SegmentError;
@@ -139,9 +137,9 @@ impl Station {
             fence();
             hunter.borrow_mut().look(&self.control, row)
         };
-        let found =
-            page.tasks
-                .wait(&mut self.patience, None, self.kin.deaths(), look, check)?;
+        let found = page
+            .tasks
+            .wait(&mut self.patience, None, self.kin.deaths(), look, check)?;
         let Some(Hunt::Ticket(ticket)) = found else {
             return Ok(Hunt::Over);
         };
@@ -344,20 +342,20 @@ impl Station {
     /// Asks the pool for memory and waits for it; `None` if there is none.
     pub(super) fn room(&mut self, bytes: u64) -> Option<Place> {
         self.requests += 1;
-        let ticket = (self.row.now.load(Ordering::Relaxed) > HUNTING).then_some(self.current.ticket);
+        let ticket =
+            (self.row.now.load(Ordering::Relaxed) > HUNTING).then_some(self.current.ticket);
         self.notify(Notice::Room { ticket, bytes });
         let (row, requests) = (&self.row, self.requests);
         let look = || -> Result<Option<()>, std::convert::Infallible> {
             Ok((row.grants.load(Ordering::Acquire) >= requests).then_some(()))
         };
         // The pool answers every request, or ends this process.
-        while let Ok(None) = row.granted.wait(
-            &mut self.patience,
-            None,
-            self.kin.deaths(),
-            look,
-            || Ok(None),
-        ) {}
+        while let Ok(None) =
+            row.granted
+                .wait(&mut self.patience, None, self.kin.deaths(), look, || {
+                    Ok(None)
+                })
+        {}
         let place = row.grant.load(Ordering::Relaxed);
         (place != 0).then_some(Place::from_word(place))
     }
@@ -480,7 +478,8 @@ impl Station {
         }
         let context = Rc::new(message::decode::<C>(&self.scratch).map_err(unreadable)?);
         self.contexts.truncate(CONTEXTS - 1);
-        self.contexts.insert(0, (id, Rc::clone(&context) as Rc<dyn Any>));
+        self.contexts
+            .insert(0, (id, Rc::clone(&context) as Rc<dyn Any>));
         Ok(context)
     }
 }

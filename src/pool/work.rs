@@ -438,7 +438,9 @@ impl Work {
                 if let Some(error) = inner.failures.get(&item) {
                     return Err(error.clone().moved(self.first));
                 }
-                let bytes = bytes.as_ref().map_err(|unreadable| unreadable.clone().at(item));
+                let bytes = bytes
+                    .as_ref()
+                    .map_err(|unreadable| unreadable.clone().at(item));
                 bytes
                     .and_then(|bytes| fixed(bytes, item, size))
                     .map_err(|unreadable| unreadable.error(self.first))
@@ -486,7 +488,10 @@ impl Inner {
         if place.extent == 0 {
             let from = place.offset.wrapping_sub(self.output.offset);
             let from = usize::try_from(from).map_err(|_| missing())?;
-            let part = self.inline.get(from..).and_then(|part| part.get(..len_here));
+            let part = self
+                .inline
+                .get(from..)
+                .and_then(|part| part.get(..len_here));
             bytes.extend_from_slice(part.ok_or_else(missing)?);
         } else {
             let from = engine.bytes(place).ok_or_else(missing)?;

@@ -1,8 +1,10 @@
 //! Every public error, in families by what the caller can do.
 
+mod codec;
+
 use std::fmt;
 
-use crate::message::{DecodeError, EncodeError};
+pub use self::codec::{DecodeError, EncodeError};
 
 /// Shared memory says something that no process of this crate writes.
 ///

@@ -1,0 +1,43 @@
+//! Who can die where, and what the others see.
+//!
+//! Any process may be killed at any instruction. What follows is not repair by guess: no timeout, heartbeat
+//! or process number ever moves ownership. Death is *proven* by a byte lock that the kernel drops when the
+//! process ends (also while it is a zombie, not while it is stopped, not in its forked copies), and every
+//! repair is one compare-and-swap from exactly the word that was seen, so half of it, or twice, is harmless.
+//!
+//! | killed while | what the others see |
+//! |---|---|
+//! | sending, before the stamp | nothing: the message was never there |
+//! | sending, after the stamp | the message |
+//! | sending a batch | a part of it, from its beginning, or nothing |
+//! | receiving, before the step of `head` | the message is still there for another receiver |
+//! | receiving, after it | the message is gone with the process that took it: at most one call's worth |
+//! | holding a lease | the message goes to another receiver, marked as redelivered |
+//! | holding a loan | the block is free again |
+//! | holding a lock | the next taker gets [`Abandoned`](crate::LockError::Abandoned) and decides |
+//! | waiting for a lock or a message | nothing |
+//! | writing into a pipe | everything before the unfinished message, then `Closed` |
+//! | running a task | that task's [`TaskError::WorkerDied`](crate::TaskError::WorkerDied); the worker is replaced |
+//! | after a task's result was committed | the result |
+//! | starting a process | [`SpawnError`](crate::SpawnError) or `JoinError`, and no process is left |
+//! | repairing after somebody else's death | another process repairs it again |
+//!
+//! # When the others learn of it
+//!
+//! Inside a tree of processes the parent watches its children through descriptors the kernel signals at
+//! death. It then raises one counter that every sleeper in the tree sleeps on besides its own word; so a
+//! sleeper learns of a death in well under a millisecond. Between unrelated programs, and where a parent
+//! died as well, every sleeper looks each 20 ms. The kernel itself needs time to tear a process down: tens
+//! of milliseconds for one with gigabytes of memory, longer while it writes a core dump.
+//!
+//! # A stopped process is not a dead one
+//!
+//! A process stopped by a signal, a debugger or a frozen group keeps what it holds: its lane, its lock, its
+//! lease. Nobody takes it away, for it may continue at any moment and write. A stopped *receiver* holds up
+//! nobody, since nobody owns an unfinished read. A stopped lock holder holds up the lock; `lock_timeout` says so.
+//!
+//! # Parents and children
+//!
+//! When a process ends in any way, the processes it started end within a second, and theirs; a child that
+//! [`detach`](crate::Child::detach)ed goes on while its parent lives. Anonymous segments vanish with the last
+//! process that has them. A name that nobody living holds is free.

@@ -1,0 +1,22 @@
+//! What this crate does not do, and what to use instead.
+//!
+//! * **One total order over many senders.** A queue keeps the order of each sender. If A sends, tells B, and B
+//!   sends, a receiver may get B's message first. A queue with one sender is one total order.
+//! * **A capacity over all senders.** It is counted per sender; a total would be one more word that all of
+//!   them fight for.
+//! * **Broadcast.** Every message goes to one receiver. Topics and discovery are the business of iceoryx2 or
+//!   Zenoh.
+//! * **Exactly once.** A process can die after acting and before saying so. A task's body starts at most once
+//!   by default, or at least once with `Retry`; a lease is handed on at least once.
+//! * **Closures that capture.** A function travels as its place in the program, so what it needs travels as
+//!   arguments. In threads, rayon takes closures.
+//! * **Tiny work.** A task of a few nanoseconds costs more to hand over than to do. Below some 10 µs of work
+//!   per item, let the pool chunk (it does by default), or use rayon, unless the isolation is what you want.
+//! * **Other machines.** Shared memory ends at the machine's edge.
+//! * **Other systems than Linux** (5.10 and later; some features need 5.16): sealed memory, byte locks that
+//!   prove death and shared futexes are what the promises stand on.
+//! * **Survival of a restart.** Segments are memory; nothing is durable.
+//! * **Self-describing formats.** Messages are postcard: `#[serde(flatten)]` and untagged enums do not work in
+//!   it.
+//! * **The user's own `fork`.** A forked copy shares its parent's memory but not its place in the tree: every
+//!   handle answers `Forked` there. Start processes with [`Process`](crate::Process).
