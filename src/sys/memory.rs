@@ -96,27 +96,28 @@ static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(null_mut());
 
 /// Sets this process's mark; from now on [`fork_mark_lost`] tells a forked copy from the original.
 pub(crate) fn set_fork_mark() -> io::Result<()> {
-    if MARK.load(Ordering::Acquire).is_null() {
+    let mut address = MARK.load(Ordering::Acquire);
+    if address.is_null() {
         let page = MmapRaw::from(MmapMut::map_anon(rustix::param::page_size())?);
-        let address = page.as_mut_ptr();
+        address = page.as_mut_ptr().cast::<AtomicU32>();
         // SAFETY: the page was mapped just now and nothing else knows it; the advice changes only what a
         // forked child finds there.
         unsafe { madvise(address.cast(), page.len(), MmAdvice::LinuxWipeOnFork) }?;
-        let address = address.cast::<AtomicU32>();
         // The page lives as long as the process, so that `MARK` is valid for ever.
         std::mem::forget(page);
-        MARK.store(address, Ordering::Release);
     }
     // SAFETY: the address is that of a whole page, mapped above, zero-filled, never unmapped and only
     // ever seen as this one atomic; therefore the reference is valid for ever.
-    unsafe { &*MARK.load(Ordering::Acquire) }.store(1, Ordering::Relaxed);
+    unsafe { &*address }.store(1, Ordering::Relaxed);
+    // Only now: a thread that finds a page without the mark takes this process for a forked copy.
+    MARK.store(address, Ordering::Release);
     Ok(())
 }
 
 /// Whether this process is a forked copy of the one that called [`set_fork_mark`].
 #[inline]
 pub(crate) fn fork_mark_lost() -> bool {
-    let mark = MARK.load(Ordering::Relaxed);
+    let mark = MARK.load(Ordering::Acquire);
     // SAFETY: `MARK` is null or the address of a page that stays mapped for ever (see `set_fork_mark`);
     // the kernel wipes it to zero in a forked child but keeps it mapped.
     !mark.is_null() && unsafe { &*mark }.load(Ordering::Relaxed) == 0
