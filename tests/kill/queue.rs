@@ -1,0 +1,272 @@
+//! Four senders and four receivers in eight processes, one of them killed and replaced all the time.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytemuck::{CheckedBitPattern, NoUninit};
+use libtest_mimic::Failed;
+use multiproc::{Child, Plain, Process, Queue, Receiver, RecvError, Segment, Sender};
+
+use crate::{Random, kills};
+
+pub(crate) const TESTS: &[(&str, fn() -> Result<(), Failed>)] = &[
+    ("queue_of_capacity_2", || torture(2, 3_400)),
+    ("queue_of_capacity_8", || torture(8, 3_300)),
+    ("queue_of_capacity_1024", || torture(1024, 3_300)),
+];
+
+const SENDERS: usize = 4;
+const RECEIVERS: usize = 4;
+/// No message in this time means that somebody hangs.
+const HUNG: Duration = Duration::from_secs(1);
+
+/// One message: who sent it, its number, and words that depend on both, to see whether it is torn.
+#[derive(Clone, Copy, NoUninit, CheckedBitPattern)]
+#[repr(C)]
+struct Record {
+    life: u64,
+    number: u64,
+    proof: [u64; 6],
+}
+
+impl Record {
+    fn new(life: u64, number: u64) -> Record {
+        let mut word = life.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number;
+        let proof = std::array::from_fn(|_| {
+            word = (word ^ (word >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            word
+        });
+        Record { life, number, proof }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.proof == Record::new(self.life, self.number).proof
+    }
+}
+
+/// What all processes write down, in shared memory.
+///
+/// Each sender that ever lived (a *life*) has a row: a bit for each of its messages that was received, and
+/// how many of its sends returned. Rows are used again in turn.
+struct Board(Segment);
+
+const ROWS: u64 = 64;
+const ROW_BITS: u64 = 1 << 21;
+const ROW_WORDS: usize = (ROW_BITS / 64) as usize + 2;
+const FAULTS: usize = 4;
+const COUNTS: usize = 16;
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Torn,
+    Repeated,
+    OutOfOrder,
+    Stray,
+}
+
+impl Board {
+    fn new() -> Board {
+        Board(Segment::new((COUNTS + ROWS as usize * ROW_WORDS) * 8).unwrap())
+    }
+
+    fn word(&self, index: usize) -> &AtomicU64 {
+        &self.0.words()[index]
+    }
+
+    fn fault(&self, fault: Fault) {
+        self.word(fault as usize).fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn faults(&self) -> [u64; FAULTS] {
+        std::array::from_fn(|fault| self.word(fault).load(Ordering::Relaxed))
+    }
+
+    fn received(&self) -> &AtomicU64 {
+        self.word(FAULTS)
+    }
+
+    fn stop(&self) -> &AtomicU64 {
+        self.word(FAULTS + 1)
+    }
+
+    fn row(&self, life: u64) -> &[AtomicU64] {
+        let start = COUNTS + (life % ROWS) as usize * ROW_WORDS;
+        &self.0.words()[start..start + ROW_WORDS]
+    }
+
+    /// Whose row it is.
+    fn owner(&self, life: u64) -> &AtomicU64 {
+        &self.row(life)[0]
+    }
+
+    /// Sends of this life that returned.
+    fn sent(&self, life: u64) -> &AtomicU64 {
+        &self.row(life)[1]
+    }
+
+    fn mark(&self, record: &Record) {
+        if self.owner(record.life).load(Ordering::Relaxed) != record.life {
+            return self.fault(Fault::Stray);
+        }
+        let word = &self.row(record.life)[2 + (record.number / 64) as usize];
+        let bit = 1 << (record.number % 64);
+        if word.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+            self.fault(Fault::Repeated);
+        }
+        self.received().fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Begins a life's row, and says how many messages of the life that had it were never received.
+    fn turn(&self, life: u64) -> u64 {
+        let row = self.row(life);
+        let sent = row[1].load(Ordering::Relaxed);
+        let bits = row[2..].iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones()));
+        let received: u64 = bits.sum();
+        // The last send may have been killed after it had published.
+        if received > sent + 1 {
+            self.fault(Fault::Stray);
+        }
+        row.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        self.owner(life).store(life, Ordering::Relaxed);
+        sent.saturating_sub(received)
+    }
+}
+
+fn send(mut tx: Sender<Plain<Record>>, board: Segment, life: u64) {
+    let board = Board(board);
+    for number in 0..ROW_BITS {
+        if board.stop().load(Ordering::Relaxed) != 0 {
+            break;
+        }
+        tx.send(Plain(Record::new(life, number))).unwrap();
+        board.sent(life).store(number + 1, Ordering::Relaxed);
+    }
+    // A life that has used its row up waits to be killed.
+    while board.stop().load(Ordering::Relaxed) == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn receive(mut rx: Receiver<Plain<Record>>, board: Segment) {
+    let board = Board(board);
+    let mut last: HashMap<u64, u64> = HashMap::new();
+    loop {
+        let record = match rx.recv() {
+            Ok(Plain(record)) => record,
+            Err(RecvError::Closed) => return,
+            Err(error) => panic!("{error}"),
+        };
+        if !record.is_whole() {
+            board.fault(Fault::Torn);
+            continue;
+        }
+        board.mark(&record);
+        let next = record.number + 1;
+        if last.insert(record.life, next).is_some_and(|before| before >= next) {
+            board.fault(Fault::OutOfOrder);
+        }
+    }
+}
+
+/// One of the eight, and how to make it again.
+enum Member {
+    Sender(Child<()>),
+    Receiver(Child<()>),
+}
+
+impl Member {
+    fn child(self) -> Child<()> {
+        match self {
+            Member::Sender(child) | Member::Receiver(child) => child,
+        }
+    }
+}
+
+fn torture(capacity: usize, usual: usize) -> Result<(), Failed> {
+    let kills = kills(usual);
+    let (tx, rx) = Queue::<Plain<Record>>::builder().capacity(capacity).build().unwrap();
+    let board = Board::new();
+    let mut lives = 0;
+    let mut missing = 0;
+    let mut new_sender = || {
+        lives += 1;
+        missing += board.turn(lives);
+        let arguments = (tx.try_clone().unwrap(), board.0.clone(), lives);
+        Member::Sender(Process::spawn(send, arguments).unwrap())
+    };
+    let new_receiver = || {
+        let arguments = (rx.try_clone().unwrap(), board.0.clone());
+        Member::Receiver(Process::spawn(receive, arguments).unwrap())
+    };
+    let mut members: Vec<Member> = Vec::new();
+    members.extend((0..SENDERS).map(|_| new_sender()));
+    members.extend((0..RECEIVERS).map(|_| new_receiver()));
+
+    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let seed = seed.unwrap().as_nanos() as u64 | 1;
+    let mut random = Random(seed);
+    let mut progress = (board.received().load(Ordering::Relaxed), Instant::now());
+    let mut longest = Duration::ZERO;
+    let mut killed_receivers = 0;
+    let mut look = |what: &str| {
+        let now = board.received().load(Ordering::Relaxed);
+        let stalled = progress.1.elapsed();
+        if now != progress.0 {
+            longest = longest.max(stalled);
+            progress = (now, Instant::now());
+        } else if stalled > HUNG {
+            return Err(format!("no message in {stalled:?}, {what}; seed {seed}"));
+        }
+        Ok(longest)
+    };
+    for kill in 0..kills {
+        let pause = Duration::from_micros(random.below(1_500));
+        let end = Instant::now() + pause;
+        while Instant::now() < end {
+            look(&format!("kill {kill}"))?;
+            std::thread::sleep(Duration::from_micros(100).min(pause));
+        }
+        let victim = random.below(members.len() as u64) as usize;
+        let member = members.swap_remove(victim);
+        let was_sender = matches!(member, Member::Sender(_));
+        let child = member.child();
+        child.kill().unwrap();
+        // Its end is an error, as it must be.
+        child.join().unwrap_err();
+        members.push(match was_sender {
+            true => new_sender(),
+            false => {
+                killed_receivers += 1;
+                new_receiver()
+            }
+        });
+        look(&format!("kill {kill}"))?;
+    }
+    let longest = look("at the end")?;
+
+    // Nobody is killed any more: the senders end, and the receivers when all is received.
+    board.stop().store(1, Ordering::Relaxed);
+    drop(tx);
+    drop(rx);
+    for member in members {
+        let child = member.child();
+        match child.join_timeout(Duration::from_secs(10)) {
+            Ok(Some(())) => {}
+            other => return Err(format!("at the end: {other:?}; seed {seed}").into()),
+        }
+    }
+    missing += (1..=ROWS).map(|row| board.turn(lives + row)).sum::<u64>();
+    let received = board.received().load(Ordering::Relaxed);
+    let [torn, repeated, out_of_order, stray] = board.faults();
+    let summary = format!(
+        "capacity {capacity}: {kills} kills ({killed_receivers} receivers), {received} received, \
+         {missing} missing, {torn} torn, {repeated} repeated, {out_of_order} out of order, {stray} stray, \
+         longest pause {longest:?}, seed {seed}"
+    );
+    eprintln!("{summary}");
+    match torn + repeated + out_of_order + stray == 0 && missing <= killed_receivers {
+        true => Ok(()),
+        false => Err(summary.into()),
+    }
+}
