@@ -25,6 +25,7 @@ use crate::handle;
 use crate::kin::{self, Kin};
 use crate::latch::{Left, Limit, Refused, Visitor};
 use crate::layout::{HEADER, LatchWords};
+use crate::message;
 use crate::roster::Life;
 use crate::segment::{Bytes, Commit, Segment, View};
 
@@ -428,12 +429,7 @@ impl<T: 'static> From<Refused> for LockError<T> {
 
 /// What a segment with a lock says it holds.
 fn shape<T>() -> String {
-    let name = std::any::type_name::<T>();
-    format!(
-        "Lock of {} bytes aligned to {}: {name}",
-        size_of::<T>(),
-        align_of::<T>()
-    )
+    format!("lock of {}", message::plain_name::<T>())
 }
 
 /// This thread's number among those of the process, from 1.

@@ -314,7 +314,7 @@ impl Segment {
             backing,
             body,
             cookie,
-            shape: shape.to_owned(),
+            shape: fit(shape).to_owned(),
             roster,
         }))
     }
@@ -445,7 +445,7 @@ impl Segment {
 
     /// Refuses a segment that holds something else.
     pub(crate) fn expect(&self, shape: &str) -> Result<(), SegmentError> {
-        if self.0.shape == shape {
+        if self.0.shape == fit(shape) {
             Ok(())
         } else {
             Err(SegmentError::WrongShape {
@@ -785,8 +785,8 @@ fn write_header(header: &SegmentHeader, length: u64, cookie: Cookie, shape: &str
         word.store(value, Ordering::Relaxed);
     }
     let mut text = [0u8; SHAPE_WORDS * 8];
-    let end = shape.floor_char_boundary_at(text.len());
-    text[..end].copy_from_slice(&shape.as_bytes()[..end]);
+    let shape = fit(shape).as_bytes();
+    text[..shape.len()].copy_from_slice(shape);
     for (word, bytes) in header.shape.iter().zip(text.chunks_exact(8)) {
         word.store(
             u64::from_le_bytes(bytes.try_into().unwrap_or_default()),
@@ -834,17 +834,11 @@ fn read_header(header: &SegmentHeader, length: u64) -> Result<(Cookie, String), 
     Ok((cookie, String::from_utf8_lossy(&text[..end]).into_owned()))
 }
 
-trait FloorCharBoundary {
-    fn floor_char_boundary_at(&self, limit: usize) -> usize;
-}
-
-impl FloorCharBoundary for str {
-    fn floor_char_boundary_at(&self, limit: usize) -> usize {
-        (0..=limit.min(self.len()))
-            .rev()
-            .find(|&end| self.is_char_boundary(end))
-            .unwrap_or(0)
-    }
+/// As much of a shape as a header holds.
+fn fit(shape: &str) -> &str {
+    let limit = shape.len().min(SHAPE_WORDS * 8);
+    let end = (0..=limit).rev().find(|&end| shape.is_char_boundary(end));
+    &shape[..end.unwrap_or(0)]
 }
 
 /// The tree's page behind its descriptor; it has no header to check, since only kin ever get it.

@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::plain::Plain;
-pub(crate) use self::shape::{fixed_size, is_raw, shape_name, size_hint};
+pub(crate) use self::shape::{fixed_size, is_raw, plain_name, shape_name, size_hint};
 pub(crate) use self::sink::{Count, Sink};
 pub(crate) use crate::error::{DecodeError, EncodeError};
 

@@ -43,6 +43,14 @@ pub(crate) fn shape_name<T: Message>() -> String {
     }
 }
 
+/// As [`shape_name`], for values that lie in memory as they are: size and alignment first, so that a name too
+/// long for a header loses only its own end.
+pub(crate) fn plain_name<T>() -> String {
+    let name = without_modules(std::any::type_name::<T>());
+    let (size, align) = (size_of::<T>(), align_of::<T>());
+    format!("{size} bytes aligned to {align}: {name}")
+}
+
 /// `Vec<Point>` of `alloc::vec::Vec<program::geometry::Point>`.
 fn without_modules(path: &str) -> String {
     let mut name = String::with_capacity(path.len());

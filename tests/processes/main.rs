@@ -11,6 +11,7 @@ mod forks;
 mod handles;
 mod help;
 mod limits;
+mod locks;
 mod orphans;
 mod results;
 
@@ -29,6 +30,7 @@ fn main() {
         ("orphans", orphans::TESTS),
         ("forks", forks::TESTS),
         ("handles", handles::TESTS),
+        ("locks", locks::TESTS),
         ("limits", limits::TESTS),
     ] {
         for &(name, test) in tests {
