@@ -94,6 +94,14 @@ impl Left {
     }
 }
 
+/// How the dead left.
+const DIED: Left = if cfg!(planted) {
+    // A bug for the tests to find.
+    Left::Finished
+} else {
+    Left::Unfinished
+};
+
 /// Why somebody did not get in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
@@ -149,7 +157,7 @@ impl LatchWords {
                 UNFINISHED => Some(Left::Unfinished),
                 inside if inside == me.participant => None,
                 // Edge E, entering end.
-                inside => life.is_dead(inside).then_some(Left::Unfinished),
+                inside => life.is_dead(inside).then_some(DIED),
             };
             if let Some(left) = left {
                 if left == Left::Unfinished && life.is_evicted() {
