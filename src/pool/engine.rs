@@ -489,11 +489,11 @@ impl Intake {
 
     /// Says that a job has ended.
     fn settle(&mut self, control: &Control, work: &Arc<Work>, ending: Option<Ending>) {
-        let failed = work.settle(ending);
+        let (failed, left_behind) = work.settle(ending);
         self.outstanding -= 1;
         self.counts.failed += failed;
         self.counts.done += u64::from(work.items) - failed;
-        if let Some(blocks) = work.left_behind() {
+        if let Some(blocks) = left_behind {
             self.unwatched_ended += 1;
             for block in blocks {
                 self.memory.give_back(control, block);

@@ -1,8 +1,8 @@
 //! A job as its caller holds it: what was sent, and what came of it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Waker;
 use std::thread::Thread;
 
@@ -171,27 +171,43 @@ pub(super) struct Work {
     chunks: usize,
     context: Option<Arc<Context>>,
     pub(super) group: Option<Arc<Group>>,
-    ended: AtomicBool,
+    outcome: OnceLock<Outcome>,
     inner: Mutex<Inner>,
+}
+
+/// What came of a job; changes no more.
+#[derive(Default)]
+struct Outcome {
+    ending: Option<Ending>,
+    failures: BTreeMap<u32, TaskError>,
+    /// Where the results lie, all together if their size is fixed.
+    output: Place,
+    /// Where they lie if it is not, in the items' order.
+    pieces: Vec<Piece>,
+    /// What lies in the cell itself, for results that do.
+    inline: Inline,
+}
+
+struct Inline([u8; INLINE]);
+
+impl Default for Inline {
+    fn default() -> Inline {
+        Inline([0; INLINE])
+    }
 }
 
 struct Inner {
     ticket: Option<Ticket>,
     blocks: Vec<Block>,
-    /// Where the results lie, all together if their size is fixed.
-    output: Place,
-    /// What dead workers had finished of their chunks.
-    pieces: Vec<Piece>,
-    failures: BTreeMap<u32, TaskError>,
+    /// What is known so far.
+    outcome: Outcome,
     committed: u32,
     /// What is committed is counted in the chunks.
     recounted: bool,
-    ending: Option<Ending>,
     cancelled: bool,
     caller: Option<Thread>,
     /// Nobody will ask for its results.
     abandoned: bool,
-    inline: [u8; INLINE],
 }
 
 impl Work {
@@ -211,20 +227,16 @@ impl Work {
             chunks,
             context,
             group,
-            ended: AtomicBool::new(false),
+            outcome: OnceLock::new(),
             inner: Mutex::new(Inner {
                 ticket: None,
                 blocks: Vec::new(),
-                output: Place::default(),
-                pieces: Vec::new(),
-                failures: BTreeMap::new(),
+                outcome: Outcome::default(),
                 committed: 0,
                 recounted: false,
-                ending: None,
                 cancelled: false,
                 caller: None,
                 abandoned: false,
-                inline: [0; INLINE],
             }),
         }
     }
@@ -240,7 +252,7 @@ impl Work {
     /// Whether it has ended: nothing of it will change any more.
     #[inline]
     pub(super) fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
+        self.outcome.get().is_some()
     }
 
     pub(super) fn ticket(&self) -> Option<Ticket> {
@@ -255,7 +267,7 @@ impl Work {
     pub(super) fn placed(&self, ticket: Ticket, output: Place, blocks: Vec<Block>) {
         let mut inner = lock(&self.inner);
         inner.ticket = Some(ticket);
-        inner.output = output;
+        inner.outcome.output = output;
         inner.blocks.extend(blocks);
     }
 
@@ -283,52 +295,63 @@ impl Work {
 
     /// An item has failed. The first reason given is the one that counts.
     pub(super) fn fail(&self, item: u32, error: TaskError) {
-        lock(&self.inner).failures.entry(item).or_insert(error);
+        lock(&self.inner)
+            .outcome
+            .failures
+            .entry(item)
+            .or_insert(error);
     }
 
     pub(super) fn has_failed(&self, item: u32) -> bool {
-        lock(&self.inner).failures.contains_key(&item)
+        lock(&self.inner).outcome.failures.contains_key(&item)
     }
 
     /// What a dead worker had finished.
     pub(super) fn keep(&self, piece: Piece) {
         if piece.span.count > 0 {
-            lock(&self.inner).pieces.push(piece);
+            lock(&self.inner).outcome.pieces.push(piece);
         }
     }
 
     /// Takes down where the results are, and the results themselves if they lie in the cell.
     pub(super) fn harvest(&self, inline: &Bytes, pieces: impl Iterator<Item = Piece>) {
         let mut inner = lock(&self.inner);
-        if inner.output.extent == 0 {
-            let at = inner.output.offset as usize;
-            let Inner { inline: to, .. } = &mut *inner;
-            inline.copy_out(at, to);
+        let outcome = &mut inner.outcome;
+        if outcome.output.extent == 0 {
+            inline.copy_out(outcome.output.offset as usize, &mut outcome.inline.0);
         }
         if self.out_size.is_none() {
             let pieces = pieces.filter(|piece| piece.span.count > 0);
-            inner.pieces.extend(pieces);
-            inner.pieces.sort_unstable_by_key(|piece| piece.span.start);
+            outcome.pieces.extend(pieces);
+            outcome
+                .pieces
+                .sort_unstable_by_key(|piece| piece.span.start);
         }
     }
 
-    /// Ends it; how many items have failed.
-    pub(super) fn settle(&self, ending: Option<Ending>) -> u64 {
+    /// Ends it. How many items have failed, and its memory if nobody will ask for the results.
+    pub(super) fn settle(&self, ending: Option<Ending>) -> (u64, Option<Vec<Block>>) {
         let mut inner = lock(&self.inner);
+        let mut outcome = std::mem::take(&mut inner.outcome);
         if inner.cancelled {
-            inner.ending = Some(Ending::Cancelled);
+            outcome.ending = Some(Ending::Cancelled);
         }
         if ending.is_some() {
-            inner.ending = ending;
+            outcome.ending = ending;
         }
-        self.ended.store(true, Ordering::Release);
-        if let Some(caller) = inner.caller.take() {
+        let failed = match outcome.ending {
+            Some(_) => u64::from(self.items),
+            None => outcome.failures.len() as u64,
+        };
+        let left_behind = inner.abandoned.then(|| std::mem::take(&mut inner.blocks));
+        let caller = inner.caller.take();
+        // Set under the lock: whoever was not seen waiting by then sees that it has ended. Only here.
+        let _ = self.outcome.set(outcome);
+        drop(inner);
+        if let Some(caller) = caller {
             caller.unpark();
         }
-        match inner.ending {
-            Some(_) => u64::from(self.items),
-            None => inner.failures.len() as u64,
-        }
+        (failed, left_behind)
     }
 
     /// Unparks `caller` when it ends; false if it has.
@@ -363,16 +386,10 @@ impl Work {
         engine.give_back(blocks);
     }
 
-    /// The memory of a job that has ended and that nobody asks for.
-    pub(super) fn left_behind(&self) -> Option<Vec<Block>> {
-        let mut inner = lock(&self.inner);
-        inner.abandoned.then(|| std::mem::take(&mut inner.blocks))
-    }
-
     /// Bytes that a result took on the average.
     pub(super) fn average(&self) -> Option<u64> {
-        let inner = lock(&self.inner);
-        let bytes: u64 = inner.pieces.iter().map(|piece| piece.used).sum();
+        let outcome = self.outcome.get()?;
+        let bytes: u64 = outcome.pieces.iter().map(|piece| piece.used).sum();
         (self.out_size.is_none() && self.items > 0).then(|| bytes.div_ceil(u64::from(self.items)))
     }
 
@@ -382,16 +399,18 @@ impl Work {
         engine: &Engine,
         results: &mut Vec<R>,
     ) -> Result<(), TaskError> {
-        let inner = lock(&self.inner);
-        if let Some(ending) = &inner.ending {
+        let Some(outcome) = self.outcome.get() else {
+            return Err(Ending::Closed.error(self.first));
+        };
+        if let Some(ending) = &outcome.ending {
             return Err(ending.error(self.first));
         }
-        if let Some((_, error)) = inner.failures.first_key_value() {
+        if let Some((_, error)) = outcome.failures.first_key_value() {
             return Err(error.clone().moved(self.first));
         }
         if let Some(size) = self.out_size {
             let len = size * u64::from(self.items);
-            let bytes = inner.read(engine, inner.output, len);
+            let bytes = outcome.read(engine, outcome.output, len);
             let decoded = bytes.and_then(|bytes| {
                 message::decode_vec(&bytes, self.items as usize)
                     .map_err(|error| (&error).into())
@@ -416,7 +435,7 @@ impl Work {
             return Ok(());
         }
         results.reserve(self.items as usize);
-        for result in self.records(engine, &inner) {
+        for result in self.records(engine, outcome) {
             results.push(result?);
         }
         Ok(())
@@ -424,18 +443,22 @@ impl Work {
 
     /// The results, in order, each for itself.
     pub(super) fn each<R: Message>(&self, engine: &Engine) -> Vec<Result<R, TaskError>> {
-        let inner = lock(&self.inner);
-        if let Some(ending) = &inner.ending {
+        let unended = Outcome {
+            ending: Some(Ending::Closed),
+            ..Outcome::default()
+        };
+        let outcome = self.outcome.get().unwrap_or(&unended);
+        if let Some(ending) = &outcome.ending {
             let items = self.first..self.first + self.items as usize;
             return items.map(|item| Err(ending.error(item))).collect();
         }
         let Some(size) = self.out_size else {
-            return self.records(engine, &inner);
+            return self.records(engine, outcome);
         };
-        let bytes = inner.read(engine, inner.output, size * u64::from(self.items));
+        let bytes = outcome.read(engine, outcome.output, size * u64::from(self.items));
         (0..self.items)
             .map(|item| {
-                if let Some(error) = inner.failures.get(&item) {
+                if let Some(error) = outcome.failures.get(&item) {
                     return Err(error.clone().moved(self.first));
                 }
                 let bytes = bytes
@@ -448,27 +471,27 @@ impl Work {
             .collect()
     }
 
-    fn records<R: Message>(&self, engine: &Engine, inner: &Inner) -> Vec<Result<R, TaskError>> {
+    fn records<R: Message>(&self, engine: &Engine, outcome: &Outcome) -> Vec<Result<R, TaskError>> {
         let mut results = Vec::with_capacity(self.items as usize);
-        let mut pieces = inner.pieces.iter().peekable();
+        let mut pieces = outcome.pieces.iter().peekable();
         let mut item = 0;
         while item < self.items {
             if let Some(piece) = pieces.next_if(|piece| piece.span.start == item) {
-                let bytes = inner.read(engine, piece.place, piece.used);
+                let bytes = outcome.read(engine, piece.place, piece.used);
                 let mut at = 0;
                 for item in item..item + piece.span.count {
                     let result = match &bytes {
                         Ok(bytes) => record(bytes, &mut at, item),
                         Err(unreadable) => Err(unreadable.clone().at(item)),
                     };
-                    results.push(match inner.failures.get(&item) {
+                    results.push(match outcome.failures.get(&item) {
                         Some(error) => Err(error.clone().moved(self.first)),
                         None => result.map_err(|unreadable| unreadable.error(self.first)),
                     });
                 }
                 item += piece.span.count;
             } else {
-                let error = inner.failures.get(&item).map_or_else(
+                let error = outcome.failures.get(&item).map_or_else(
                     || Unreadable::new(item, truncated(8, 0)).error(self.first),
                     |error| error.clone().moved(self.first),
                 );
@@ -480,7 +503,7 @@ impl Work {
     }
 }
 
-impl Inner {
+impl Outcome {
     fn read(&self, engine: &Engine, place: Place, len: u64) -> Result<Vec<u8>, Unreadable> {
         let missing = || Unreadable::new(0, truncated(len, 0));
         let mut bytes = Vec::new();
@@ -490,6 +513,7 @@ impl Inner {
             let from = usize::try_from(from).map_err(|_| missing())?;
             let part = self
                 .inline
+                .0
                 .get(from..)
                 .and_then(|part| part.get(..len_here));
             bytes.extend_from_slice(part.ok_or_else(missing)?);

@@ -37,7 +37,11 @@ impl Record {
             word = (word ^ (word >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             word
         });
-        Record { life, number, proof }
+        Record {
+            life,
+            number,
+            proof,
+        }
     }
 
     fn is_whole(&self) -> bool {
@@ -121,7 +125,9 @@ impl Board {
     fn turn(&self, life: u64) -> u64 {
         let row = self.row(life);
         let sent = row[1].load(Ordering::Relaxed);
-        let bits = row[2..].iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones()));
+        let bits = row[2..]
+            .iter()
+            .map(|word| u64::from(word.load(Ordering::Relaxed).count_ones()));
         let received: u64 = bits.sum();
         // The last send may have been killed after it had published.
         if received > sent + 1 {
@@ -163,7 +169,10 @@ fn receive(mut rx: Receiver<Plain<Record>>, board: Segment) {
         }
         board.mark(&record);
         let next = record.number + 1;
-        if last.insert(record.life, next).is_some_and(|before| before >= next) {
+        if last
+            .insert(record.life, next)
+            .is_some_and(|before| before >= next)
+        {
             board.fault(Fault::OutOfOrder);
         }
     }
@@ -185,7 +194,10 @@ impl Member {
 
 fn torture(capacity: usize, usual: usize) -> Result<(), Failed> {
     let kills = kills(usual);
-    let (tx, rx) = Queue::<Plain<Record>>::builder().capacity(capacity).build().unwrap();
+    let (tx, rx) = Queue::<Plain<Record>>::builder()
+        .capacity(capacity)
+        .build()
+        .unwrap();
     let board = Board::new();
     let mut lives = 0;
     let mut missing = 0;
