@@ -24,8 +24,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::SegmentError;
-use crate::kin::MAX_PARTICIPANT;
-use crate::segment::{Attached, Commit, Segment, checked_file};
+use crate::kin::{self, MAX_PARTICIPANT};
+use crate::segment::{Attached, Commit, Segment};
 use crate::sync::Ordering;
 use crate::sys;
 
@@ -42,7 +42,7 @@ const BUSY: Duration = Duration::from_secs(5);
 type Identity = (u64, u64);
 
 /// The named files this process is attached to. An entry stays until its descriptor is closed.
-static ATTACHED: Mutex<Option<HashMap<Identity, Weak<File>>>> = Mutex::new(None);
+static ATTACHED: Mutex<Option<Table>> = Mutex::new(None);
 
 /// This process's one descriptor of a named file, and its place in the file's roster.
 pub(crate) struct File {
@@ -89,22 +89,37 @@ impl Attached for File {
     }
 }
 
-/// Makes a segment of that name; `init` fills its body before anyone can see it.
+/// Makes a segment of that name; `init` fills its body, and takes its place in it, before anyone can see it.
 ///
 /// # Errors
 ///
 /// [`SegmentError::AlreadyExists`] when a living process has it.
-pub(crate) fn create(
+pub(crate) fn create<R, E: From<SegmentError>>(
     name: &str,
     shape: &str,
     body: u64,
     commit: Commit,
-    init: impl FnOnce(&Segment) -> Result<(), SegmentError>,
-) -> Result<Segment, SegmentError> {
+    init: impl FnOnce(&Segment) -> Result<R, E>,
+) -> Result<R, E> {
     let path = path_of(name)?;
-    remove_stale(name, &path)?;
-    let draft = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let descriptor = rustix::fs::open(FOLDER, draft, Mode::RUSR | Mode::WUSR)
+    let segment = draft(name, &path, shape, body, commit)?;
+    let made = init(&segment)?;
+    publish(name, &path, &segment)?;
+    Ok(made)
+}
+
+/// A segment that will have that name, which is free now.
+fn draft(
+    name: &str,
+    path: &str,
+    shape: &str,
+    body: u64,
+    commit: Commit,
+) -> Result<Segment, SegmentError> {
+    begin()?;
+    wait(|| free(name, path))?;
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let descriptor = rustix::fs::open(FOLDER, flags, Mode::RUSR | Mode::WUSR)
         .map_err(|e| explain(e.into(), body))?;
     // Whatever the umask says.
     rustix::fs::fchmod(&descriptor, Mode::RUSR | Mode::WUSR).map_err(io::Error::from)?;
@@ -112,26 +127,17 @@ pub(crate) fn create(
     sys::lock_byte(&descriptor, ROSTER + u64::from(me))?;
     let identity = identity(&rustix::fs::fstat(&descriptor).map_err(io::Error::from)?);
     // Nobody may be told of the file before it is in the table.
-    let file = File {
+    let file = remember(File {
         descriptor: Some(descriptor),
         identity,
-        path: path.clone(),
+        path: path.to_owned(),
         name: name.to_owned(),
         me,
-    };
-    let file = remember(file);
-    let segment = Segment::build_named(file.clone(), shape, body, commit)?;
+    });
+    let segment = Segment::build_named(file, shape, body, commit)?;
     // The maker's number is given away, once and for all.
     segment.participants().store(FIRST, Ordering::Relaxed);
-    init(&segment)?;
-    let source = format!("/proc/self/fd/{}", file.descriptor().as_raw_fd());
-    match rustix::fs::linkat(CWD, source, CWD, path.as_str(), AtFlags::SYMLINK_FOLLOW) {
-        Ok(()) => Ok(segment),
-        Err(Errno::EXIST) => Err(SegmentError::AlreadyExists {
-            name: name.to_owned(),
-        }),
-        Err(errno) => Err(explain(errno.into(), body)),
-    }
+    Ok(segment)
 }
 
 /// Attaches to the segment of that name.
@@ -142,101 +148,171 @@ pub(crate) fn create(
 /// stands at the name.
 pub(crate) fn open(name: &str) -> Result<Segment, SegmentError> {
     let path = path_of(name)?;
-    let deadline = Instant::now() + BUSY;
-    loop {
-        match try_open(name, &path)? {
-            Attempt::Done(segment) => return Ok(segment),
-            Attempt::Again if Instant::now() < deadline => sleep(Duration::from_micros(200)),
-            Attempt::Again => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
-        }
-    }
+    begin()?;
+    let file = wait(|| attach(name, &path))?;
+    // Outside the table: if the header is refused, the file is dropped, and that needs the table.
+    Segment::attach_named(file)
 }
 
-/// Opens the segment of that name, or makes it if no living process has it; true if it was made.
-pub(crate) fn open_or_create(
+/// Opens the segment of that name and goes on with `join`, or makes it if no living process has it.
+pub(crate) fn open_or_create<R, E: From<SegmentError>>(
     name: &str,
     shape: &str,
     body: u64,
     commit: Commit,
-    init: impl Fn(&Segment) -> Result<(), SegmentError>,
-) -> Result<(Segment, bool), SegmentError> {
+    join: impl FnOnce(Segment) -> Result<R, E>,
+    init: impl Fn(&Segment) -> Result<R, E>,
+) -> Result<R, E> {
+    let path = path_of(name)?;
+    // Each round that comes to nothing is one in which somebody else made it, or left it.
     loop {
         match open(name) {
+            Ok(segment) => return join(segment),
             Err(SegmentError::NotFound { .. }) => {}
-            other => return other.map(|segment| (segment, false)),
+            Err(other) => return Err(other.into()),
         }
-        match create(name, shape, body, commit, &init) {
+        let segment = match draft(name, &path, shape, body, commit) {
+            Err(SegmentError::AlreadyExists { .. }) => continue,
+            other => other?,
+        };
+        let made = init(&segment)?;
+        match publish(name, &path, &segment) {
             Err(SegmentError::AlreadyExists { .. }) => {}
-            other => return other.map(|segment| (segment, true)),
+            other => return other.map(|()| made).map_err(E::from),
         }
+    }
+}
+
+/// Gives a complete segment its name.
+fn publish(name: &str, path: &str, segment: &Segment) -> Result<(), SegmentError> {
+    let source = format!("/proc/self/fd/{}", segment.file().as_raw_fd());
+    match rustix::fs::linkat(CWD, source, CWD, path, AtFlags::SYMLINK_FOLLOW) {
+        Ok(()) => Ok(()),
+        Err(Errno::EXIST) => Err(exists(name)),
+        Err(errno) => Err(explain(errno.into(), segment.len() as u64)),
+    }
+}
+
+/// What every maker and opener does first: a forked copy may not, and the mark that tells one must be set.
+fn begin() -> Result<(), SegmentError> {
+    if kin::forked() {
+        return Err(SegmentError::Forked);
+    }
+    kin::kin()?;
+    Ok(())
+}
+
+fn exists(name: &str) -> SegmentError {
+    SegmentError::AlreadyExists {
+        name: name.to_owned(),
     }
 }
 
 enum Attempt<T> {
     Done(T),
-    /// Another process is in the middle of something short.
-    Again,
+    /// Another process, or thread, is in the middle of something short.
+    Busy,
 }
 
-fn try_open(name: &str, path: &str) -> Result<Attempt<Segment>, SegmentError> {
-    match attach(name, path)? {
-        // Outside the table: if the header is refused, the file is dropped, and that needs the table.
-        Attempt::Done(file) => Segment::attach_named(file).map(Attempt::Done),
-        Attempt::Again => Ok(Attempt::Again),
+/// Tries again while others are in the middle of something short.
+fn wait<T>(attempt: impl Fn() -> Result<Attempt<T>, SegmentError>) -> Result<T, SegmentError> {
+    let deadline = Instant::now() + BUSY;
+    loop {
+        match attempt()? {
+            Attempt::Done(done) => return Ok(done),
+            Attempt::Busy if Instant::now() < deadline => sleep(Duration::from_micros(200)),
+            Attempt::Busy => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+        }
     }
 }
 
-fn attach(name: &str, path: &str) -> Result<Attempt<Arc<File>>, SegmentError> {
-    let mut attached = ATTACHED.lock().unwrap_or_else(PoisonError::into_inner);
-    let attached = attached.get_or_insert_default();
-    let stat = match look_at(name, path)? {
-        Some(stat) => stat,
-        None => {
-            return Err(SegmentError::NotFound {
-                name: name.to_owned(),
-            });
-        }
+type Table = HashMap<Identity, Weak<File>>;
+
+/// What stands at a name.
+enum Found {
+    /// Nothing, any more: what nobody living had is removed.
+    Nothing,
+    /// A file this process is attached to.
+    Mine(Arc<File>),
+    /// A file others are attached to. While its descriptor is open, nobody else attaches, detaches or
+    /// removes: it holds the byte at [`ROSTER`].
+    Others(OwnedFd, Identity),
+}
+
+fn look_up(attached: &Table, name: &str, path: &str) -> Result<Attempt<Found>, SegmentError> {
+    let Some(stat) = look_at(name, path)? else {
+        return Ok(Attempt::Done(Found::Nothing));
     };
     if let Some(known) = attached.get(&identity(&stat)) {
-        // If it cannot be had, another thread is closing it and waits for this table.
-        return Ok(known.upgrade().map_or(Attempt::Again, Attempt::Done));
+        // If it cannot be had, another thread is closing it and waits for the table.
+        let mine = known.upgrade().map(Found::Mine);
+        return Ok(mine.map_or(Attempt::Busy, Attempt::Done));
     }
     let Some(descriptor) = open_file(name, path)? else {
-        return Ok(Attempt::Again);
+        return Ok(Attempt::Busy);
     };
     let opened = identity(&rustix::fs::fstat(&descriptor).map_err(io::Error::from)?);
     if attached.contains_key(&opened) {
         // The path was replaced meanwhile by a file we have: closing this second descriptor would drop
         // our locks, so it is kept as long as the process lives.
         std::mem::forget(descriptor);
-        return Ok(Attempt::Again);
+        return Ok(Attempt::Busy);
     }
     if !sys::lock_byte(&descriptor, ROSTER)? {
-        return Ok(Attempt::Again);
+        return Ok(Attempt::Busy);
     }
-    // Holding the byte at ROSTER: nobody attaches, detaches or removes now. Dropping the descriptor on
-    // any return below gives all bytes back.
+    // Dropping the descriptor on any return below gives the byte back.
     if look_at(name, path)?.map(|stat| identity(&stat)) != Some(opened) {
-        return Ok(Attempt::Again);
+        return Ok(Attempt::Busy);
     }
     if !anybody_lives(&descriptor)? {
         remove(path);
-        return Err(SegmentError::NotFound {
-            name: name.to_owned(),
-        });
+        return Ok(Attempt::Done(Found::Nothing));
     }
+    Ok(Attempt::Done(Found::Others(descriptor, opened)))
+}
+
+fn attach(name: &str, path: &str) -> Result<Attempt<Arc<File>>, SegmentError> {
+    let mut attached = ATTACHED.lock().unwrap_or_else(PoisonError::into_inner);
+    let attached = attached.get_or_insert_default();
+    let (descriptor, identity) = match look_up(attached, name, path)? {
+        Attempt::Busy => return Ok(Attempt::Busy),
+        Attempt::Done(Found::Mine(file)) => return Ok(Attempt::Done(file)),
+        Attempt::Done(Found::Nothing) => {
+            return Err(SegmentError::NotFound {
+                name: name.to_owned(),
+            });
+        }
+        Attempt::Done(Found::Others(descriptor, identity)) => (descriptor, identity),
+    };
     let me = enter(&descriptor)?;
     sys::unlock_byte(&descriptor, ROSTER)?;
-    let (path, name) = (path.to_owned(), name.to_owned());
     let file = Arc::new(File {
         descriptor: Some(descriptor),
-        identity: opened,
-        path,
-        name,
+        identity,
+        path: path.to_owned(),
+        name: name.to_owned(),
         me,
     });
-    attached.insert(opened, Arc::downgrade(&file));
+    attached.insert(identity, Arc::downgrade(&file));
     Ok(Attempt::Done(file))
+}
+
+/// Makes sure that no living process has the name, and that nothing stands there.
+fn free(name: &str, path: &str) -> Result<Attempt<()>, SegmentError> {
+    let mut attached = ATTACHED.lock().unwrap_or_else(PoisonError::into_inner);
+    match look_up(attached.get_or_insert_default(), name, path)? {
+        Attempt::Busy => Ok(Attempt::Busy),
+        Attempt::Done(Found::Nothing) => Ok(Attempt::Done(())),
+        // Whatever its header says, it is in use. Closed before another thread can attach to the same file.
+        Attempt::Done(Found::Others(..)) => Err(exists(name)),
+        Attempt::Done(Found::Mine(file)) => {
+            // If this is the last of it, it needs the table.
+            drop(attached);
+            drop(file);
+            Err(exists(name))
+        }
+    }
 }
 
 /// Takes the next participant number of the file and its byte.
@@ -262,6 +338,10 @@ fn remember(file: File) -> Arc<File> {
 
 impl Drop for File {
     fn drop(&mut self) {
+        // A forked copy has no locks here, and the table may have been locked when it was forked.
+        if kin::forked() {
+            return;
+        }
         let mut attached = ATTACHED.lock().unwrap_or_else(PoisonError::into_inner);
         self.leave();
         // Closing drops the byte locks; only then may this process open the file again.
@@ -288,25 +368,6 @@ impl File {
         if alone && mine {
             remove(&self.path);
         }
-    }
-}
-
-/// Removes what stands at the name if nobody living has it.
-fn remove_stale(name: &str, path: &str) -> Result<(), SegmentError> {
-    match open(name) {
-        Ok(_) => Err(SegmentError::AlreadyExists {
-            name: name.to_owned(),
-        }),
-        Err(SegmentError::NotFound { .. }) => Ok(()),
-        // Not a whole segment, and nobody living has it: what an unfinished or foreign version left.
-        Err(SegmentError::Truncated { .. } | SegmentError::NotASegment) => {
-            remove(path);
-            Ok(())
-        }
-        Err(SegmentError::WrongVersion { .. }) => Err(SegmentError::AlreadyExists {
-            name: name.to_owned(),
-        }),
-        Err(other) => Err(other),
     }
 }
 

@@ -158,6 +158,10 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        // The table may have been locked when this copy was forked.
+        if kin::forked() {
+            return;
+        }
         let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(mapped) = mapped.as_mut() {
             // Another mapping of the same segment may have taken the place since.
@@ -227,7 +231,9 @@ impl Segment {
         if bytes == 0 {
             return Err(SegmentError::Empty);
         }
-        named::create(name, RAW, bytes as u64, Commit::All, |_| Ok(()))
+        named::create(name, RAW, bytes as u64, Commit::All, |segment| {
+            Ok(segment.clone())
+        })
     }
 
     /// The segment that a living process has under that name.
@@ -395,6 +401,12 @@ impl Segment {
     /// The last participant number given away, of a named segment.
     pub(crate) fn participants(&self) -> &AtomicU32 {
         &header_of(&self.0.map).next
+    }
+
+    /// Whether programs that are not of this tree may have it.
+    #[inline]
+    pub(crate) fn is_named(&self) -> bool {
+        matches!(self.0.backing, Backing::Named(_))
     }
 
     /// The name, of a named segment.
@@ -761,7 +773,7 @@ fn checked_length(body: u64) -> Result<u64, SegmentError> {
 }
 
 /// The length of a file that may hold a segment.
-pub(crate) fn checked_file(file: &OwnedFd) -> Result<u64, SegmentError> {
+fn checked_file(file: &OwnedFd) -> Result<u64, SegmentError> {
     let stat = rustix::fs::fstat(file).map_err(io::Error::from)?;
     if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
         return Err(SegmentError::NotASegment);

@@ -11,9 +11,6 @@ use super::plan::{Plan, Wishes};
 use super::receiver::Receiver;
 use super::sender::Sender;
 
-/// Messages in flight per sender, unless asked otherwise.
-const CAPACITY: usize = 1024;
-
 /// A queue to be; see [`Queue::builder`](crate::Queue::builder).
 ///
 /// # Examples
@@ -35,12 +32,8 @@ pub struct QueueBuilder<T> {
 
 impl<T: Message> QueueBuilder<T> {
     pub(super) fn new() -> QueueBuilder<T> {
-        let wishes = Wishes {
-            capacity: CAPACITY,
-            ..Wishes::default()
-        };
         QueueBuilder {
-            wishes,
+            wishes: Wishes::default(),
             _values: PhantomData,
         }
     }
@@ -49,7 +42,7 @@ impl<T: Message> QueueBuilder<T> {
     #[doc(alias = "maxsize")]
     #[must_use]
     pub fn capacity(mut self, messages: usize) -> Self {
-        self.wishes.capacity = messages;
+        self.wishes.capacity = Some(messages);
         self
     }
 
@@ -93,11 +86,90 @@ impl<T: Message> QueueBuilder<T> {
     ///
     /// A number that is not possible, with those that are; [`QueueError::Segment`] when there is no memory.
     pub fn build(self) -> Result<(Sender<T>, Receiver<T>), QueueError> {
-        let hub = Hub::build::<T>(Plan::new::<T>(self.wishes)?)?;
-        // The sender first, so that the receiver starts at its lane.
-        let sender = Sender::attach(hub.clone())?;
-        Ok((sender, Receiver::attach(hub)?))
+        ends(Hub::build::<T>(Plan::new::<T>(self.wishes)?)?)
     }
+
+    /// Makes a queue of that name, which other programs of this user [`open`](QueueBuilder::open).
+    ///
+    /// It does not say `Closed` before somebody else has come to it, and whoever comes later opens it again: a
+    /// receive fails with `Closed` while no sender is there and all is received, a send while no receiver is.
+    /// Its messages are always copied, also those of a [loan](Sender::loan) or a [lease](Receiver::lease), since the
+    /// memory is open to every program of this user.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](QueueBuilder::build), and in [`QueueError::Segment`]: [`SegmentError::BadName`],
+    /// [`SegmentError::AlreadyExists`] when a living process has the name, [`SegmentError::Foreign`] when something
+    /// that is not ours stands there.
+    ///
+    /// # If a process dies
+    ///
+    /// The queue lives as long as any process has an end of it. When none is left, killed or not, the name is
+    /// free for the next.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc::Queue;
+    /// # let name = &format!("doc-queue-{}", std::process::id());
+    ///
+    /// let (_, mut rx) = Queue::<String>::builder().create(name)?;
+    /// // In another program:
+    /// let (mut tx, _) = Queue::<String>::builder().open(name)?;
+    /// tx.send("hello".to_string())?;
+    ///
+    /// assert_eq!(rx.recv()?, "hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// [`SegmentError::BadName`]: crate::SegmentError::BadName
+    /// [`SegmentError::AlreadyExists`]: crate::SegmentError::AlreadyExists
+    /// [`SegmentError::Foreign`]: crate::SegmentError::Foreign
+    pub fn create(self, name: &str) -> Result<(Sender<T>, Receiver<T>), QueueError> {
+        Hub::create::<T, _>(name, Plan::new::<T>(self.wishes)?, ends)
+    }
+
+    /// Opens the queue that a living process has made with that name: a sender and a receiver of it.
+    ///
+    /// What is not set here is as its maker set it.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::TooManySenders`], [`QueueError::TooManyReceivers`], and in [`QueueError::Segment`]:
+    /// [`SegmentError::NotFound`], [`SegmentError::WrongShape`] when it holds values of another type or what is
+    /// set here differs, [`SegmentError::WrongVersion`], [`SegmentError::Foreign`].
+    ///
+    /// [`SegmentError::NotFound`]: crate::SegmentError::NotFound
+    /// [`SegmentError::WrongShape`]: crate::SegmentError::WrongShape
+    /// [`SegmentError::WrongVersion`]: crate::SegmentError::WrongVersion
+    /// [`SegmentError::Foreign`]: crate::SegmentError::Foreign
+    pub fn open(self, name: &str) -> Result<(Sender<T>, Receiver<T>), QueueError> {
+        Hub::open::<T, _>(name, |hub| self.join(hub))
+    }
+
+    /// Opens the queue of that name, or makes it when no living process has it.
+    ///
+    /// Of any number of processes that call this at once, one makes the queue.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](QueueBuilder::create) and [`open`](QueueBuilder::open), but for `AlreadyExists` and
+    /// `NotFound`.
+    pub fn open_or_create(self, name: &str) -> Result<(Sender<T>, Receiver<T>), QueueError> {
+        let plan = Plan::new::<T>(self.wishes)?;
+        Hub::open_or_create::<T, _>(name, plan, |hub| self.join(hub), ends)
+    }
+
+    fn join(&self, hub: Hub) -> Result<(Sender<T>, Receiver<T>), QueueError> {
+        hub.plan.check::<T>(self.wishes)?;
+        ends(hub)
+    }
+}
+
+/// A new sender and a new receiver; the sender first, so that the receiver starts at its lane.
+fn ends<T: Message>(hub: Hub) -> Result<(Sender<T>, Receiver<T>), QueueError> {
+    let sender = Sender::attach(hub.clone())?;
+    Ok((sender, Receiver::attach(hub)?))
 }
 
 impl<T> fmt::Debug for QueueBuilder<T> {

@@ -9,12 +9,16 @@
 //! |---|---|
 //! | 0 | no sender is left, and none may come: receivers say `Closed` when all is empty |
 //! | 1 | no receiver is left, and none may come: senders say `Closed` |
-//! | 2.. | count of comings: goes up after every end that was attached |
+//! | 2 | of a named queue: others than its maker have come |
+//! | 3.. | count of comings: goes up after every end that was attached |
 //!
 //! To conclude: read `state`, find no owner alive (and, for bit 0, then find all lanes empty), and set
 //! the bit by one compare-and-swap from the word read. If anybody came meanwhile, perhaps to a lane
 //! already passed over, the count has changed and nothing is concluded. Edge I: an end that came raises
 //! the count ([`Hub::come`]) before the one it came from lets go of its word (edge E); who sees that word free sees the count.
+//!
+//! Of a named queue nothing is concluded before bit 2 is set, since the others find it when they please; and bits 0
+//! and 1 are taken back when somebody comes to that side.
 
 use std::time::{Duration, Instant};
 
@@ -22,6 +26,7 @@ use crate::error::{Corrupt, SegmentError};
 use crate::kin;
 use crate::layout::{LaneHeader, QueueHeader};
 use crate::message::{self, Message};
+use crate::named;
 use crate::roster::{self, Life, Owner};
 use crate::segment::{Bytes, Commit, Segment, View, Words};
 use crate::sync::{self, AtomicU64, Futex, Ordering};
@@ -32,7 +37,8 @@ use super::plan::Plan;
 
 const NO_SENDERS: u64 = 1;
 const NO_RECEIVERS: u64 = 2;
-const COMING: u64 = 4;
+const MET: u64 = 4;
+const COMING: u64 = 8;
 
 /// Bytes of a lane that are made present when its sender comes; the rest at first touch.
 const POPULATE: u64 = 8 << 20;
@@ -110,7 +116,61 @@ impl Hub {
     /// A new queue that nobody else knows yet.
     pub(super) fn build<T: Message>(plan: Plan) -> Result<Hub, QueueError> {
         let first = Commit::First(plan.front());
-        let segment = Segment::build("queue", &shape::<T>(), plan.bytes(), first)?;
+        Hub::lay_out(
+            Segment::build("queue", &shape::<T>(), plan.bytes(), first)?,
+            plan,
+        )
+    }
+
+    /// A new queue of that name, in which `attach` has its ends before anybody else can find it.
+    pub(super) fn create<T: Message, R>(
+        name: &str,
+        plan: Plan,
+        attach: impl FnOnce(Hub) -> Result<R, QueueError>,
+    ) -> Result<R, QueueError> {
+        let first = Commit::First(plan.front());
+        named::create(name, &shape::<T>(), plan.bytes(), first, |segment| {
+            attach(Hub::lay_out(segment.clone(), plan)?)
+        })
+    }
+
+    /// The queue of that name; others than its maker have come when `attach` has its ends.
+    pub(super) fn open<T: Message, R>(
+        name: &str,
+        attach: impl FnOnce(Hub) -> Result<R, QueueError>,
+    ) -> Result<R, QueueError> {
+        Hub::join::<T, R>(named::open(name)?, attach)
+    }
+
+    /// As [`open`](Hub::open), or as [`create`](Hub::create) if no living process has that name.
+    pub(super) fn open_or_create<T: Message, R>(
+        name: &str,
+        plan: Plan,
+        open: impl FnOnce(Hub) -> Result<R, QueueError>,
+        create: impl Fn(Hub) -> Result<R, QueueError>,
+    ) -> Result<R, QueueError> {
+        let first = Commit::First(plan.front());
+        named::open_or_create(
+            name,
+            &shape::<T>(),
+            plan.bytes(),
+            first,
+            |segment| Hub::join::<T, R>(segment, open),
+            |segment| create(Hub::lay_out(segment.clone(), plan)?),
+        )
+    }
+
+    fn join<T: Message, R>(
+        segment: Segment,
+        attach: impl FnOnce(Hub) -> Result<R, QueueError>,
+    ) -> Result<R, QueueError> {
+        let hub = Hub::attach::<T>(segment)?;
+        let ends = attach(hub.clone())?;
+        hub.meet();
+        Ok(ends)
+    }
+
+    fn lay_out(segment: Segment, plan: Plan) -> Result<Hub, QueueError> {
         let hub = Hub::over(segment, plan)?;
         plan.write(&hub.header);
         Ok(hub)
@@ -197,7 +257,7 @@ impl Hub {
             if roster::claim(&header.owner, owner, self.segment.life()) {
                 // Edge I, coming end.
                 self.header.used.fetch_max(number + 1, Ordering::Release);
-                self.come();
+                self.come(Side::Senders);
                 return Ok(number);
             }
         }
@@ -214,7 +274,7 @@ impl Hub {
             .position(|seat| roster::claim(seat, owner, self.segment.life()));
         match taken {
             Some(seat) => {
-                self.come();
+                self.come(Side::Receivers);
                 Ok(seat as u32)
             }
             None => Err(QueueError::TooManyReceivers {
@@ -233,14 +293,33 @@ impl Hub {
         let to = Owner::Held(self.me());
         let arrived = self.with_owner(side, number, |word| roster::hand_over(word, from, to))?;
         if arrived {
-            self.come();
+            self.come(side);
         }
         Ok(arrived)
     }
 
     /// Edge I, coming end: counted before the end is used, or the one it came from is given up.
-    fn come(&self) {
-        self.header.state.fetch_add(COMING, Ordering::AcqRel);
+    fn come(&self, side: Side) {
+        if !self.segment.is_named() {
+            self.header.state.fetch_add(COMING, Ordering::AcqRel);
+            return;
+        }
+        let mut seen = self.header.state.load(Ordering::Relaxed);
+        while let Err(now) = self.header.state.compare_exchange(
+            seen,
+            (seen & !side.gone()).wrapping_add(COMING),
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        ) {
+            seen = now;
+        }
+    }
+
+    /// Notes that others than the maker of a named queue have come, and have their ends.
+    pub(super) fn meet(&self) {
+        if self.segment.is_named() {
+            self.header.state.fetch_or(MET, Ordering::AcqRel);
+        }
     }
 
     fn with_owner<R>(
@@ -292,6 +371,9 @@ impl Hub {
     fn look_round(&self, side: Side, life: &impl Life) -> Option<Nobody> {
         // Edge I, looking end: before the owners are looked at.
         let state = self.header.state.load(Ordering::Acquire);
+        if state & MET == 0 && self.segment.is_named() {
+            return None;
+        }
         let somebody = match side {
             Side::Receivers => self.seats.iter().any(|seat| roster::is_held(seat, life)),
             Side::Senders => (0..self.used()).any(|number| {
@@ -341,7 +423,7 @@ impl Hub {
 
     /// Whether others have taken this process for dead.
     pub(super) fn is_evicted(&self) -> bool {
-        kin::kin().is_ok_and(kin::Kin::is_evicted)
+        self.segment.life().is_evicted()
     }
 
     /// Refuses to work in a process forked by the user.

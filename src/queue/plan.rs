@@ -4,6 +4,9 @@
 //! maker did, and checks the result against the segment's length. Nothing else of the shape is ever read
 //! from shared memory.
 
+use std::fmt;
+
+use crate::error::SegmentError;
 use crate::layout::{APART, HEADER, LaneHeader, QueueHeader};
 use crate::message::{self, Message};
 use crate::ring::Geometry;
@@ -11,6 +14,8 @@ use crate::sync::Ordering;
 
 use super::error::QueueError;
 
+/// Messages in flight per sender, unless asked otherwise.
+const CAPACITY: usize = 1024;
 /// Messages up to this many bytes lie in the slots themselves.
 const INLINE: usize = 256;
 /// Memory comes in pages of at least this many bytes.
@@ -29,7 +34,7 @@ pub(super) const MAX_BLOCKS: u32 = 1 << 24;
 /// What the user asked for; `None` where he did not.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Wishes {
-    pub(super) capacity: usize,
+    pub(super) capacity: Option<usize>,
     pub(super) message_size: Option<usize>,
     pub(super) senders: Option<usize>,
     pub(super) receivers: Option<usize>,
@@ -63,10 +68,11 @@ pub(super) struct Plan {
 impl Plan {
     /// The plan for a queue of `T`.
     pub(super) fn new<T: Message>(wishes: Wishes) -> Result<Plan, QueueError> {
-        let capacity = wishes.capacity as u64;
+        let asked = wishes.capacity.unwrap_or(CAPACITY);
+        let capacity = asked as u64;
         if capacity == 0 || capacity > MAX_CAPACITY {
             return Err(QueueError::Capacity {
-                asked: wishes.capacity,
+                asked,
                 largest: MAX_CAPACITY,
             });
         }
@@ -105,9 +111,8 @@ impl Plan {
                 asked,
                 largest: MAX_BLOCKS,
             })?;
-        Plan::lay_out::<T>(capacity, message_size, lanes, seats, blocks).ok_or_else(|| {
-            QueueError::Segment(crate::error::SegmentError::NoSpace { needed: u64::MAX })
-        })
+        Plan::lay_out::<T>(capacity, message_size, lanes, seats, blocks)
+            .ok_or_else(|| QueueError::Segment(SegmentError::NoSpace { needed: u64::MAX }))
     }
 
     /// The plan of a queue that exists, from its header; `None` if no queue has such numbers.
@@ -125,6 +130,31 @@ impl Plan {
             && blocks <= MAX_BLOCKS;
         let plan = Plan::lay_out::<T>(capacity, message_size, lanes, seats, blocks);
         plan.filter(|plan| possible && plan.bytes() == length)
+    }
+
+    /// Refuses the plan of a queue that exists if something else was asked for.
+    pub(super) fn check<T: Message>(&self, wishes: Wishes) -> Result<(), QueueError> {
+        let there = Wishes {
+            capacity: Some(self.capacity as usize),
+            message_size: Some(self.message_size),
+            senders: Some(self.lanes as usize),
+            receivers: Some(self.seats as usize),
+            blocks: (self.blocks > 0).then_some(self.blocks as usize),
+        };
+        let wanted = Plan::new::<T>(Wishes {
+            capacity: wishes.capacity.or(there.capacity),
+            message_size: wishes.message_size.or(there.message_size),
+            senders: wishes.senders.or(there.senders),
+            receivers: wishes.receivers.or(there.receivers),
+            blocks: wishes.blocks.or(there.blocks),
+        })?;
+        if wanted == *self {
+            return Ok(());
+        }
+        Err(QueueError::Segment(SegmentError::WrongShape {
+            found: self.to_string(),
+            wanted: wanted.to_string(),
+        }))
     }
 
     /// Stores the numbers from which [`read`](Plan::read) works out the plan.
@@ -245,5 +275,26 @@ impl Plan {
     #[inline]
     pub(super) fn message_at(&self, block: u32) -> usize {
         self.block_at(block) + self.message_at as usize
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan {
+            capacity,
+            message_size,
+            lanes,
+            seats,
+            blocks,
+            ..
+        } = self;
+        write!(
+            f,
+            "a queue of capacity {capacity}, message size {message_size}, {lanes} senders, {seats} receivers"
+        )?;
+        match blocks {
+            0 => Ok(()),
+            _ => write!(f, ", in place with {blocks} blocks"),
+        }
     }
 }

@@ -136,6 +136,7 @@ fn arrive<T: Message>(
             Side::Receivers => hub.take_seat(Owner::Held(hub.me()))?,
         },
     };
+    hub.meet();
     Ok((hub, number))
 }
 
