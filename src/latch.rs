@@ -205,6 +205,11 @@ impl LatchWords {
         }
     }
 
+    /// Whether this process is inside; false when it lost its proof of life and its place was taken.
+    pub(crate) fn is_inside(&self, me: u32) -> bool {
+        self.owner.load(Ordering::Relaxed) & !WAITERS == me
+    }
+
     /// Leaves, and wakes one of those who wait.
     #[inline]
     pub(crate) fn leave(&self, me: u32, left: Left) {

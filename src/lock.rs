@@ -4,7 +4,8 @@
 //!
 //! It borrows the value of a lock from shared memory. A [`Guard`] is made only by entering the lock, and
 //! leaves it when it is dropped; all processes that have the lock run this code (they are of one tree), so
-//! while a guard exists nobody else reads or writes the value.
+//! while a guard exists nobody else reads or writes the value. A *named* lock may be had by programs of other
+//! trees, so its value is never borrowed: its guard holds a checked copy ([`Copied`]).
 
 #![allow(unsafe_code)]
 
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::panicking;
 use std::time::Duration;
 
-use bytemuck::{CheckedBitPattern, NoUninit, bytes_of};
+use bytemuck::{CheckedBitPattern, NoUninit, bytes_of, checked};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::error::{Corrupt, SegmentError};
@@ -26,6 +27,7 @@ use crate::kin::{self, Kin};
 use crate::latch::{Left, Limit, Refused, Visitor};
 use crate::layout::{HEADER, LatchWords};
 use crate::message;
+use crate::named;
 use crate::roster::Life;
 use crate::segment::{Bytes, Commit, Segment, View};
 
@@ -41,6 +43,11 @@ use crate::segment::{Bytes, Commit, Segment, View};
 /// Entering is not fair: who asks while the lock is being handed over may get in first. A thread that forgets
 /// its guard ([`std::mem::forget`]), or ends while it is kept alive elsewhere, stays inside until its process
 /// ends.
+///
+/// A lock with a name ([`create`](Lock::create), [`open`](Lock::open)) is shared with other programs of this user.
+/// Since they could write to its memory at any time, its guard works on a copy of the value, checked on the way in and
+/// written back when the lock is left; a program that breaks the rules can give wrong values, nothing worse. A
+/// guard dropped by a panic writes nothing back.
 ///
 /// # If a process dies
 ///
@@ -80,6 +87,7 @@ pub struct Lock<T> {
     value: Bytes,
     kin: &'static Kin,
     me: u32,
+    named: bool,
     of: PhantomData<T>,
 }
 
@@ -93,14 +101,80 @@ impl<T: NoUninit + CheckedBitPattern> Lock<T> {
         ((HEADER + size_of::<LatchWords>()).next_multiple_of(align_of::<T>()) - HEADER) as u64
     };
 
+    /// Bytes of the words and the value.
+    const BYTES: u64 = Self::VALUE + size_of::<T>() as u64;
+
     /// A new lock around `value`, free.
     ///
     /// # Errors
     ///
     /// As [`Segment::new`].
     pub fn new(value: T) -> Result<Lock<T>, SegmentError> {
-        let bytes = Self::VALUE + size_of::<T>() as u64;
-        let lock = Lock::attach(Segment::build("lock", &shape::<T>(), bytes, Commit::All)?)?;
+        let segment = Segment::build("lock", &shape::<T>(), Self::BYTES, Commit::All)?;
+        Lock::fill(segment, value)
+    }
+
+    /// A new lock of that name around `value`, free, which other programs of this user [`open`](Lock::open).
+    ///
+    /// # Errors
+    ///
+    /// As [`Segment::create`].
+    ///
+    /// # If a process dies
+    ///
+    /// The lock lives as long as any process has it. When none is left, killed or not, the name is free for the
+    /// next.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc::Lock;
+    /// # let name = &format!("doc-lock-{}", std::process::id());
+    ///
+    /// let visits = Lock::create(name, 0u64)?;
+    /// // In another program:
+    /// let opened = Lock::<u64>::open(name)?;
+    /// *opened.lock()? += 1;
+    ///
+    /// assert_eq!(*visits.lock()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn create(name: &str, value: T) -> Result<Lock<T>, SegmentError> {
+        named::create(name, &shape::<T>(), Self::BYTES, Commit::All, |segment| {
+            Lock::fill(segment.clone(), value)
+        })
+    }
+
+    /// The lock that a living process has under that name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Segment::open`]; [`SegmentError::WrongShape`] when its value is of another type.
+    pub fn open(name: &str) -> Result<Lock<T>, SegmentError> {
+        Lock::attach(named::open(name)?)
+    }
+
+    /// The lock of that name, or a new one around `value` when no living process has it.
+    ///
+    /// Of any number of processes that call this at once, one makes the lock.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Lock::create) and [`open`](Lock::open), but for `AlreadyExists` and `NotFound`.
+    pub fn open_or_create(name: &str, value: T) -> Result<Lock<T>, SegmentError> {
+        named::open_or_create(
+            name,
+            &shape::<T>(),
+            Self::BYTES,
+            Commit::All,
+            Lock::attach,
+            |segment| Lock::fill(segment.clone(), value),
+        )
+    }
+
+    /// The lock that a new segment will hold.
+    fn fill(segment: Segment, value: T) -> Result<Lock<T>, SegmentError> {
+        let lock = Lock::attach(segment)?;
         lock.value.copy_in(0, bytes_of(&value));
         Ok(lock)
     }
@@ -113,6 +187,7 @@ impl<T: NoUninit + CheckedBitPattern> Lock<T> {
             value: segment.bytes(Self::VALUE, size_of::<T>() as u64)?,
             kin: kin::kin()?,
             me: segment.life().me(),
+            named: segment.is_named(),
             of: PhantomData,
         })
     }
@@ -184,20 +259,40 @@ impl<T: NoUninit + CheckedBitPattern> Lock<T> {
                 .words
                 .enter(me, limit, self.segment().life(), self.kin.deaths())?,
         };
-        let guard = Guard {
+        let mut guard = Guard {
             held: Held::Here(self),
+            copy: None,
             left,
             panicking: panicking(),
             on_thread: PhantomData,
         };
+        if self.named {
+            guard.copy = self.copy();
+        }
         // Always true, and no code, for types without invalid bits.
-        if !T::is_valid_bit_pattern(guard.bits()) {
+        let whole = match self.named {
+            true => guard.copy.is_some(),
+            false => T::is_valid_bit_pattern(guard.bits()),
+        };
+        if !whole {
             return Err(guard.refuse());
         }
         match left {
             Left::Finished => Ok(guard),
             Left::Unfinished => Err(LockError::Abandoned(Abandoned(guard.outlive()))),
         }
+    }
+
+    /// A copy of the value, if its bits are one.
+    #[cold]
+    fn copy(&self) -> Option<Copied<T>> {
+        let mut bytes = vec![0; size_of::<T>()];
+        self.value.copy_out(0, &mut bytes);
+        let value = checked::try_pod_read_unaligned(&bytes).ok()?;
+        Some(Copied {
+            value: Box::new(value),
+            bytes: bytes_of,
+        })
     }
 }
 
@@ -214,6 +309,7 @@ impl<T> Clone for Lock<T> {
             value: self.value.clone(),
             kin: self.kin,
             me: self.me,
+            named: self.named,
             of: PhantomData,
         }
     }
@@ -245,11 +341,18 @@ enum Held<'a, T> {
     Own(Box<Lock<T>>),
 }
 
+/// What a guard of a named lock works on.
+struct Copied<T> {
+    value: Box<T>,
+    bytes: fn(&T) -> &[u8],
+}
+
 /// The way into a lock's value; the lock is left when it is dropped.
 ///
 /// It stays on its thread. Dropped by a panic, it leaves the lock abandoned: the value may be half changed.
 pub struct Guard<'a, T> {
     held: Held<'a, T>,
+    copy: Option<Copied<T>>,
     /// How the lock is left.
     left: Left,
     /// Whether a panic was under way already when the lock was entered.
@@ -271,12 +374,13 @@ impl<T> Guard<'_, T> {
         self.lock().value.as_ptr().cast()
     }
 
-    fn outlive(self) -> Guard<'static, T> {
+    fn outlive(mut self) -> Guard<'static, T> {
         let own = Box::new(self.lock().clone());
-        let (left, panicking) = (self.left, self.panicking);
+        let (copy, left, panicking) = (self.copy.take(), self.left, self.panicking);
         std::mem::forget(self);
         Guard {
             held: Held::Own(own),
+            copy,
             left,
             panicking,
             on_thread: PhantomData,
@@ -304,6 +408,9 @@ impl<T> Deref for Guard<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
+        if let Some(copy) = &self.copy {
+            return &copy.value;
+        }
         // SAFETY: as in `bits`, whose check every guard has passed; since then only its owner wrote, through
         // `deref_mut`.
         unsafe { &*self.value() }
@@ -313,8 +420,12 @@ impl<T> Deref for Guard<'_, T> {
 impl<T> DerefMut for Guard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
+        let at = self.value();
+        if let Some(copy) = &mut self.copy {
+            return &mut copy.value;
+        }
         // SAFETY: as in `deref`; the guard is borrowed mutably.
-        unsafe { &mut *self.value() }
+        unsafe { &mut *at }
     }
 }
 
@@ -331,6 +442,12 @@ impl<T> Drop for Guard<'_, T> {
             self.left
         };
         let lock = self.lock();
+        if let Some(copy) = &self.copy
+            && left == Left::Finished
+            && lock.words.is_inside(lock.me)
+        {
+            lock.value.copy_in(0, (copy.bytes)(&copy.value));
+        }
         lock.words.leave(lock.me, left);
     }
 }

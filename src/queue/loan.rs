@@ -8,6 +8,9 @@
 //! exclusive borrow of a `Sender` whose next block is free, because only that sender allots the blocks of
 //! its lane and only an allotted block is ever claimed. Every type that is made of the bytes is valid for
 //! any bits ([`AnyBitPattern`]), so what an earlier message left there is a value.
+//!
+//! Other trees may have the memory of a *named* queue, so nothing there is borrowed: a loan, a lease and what is
+//! decoded are private copies ([`Copied`]).
 
 #![allow(unsafe_code)]
 
@@ -16,7 +19,7 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use bytemuck::{AnyBitPattern, NoUninit};
+use bytemuck::{AnyBitPattern, NoUninit, Pod, Zeroable};
 
 use crate::error::RecvError;
 use crate::message::{self, DecodeError, Message, Plain};
@@ -100,6 +103,40 @@ macro_rules! numbers {
 value!([P: NoUninit + AnyBitPattern] Plain<P> => P);
 numbers!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64);
 
+/// A private copy of a block, as well aligned as the block.
+struct Copied(Vec<Line>);
+
+#[derive(Clone, Copy, Zeroable, Pod)]
+#[repr(C, align(128))]
+struct Line([u8; ALIGNED]);
+
+impl Copied {
+    /// Zeroes.
+    fn blank(length: usize) -> Copied {
+        Copied(vec![Line::zeroed(); length.div_ceil(ALIGNED)])
+    }
+
+    /// What a held block holds, if it must not be borrowed.
+    fn of<T: Message>(claim: &Claim, length: usize) -> Option<Copied> {
+        let blocks = &claim.lane().blocks;
+        // A value of fixed size is read whole, whatever the length says.
+        let length = length.max(message::fixed_size::<T>().unwrap_or(0));
+        blocks.segment().is_named().then(|| {
+            let mut copy = Copied::blank(length);
+            blocks.copy_out(claim.at(), &mut copy.bytes_mut()[..length]);
+            copy
+        })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
+}
+
 /// A message being written where its receiver will read it; see [`Sender::loan`].
 ///
 /// What lies there at first is what an earlier message left, or zeroes. [`commit`](Loan::commit) sends it; a
@@ -109,6 +146,7 @@ pub struct Loan<'a, T: InPlace> {
     sender: &'a mut Sender<T>,
     /// Bytes of the message.
     length: usize,
+    copy: Option<Copied>,
 }
 
 impl<T: InPlace> Sender<T> {
@@ -169,9 +207,11 @@ impl<T: InPlace> Sender<T> {
             (unit, true) => limit - limit % unit,
             (unit, false) => unit,
         };
+        let named = self.hub().segment.is_named();
         Ok(Loan {
             sender: self,
             length,
+            copy: named.then(|| Copied::blank(length)),
         })
     }
 }
@@ -187,7 +227,14 @@ impl<T: InPlace> Loan<'_, T> {
         if !self.sender.hub().is_open() {
             return Err(LoanError::Closed);
         }
-        let Loan { sender, length } = self;
+        let Loan {
+            sender,
+            length,
+            copy,
+        } = self;
+        if let Some(copy) = copy {
+            sender.fill_block(&copy.bytes()[..length]);
+        }
         sender.publish_block(length);
         Ok(())
     }
@@ -212,6 +259,9 @@ impl<T: InPlace> Deref for Loan<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T::View {
+        if let Some(copy) = &self.copy {
+            return T::view(&copy.bytes()[..self.length]);
+        }
         let at = self.sender.next_block();
         // SAFETY: because this loan borrows the sender of the lane exclusively and was made when the block
         // was free, nobody else touches the block until `commit`; `Bytes::at` checks that the range lies inside the mapping.
@@ -223,6 +273,9 @@ impl<T: InPlace> Deref for Loan<'_, T> {
 impl<T: InPlace> DerefMut for Loan<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T::View {
+        if let Some(copy) = &mut self.copy {
+            return T::view_mut(&mut copy.bytes_mut()[..self.length]);
+        }
         let at = self.sender.next_block();
         // SAFETY: as in `deref`; `self` is borrowed exclusively, so there is one reference at a time.
         let bytes = unsafe { std::slice::from_raw_parts_mut(at.as_ptr(), self.length) };
@@ -247,6 +300,7 @@ pub struct Lease<T> {
     claim: Claim,
     /// Bytes of the message, checked against the block.
     length: usize,
+    copy: Option<Copied>,
     _value: PhantomData<fn() -> T>,
 }
 
@@ -255,6 +309,7 @@ impl<T: Message> Lease<T> {
     pub(super) fn of(claim: Claim) -> Result<Lease<T>, RecvError> {
         match claim.length() {
             Ok(length) => Ok(Lease {
+                copy: Copied::of::<T>(&claim, length),
                 claim,
                 length,
                 _value: PhantomData,
@@ -285,7 +340,15 @@ impl<T: Message> Lease<T> {
     ///
     /// When the bytes are not a value of the type.
     pub fn read(&self) -> Result<T, DecodeError> {
-        message::decode(bytes(&self.claim, self.length))
+        message::decode(self.bytes(self.length))
+    }
+
+    #[inline]
+    fn bytes(&self, length: usize) -> &[u8] {
+        match &self.copy {
+            Some(copy) => &copy.bytes()[..length],
+            None => bytes(&self.claim, length),
+        }
     }
 }
 
@@ -298,7 +361,7 @@ impl<T: InPlace> Lease<T> {
             // Every block has room for a value, and any bits are one.
             (unit, false) => unit,
         };
-        T::view(bytes(&self.claim, length))
+        T::view(self.bytes(length))
     }
 }
 
@@ -323,7 +386,11 @@ impl<T> fmt::Debug for Lease<T> {
 /// The value of a held block, which is then its sender's again.
 pub(super) fn read<T: Message>(claim: Claim) -> Result<T, RecvError> {
     let value = match claim.length() {
-        Ok(length) => message::decode(bytes(&claim, length)).map_err(RecvError::Decode),
+        Ok(length) => match Copied::of::<T>(&claim, length) {
+            Some(copy) => message::decode(&copy.bytes()[..length]),
+            None => message::decode(bytes(&claim, length)),
+        }
+        .map_err(RecvError::Decode),
         Err(corrupt) => Err(corrupt.into()),
     };
     claim.finish();

@@ -359,6 +359,13 @@ impl<T: Message> Sender<T> {
         )
     }
 
+    /// Copies a message into the block of the next message.
+    pub(super) fn fill_block(&self, message: &[u8]) {
+        self.lane
+            .blocks
+            .copy_in(self.hub.plan.block_at(self.block), message);
+    }
+
     /// Publishes the block that was made ready, with so many bytes in it.
     pub(super) fn publish_block(&mut self, length: usize) {
         let block = self.block;
