@@ -36,7 +36,7 @@ pub(crate) fn size_hint<T: Message>() -> usize {
 /// It is the type's name without the modules (and so without the program) it is defined in, and the bytes of
 /// its values if that is fixed. Two types of one name in two modules are not told apart.
 pub(crate) fn shape_name<T: Message>() -> String {
-    let name = short_name::<T>();
+    let name = without_modules(std::any::type_name::<T>());
     match fixed_size::<T>() {
         Some(size) => format!("{name} of {size} bytes"),
         None => name,

@@ -1,0 +1,58 @@
+//! Messages that can be told from each other and from torn ones.
+
+use multiproc::Message;
+
+/// A message made of a number, every byte of it.
+pub(crate) trait Item: Message {
+    fn of(number: u64) -> Self;
+
+    /// Its number; panics if it is torn.
+    fn number(&self) -> u64;
+}
+
+impl Item for u64 {
+    fn of(number: u64) -> u64 {
+        number
+    }
+
+    fn number(&self) -> u64 {
+        *self
+    }
+}
+
+impl Item for [u64; 6] {
+    fn of(number: u64) -> Self {
+        [number; 6]
+    }
+
+    fn number(&self) -> u64 {
+        assert_eq!(*self, [self[0]; 6], "torn");
+        self[0]
+    }
+}
+
+impl Item for String {
+    fn of(number: u64) -> String {
+        format!("{number} ").repeat(3 + number as usize % 4)
+    }
+
+    fn number(&self) -> u64 {
+        let number = self.split(' ').next().and_then(|word| word.parse().ok());
+        let number = number.unwrap_or_else(|| panic!("torn: {self:?}"));
+        assert_eq!(*self, String::of(number), "torn");
+        number
+    }
+}
+
+/// Lies in a block.
+impl Item for Vec<u64> {
+    fn of(number: u64) -> Vec<u64> {
+        vec![number; 2 + number as usize % 4]
+    }
+
+    fn number(&self) -> u64 {
+        let number = *self.first().expect("torn: no words");
+        assert_eq!(*self, Vec::of(number), "torn");
+        number
+    }
+}

@@ -1,0 +1,206 @@
+//! A queue that outlives its victims: what was sent, what came, and whether it still is a whole queue.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use multiproc::{Queue, QueueError, Receiver, RecvError, SendError, Sender};
+
+use crate::item::Item;
+
+/// Messages each sender may have in flight.
+pub(crate) const CAPACITY: usize = 4;
+/// Senders, and receivers, there may be at once.
+pub(crate) const ENDS: usize = 3;
+/// Longer than any wait that ends.
+const LONG: Duration = Duration::from_secs(20);
+
+/// The numbers of the survivors' messages start here.
+const OURS: u64 = 1000;
+/// And those of the victim's here.
+pub(crate) const THEIRS: u64 = 2000;
+/// And those of whoever comes after it.
+const LATER: u64 = 3000;
+
+/// The survivors' ends, and what has gone through them.
+pub(crate) struct Line<M> {
+    pub(crate) tx: Sender<M>,
+    pub(crate) rx: Receiver<M>,
+    sent: u64,
+}
+
+impl<M: Item> Line<M> {
+    /// A queue for [`ENDS`] senders and receivers: the survivors', the victim's, and the one that the victim's
+    /// was made of, which has gone.
+    pub(crate) fn new(in_place: bool) -> Line<M> {
+        let mut builder = Queue::<M>::builder()
+            .capacity(CAPACITY)
+            .message_size(48)
+            .senders(ENDS)
+            .receivers(ENDS);
+        if in_place {
+            builder = builder.in_place(CAPACITY);
+        }
+        let (tx, rx) = builder.build().unwrap();
+        Line { tx, rx, sent: 0 }
+    }
+
+    /// Sends so many of the survivors' messages.
+    pub(crate) fn send(&mut self, count: usize) {
+        for _ in 0..count {
+            self.tx
+                .send_timeout(M::of(OURS + self.sent), LONG)
+                .expect("a survivor cannot send");
+            self.sent += 1;
+        }
+    }
+
+    /// Receives all there is.
+    pub(crate) fn drain(&mut self) -> Vec<u64> {
+        let mut numbers = Vec::new();
+        loop {
+            match self.rx.try_recv() {
+                Ok(message) => numbers.push(message.number()),
+                Err(RecvError::Empty) => return numbers,
+                Err(other) => panic!("a survivor cannot receive: {other}"),
+            }
+        }
+    }
+
+    /// What came of the survivors' own sender must be all it sent, in order, but for `missing` at most.
+    pub(crate) fn check_ours(&self, came: &[u64], missing: usize) {
+        let ours: Vec<u64> = came
+            .iter()
+            .copied()
+            .filter(|number| (OURS..THEIRS).contains(number))
+            .collect();
+        let sent: BTreeSet<u64> = (OURS..OURS + self.sent).collect();
+        assert!(
+            ours.is_sorted_by(|a, b| a < b),
+            "repeated or out of order: {came:?}"
+        );
+        let lost = sent.len() - sent.iter().filter(|sent| ours.contains(sent)).count();
+        assert!(
+            lost <= missing && ours.iter().all(|number| sent.contains(number)),
+            "{lost} missing, at most {missing} may be: {came:?}"
+        );
+    }
+
+    /// What came of the victim must be its first messages, at least `least`, at most `most`.
+    pub(crate) fn check_theirs(came: &[u64], least: usize, most: usize) {
+        let theirs: Vec<u64> = came
+            .iter()
+            .copied()
+            .filter(|number| *number >= THEIRS)
+            .collect();
+        let expected: Vec<u64> = (THEIRS..).take(theirs.len()).collect();
+        assert_eq!(theirs, expected, "lost, repeated or out of order");
+        assert!(
+            (least..=most).contains(&theirs.len()),
+            "of the victim's messages {} came, not {least} to {most}",
+            theirs.len()
+        );
+    }
+
+    /// As many more senders as there may be; all of them, but for those that live, are `count`.
+    pub(crate) fn more_senders(&self, count: usize) -> Vec<Sender<M>> {
+        let more = || match self.tx.try_clone() {
+            Ok(sender) => Some(sender),
+            Err(QueueError::TooManySenders { limit: 3 }) => None,
+            Err(other) => panic!("a sender cannot come: {other}"),
+        };
+        let senders: Vec<_> = std::iter::from_fn(more).collect();
+        assert_eq!(senders.len(), count, "lanes that can be taken");
+        senders
+    }
+
+    /// As [`more_senders`](Line::more_senders).
+    pub(crate) fn more_receivers(&self, count: usize) -> Vec<Receiver<M>> {
+        let more = || match self.rx.try_clone() {
+            Ok(receiver) => Some(receiver),
+            Err(QueueError::TooManyReceivers { limit: 3 }) => None,
+            Err(other) => panic!("a receiver cannot come: {other}"),
+        };
+        let receivers: Vec<_> = std::iter::from_fn(more).collect();
+        assert_eq!(receivers.len(), count, "seats that can be taken");
+        receivers
+    }
+
+    /// The victim, a sender, is dead, and the queue is empty: its lane serves the next as well as it ever did.
+    pub(crate) fn check_lane(mut self) {
+        for mut next in self.more_senders(ENDS - 1) {
+            // Nothing of its room is lost.
+            for n in 0..CAPACITY as u64 {
+                next.try_send(M::of(LATER + n))
+                    .expect("a part of the dead sender's room is lost");
+            }
+            assert!(
+                matches!(next.try_send(M::of(0)), Err(SendError::Full(_))),
+                "more room than there is"
+            );
+            let came = self.drain();
+            assert_eq!(came, (LATER..).take(CAPACITY).collect::<Vec<_>>());
+            for n in 0..3 * CAPACITY as u64 {
+                self.send(1);
+                next.send_timeout(M::of(LATER + n), LONG)
+                    .expect("the next sender cannot send");
+                let mut came = [0, 0].map(|_: u64| {
+                    let message = self.rx.recv_timeout(LONG).expect("nothing comes");
+                    message.number()
+                });
+                came.sort_unstable();
+                assert_eq!(
+                    came,
+                    [OURS + self.sent - 1, LATER + n],
+                    "{n}th of three laps"
+                );
+            }
+        }
+        self.check_end();
+    }
+
+    /// The victim, a receiver, is dead, and the queue is empty: its seat serves the next.
+    pub(crate) fn check_seat(mut self) {
+        let mut next = self.more_receivers(ENDS - 1);
+        for lap in 0..3 {
+            let first = OURS + self.sent;
+            self.send(CAPACITY);
+            assert!(
+                matches!(self.tx.try_send(M::of(0)), Err(SendError::Full(_))),
+                "more room than there is in lap {lap}"
+            );
+            for n in 0..CAPACITY {
+                let rx = match next.get_mut(n % ENDS) {
+                    Some(rx) => rx,
+                    None => &mut self.rx,
+                };
+                let message = rx.recv_timeout(LONG).expect("nothing comes");
+                assert_eq!(message.number(), first + n as u64, "in lap {lap}");
+            }
+        }
+        drop(next);
+        self.check_end();
+    }
+
+    /// Nobody is left but the survivors: an end tells the other that it goes.
+    fn check_end(self) {
+        let Line {
+            mut tx,
+            mut rx,
+            sent,
+        } = self;
+        if sent % 2 == 0 {
+            drop(rx);
+            assert!(
+                matches!(tx.send_timeout(M::of(0), LONG), Err(SendError::Closed(_))),
+                "no receiver is left, and the sender is not told"
+            );
+        } else {
+            drop(tx);
+            assert_eq!(
+                rx.recv_timeout(LONG).map(|message| message.number()),
+                Err(RecvError::Closed),
+                "no sender is left, and the receiver is not told"
+            );
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! A victim under the single-stepper.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use multiproc::{Child, Function, Message, Process};
+use nix::sys::ptrace::{self, Options};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+
+use crate::stage::Stage;
+
+/// No victim may take longer to come to its operation.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A process that is stopped right before its operation, and then after each instruction asked for.
+///
+/// Traced by the thread that made it, and only by that.
+pub(crate) struct Victim<R> {
+    child: Child<R>,
+    stage: Stage,
+    pid: Pid,
+}
+
+impl<R: Message> Victim<R> {
+    pub(crate) fn start<F, A>(function: F, ends: A) -> Victim<R>
+    where
+        F: Function<(Stage, A), Output = R>,
+        A: Message,
+    {
+        let stage = Stage::new();
+        let child = Process::builder()
+            .affinity(&[crate::run::own_cpu()])
+            .spawn(function, (stage.clone(), ends))
+            .unwrap();
+        let end = Instant::now() + LIMIT;
+        while !stage.is_ready() {
+            assert!(
+                child.is_alive(),
+                "the victim died before its time: {child:?}"
+            );
+            assert!(
+                Instant::now() < end,
+                "the victim does not come to its operation"
+            );
+            thread::sleep(Duration::from_micros(20));
+        }
+        let pid = Pid::from_raw(child.pid() as i32);
+        let refused = "the system refuses ptrace, without which nothing can be stepped";
+        ptrace::seize(pid, Options::empty()).expect(refused);
+        ptrace::interrupt(pid).unwrap();
+        let mut victim = Victim { child, stage, pid };
+        assert!(
+            victim.wait_for_stop(),
+            "the victim died before its operation"
+        );
+        victim.stage.go();
+        while !victim.stage.has_begun() {
+            assert!(victim.step(), "the victim died before its operation");
+        }
+        victim
+    }
+
+    /// Whether it has stopped; false if it has died.
+    fn wait_for_stop(&mut self) -> bool {
+        // Left to be reaped by whoever made it.
+        let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        loop {
+            match waitid(Id::Pid(self.pid), flags | WaitPidFlag::__WALL) {
+                Err(nix::errno::Errno::EINTR) => continue,
+                Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => return false,
+                Ok(_) => return true,
+                Err(error) => panic!("waiting for the victim: {error}"),
+            }
+        }
+    }
+
+    /// Runs one instruction; false if it died of it.
+    pub(crate) fn step(&mut self) -> bool {
+        ptrace::step(self.pid, None).unwrap();
+        self.wait_for_stop()
+    }
+
+    /// Runs `count` instructions, or as many as there are until the operation has returned; how many.
+    pub(crate) fn steps(&mut self, count: usize) -> usize {
+        for done in 0..count {
+            if self.is_done() {
+                return done;
+            }
+            assert!(self.step(), "the victim died of instruction {done}");
+        }
+        count
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.stage.is_done()
+    }
+
+    /// Kills it where it stands.
+    pub(crate) fn kill(self) {
+        self.child.kill().unwrap();
+        let end = self.child.join();
+        assert!(
+            matches!(end, Err(multiproc::JoinError::Signalled(9))),
+            "killed, the victim ended otherwise"
+        );
+    }
+
+    /// Lets it go on to its end; what it returned.
+    pub(crate) fn release(self) -> R {
+        self.stage.leave();
+        ptrace::detach(self.pid, None).unwrap();
+        match self.child.join_timeout(LIMIT) {
+            Ok(Some(result)) => result,
+            Ok(None) => panic!("released, the victim hangs"),
+            Err(error) => panic!("released, the victim failed: {error}"),
+        }
+    }
+
+    /// What it shares with others, to be looked at from outside.
+    pub(crate) fn shared(&self) -> Shared {
+        let folder = format!("/proc/{}/fd", self.pid);
+        // Never the roster: closing a descriptor of it would drop this process's own proof of life.
+        let wanted = |target: &str| {
+            target.contains("memfd:multiproc:")
+                && !["roster", "tree", "segment"]
+                    .iter()
+                    .any(|not| target.contains(not))
+        };
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| {
+                Some((
+                    std::fs::read_link(entry.path()).ok()?.display().to_string(),
+                    entry.path(),
+                ))
+            })
+            .filter(|(target, _)| wanted(target))
+            .collect();
+        files.sort();
+        let files: Vec<_> = files
+            .into_iter()
+            .map(|(_, path)| File::open(path).unwrap())
+            .collect();
+        assert!(!files.is_empty(), "the victim shares nothing");
+        let mut shared = Shared {
+            before: vec![Vec::new(); files.len()],
+            files,
+            now: Vec::new(),
+        };
+        shared.has_changed();
+        shared
+    }
+}
+
+/// The shared memory of a victim.
+pub(crate) struct Shared {
+    files: Vec<File>,
+    before: Vec<Vec<u8>>,
+    now: Vec<u8>,
+}
+
+impl Shared {
+    /// Whether anything has changed since the last call.
+    pub(crate) fn has_changed(&mut self) -> bool {
+        let mut changed = false;
+        for (file, before) in self.files.iter().zip(&mut self.before) {
+            read_whole(file, &mut self.now).unwrap();
+            if self.now != *before {
+                changed = true;
+                std::mem::swap(&mut self.now, before);
+            }
+        }
+        changed
+    }
+}
+
+fn read_whole(file: &File, into: &mut Vec<u8>) -> io::Result<()> {
+    into.resize(file.metadata()?.len() as usize, 0);
+    file.read_exact_at(into, 0)
+}
