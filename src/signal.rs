@@ -161,7 +161,7 @@ impl SignalWords {
         deadline: Option<Instant>,
         deaths: &Futex,
         mut look: impl FnMut() -> Result<Option<R>, E>,
-        mut check: impl FnMut() -> Result<Option<R>, E>,
+        check: impl FnMut() -> Result<Option<R>, E>,
     ) -> Result<Option<R>, E> {
         if let Some(found) = spin(patience, deadline, &mut look)? {
             return Ok(Some(found));
