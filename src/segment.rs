@@ -721,11 +721,11 @@ impl Bytes {
     /// If it lies outside or across words: callers have checked against their own geometry.
     #[inline]
     pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
-        let at = self.at(offset, 8);
-        assert!(at.cast::<AtomicU64>().is_aligned(), "a word across words");
-        // SAFETY: the word lies inside the part (`at`) and is aligned (asserted); the mapping lives as long
-        // as `self`; any bits are a value.
-        unsafe { at.cast().as_ref() }
+        let at = self.at(offset, 8).cast::<AtomicU64>();
+        assert!(at.is_aligned(), "a word across words");
+        // SAFETY: because the word lies inside the part (`at`) and is aligned (asserted), the mapping lives
+        // as long as `self`, and any bits are a value, the reference is good.
+        unsafe { &*at }
     }
 
     /// The address of `len` bytes from `offset`, for the places that may borrow (a held block).
@@ -734,13 +734,12 @@ impl Bytes {
     ///
     /// If they lie outside: callers have checked against their own geometry.
     #[inline]
-    pub(crate) fn at(&self, offset: usize, len: usize) -> NonNull<u8> {
+    pub(crate) fn at(&self, offset: usize, len: usize) -> *mut u8 {
         assert!(
             offset <= self.len && len <= self.len - offset,
             "a borrow beyond its part"
         );
-        // SAFETY: the range lies inside the part (asserted), which lies inside the mapping.
-        unsafe { self.at.add(offset) }
+        self.at.as_ptr().wrapping_add(offset)
     }
 
     /// The address, for the two places that may borrow (a held lock, a sealed array).

@@ -265,7 +265,7 @@ impl<T: InPlace> Deref for Loan<'_, T> {
         let at = self.sender.next_block();
         // SAFETY: because this loan borrows the sender of the lane exclusively and was made when the block
         // was free, nobody else touches the block until `commit`; `Bytes::at` checks that the range lies inside the mapping.
-        let bytes = unsafe { std::slice::from_raw_parts(at.as_ptr(), self.length) };
+        let bytes = unsafe { std::slice::from_raw_parts(at.cast_const(), self.length) };
         T::view(bytes)
     }
 }
@@ -278,7 +278,7 @@ impl<T: InPlace> DerefMut for Loan<'_, T> {
         }
         let at = self.sender.next_block();
         // SAFETY: as in `deref`; `self` is borrowed exclusively, so there is one reference at a time.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(at.as_ptr(), self.length) };
+        let bytes = unsafe { std::slice::from_raw_parts_mut(at, self.length) };
         T::view_mut(bytes)
     }
 }
@@ -403,5 +403,5 @@ fn bytes(claim: &Claim, length: usize) -> &[u8] {
     let at = claim.lane().blocks.at(claim.at(), length);
     // SAFETY: because the claim holds the block, nobody else writes it until the claim is finished or
     // dropped, which ends the borrow first; `Bytes::at` checks that the range lies inside the mapping.
-    unsafe { std::slice::from_raw_parts(at.as_ptr(), length) }
+    unsafe { std::slice::from_raw_parts(at.cast_const(), length) }
 }

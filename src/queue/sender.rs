@@ -352,7 +352,7 @@ impl<T: Message> Sender<T> {
 
     /// Where the block of the next message lies.
     #[inline]
-    pub(super) fn next_block(&self) -> std::ptr::NonNull<u8> {
+    pub(super) fn next_block(&self) -> *mut u8 {
         self.lane.blocks.at(
             self.hub.plan.message_at(self.block),
             self.hub.plan.message_size,
