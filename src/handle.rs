@@ -12,7 +12,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
@@ -32,6 +32,8 @@ struct Wire {
     descriptor: i32,
     /// Whether the sender keeps the segment until this handle is taken.
     kept: bool,
+    /// Where the sender holds what is sealed beside it.
+    sealed: Option<i32>,
     /// A named segment is found by its name.
     name: Option<String>,
 }
@@ -41,7 +43,7 @@ struct Wire {
 pub(crate) enum Transport {
     /// Through shared memory, without descriptors: the sender's process must keep the segment.
     Ring,
-    /// Over a socket, together with the descriptors ([`Passed::segments`]).
+    /// Over a socket, together with the descriptors ([`Passed::descriptors`]).
     Socket,
 }
 
@@ -166,6 +168,7 @@ fn pass(segment: &Segment, ticket: Option<Box<dyn Ticket>>) -> Result<Wire, &'st
         pid: std::process::id() as i32,
         descriptor: segment.file().as_raw_fd(),
         kept,
+        sealed: segment.sealed().map(|sealed| sealed.as_fd().as_raw_fd()),
         name: segment.name().map(str::to_owned),
     })
 }
@@ -203,10 +206,7 @@ pub(crate) fn with_descriptors<R>(
     files: Vec<OwnedFd>,
     decode: impl FnOnce() -> R,
 ) -> Result<R, SegmentError> {
-    let segments = files
-        .into_iter()
-        .map(Segment::attach_any)
-        .collect::<Result<Vec<_>, _>>()?;
+    let segments = Segment::attach_all(files)?;
     let outer = ARRIVED.with(|cell| cell.replace(segments));
     let result = decode();
     ARRIVED.with(|cell| cell.replace(outer));
@@ -234,22 +234,27 @@ fn open(wire: &Wire) -> Result<Segment, SegmentError> {
             Err(SegmentError::Gone { pid: wire.pid })
         };
     }
-    let path = format!("/proc/{}/fd/{}", wire.pid, wire.descriptor);
-    // The number may mean another file by now, perhaps one whose opening waits; so never wait.
-    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let gone = SegmentError::Gone { pid: wire.pid };
-    match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(file) => match Segment::attach(file, wire.cookie) {
-            Err(
-                SegmentError::NotASegment | SegmentError::Unsealed | SegmentError::Truncated { .. },
-            ) => Err(gone),
-            other => other,
-        },
-        Err(rustix::io::Errno::MFILE) => {
-            Err(SegmentError::from_io(rustix::io::Errno::MFILE.into(), 0))
-        }
-        Err(_) => Err(gone),
+    let file = open_theirs(wire.pid, wire.descriptor, OFlags::RDWR)?;
+    let sealed = wire
+        .sealed
+        .map(|sealed| open_theirs(wire.pid, sealed, OFlags::RDONLY));
+    match Segment::attach(file, sealed.transpose()?, wire.cookie) {
+        Err(
+            SegmentError::NotASegment | SegmentError::Unsealed | SegmentError::Truncated { .. },
+        ) => Err(SegmentError::Gone { pid: wire.pid }),
+        other => other,
     }
+}
+
+/// Opens what another process holds as that descriptor.
+fn open_theirs(pid: i32, descriptor: i32, access: OFlags) -> Result<OwnedFd, SegmentError> {
+    let path = format!("/proc/{pid}/fd/{descriptor}");
+    // The number may mean another file by now, perhaps one whose opening waits; so never wait.
+    let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
+        rustix::io::Errno::MFILE => SegmentError::from_io(errno.into(), 0),
+        _ => SegmentError::Gone { pid },
+    })
 }
 
 fn count_down(count: &AtomicU32) {
@@ -291,20 +296,20 @@ impl Passed {
         }
     }
 
-    /// The segments whose descriptors must travel beside the bytes, each once.
-    pub(crate) fn segments(&self) -> Vec<Segment> {
-        let mut segments: Vec<Segment> = Vec::new();
-        for item in &self.items {
-            let found_by_name = item.segment.name().is_some();
-            if !found_by_name
-                && segments
-                    .iter()
-                    .all(|known| known.cookie() != item.segment.cookie())
-            {
-                segments.push(item.segment.clone());
+    /// The descriptors that must travel beside the bytes: of each segment once, followed by that of what is
+    /// sealed beside it.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let mut found = Vec::new();
+        let mut descriptors = Vec::new();
+        for Item { segment, .. } in &self.items {
+            let by_name = segment.name().is_some();
+            if !by_name && !found.contains(&segment.cookie()) {
+                found.push(segment.cookie());
+                descriptors.push(segment.file());
+                descriptors.extend(segment.sealed().map(AsFd::as_fd));
             }
         }
-        segments
+        descriptors
     }
 }
 

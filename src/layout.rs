@@ -29,6 +29,10 @@ pub(crate) const WORD: u32 = usize::BITS
 pub(crate) const APART: usize = 128;
 /// Bytes of a segment's header.
 pub(crate) const HEADER: usize = 256;
+/// Bytes before the contents of sealed memory, which come next where their alignment allows.
+pub(crate) const SEALED_HEADER: usize = 64;
+/// `frozn` and a newline that text-mode transfers break.
+const SEALED_MAGIC: u64 = u64::from_le_bytes(*b"frozn\0\r\n");
 /// Words of the text that says what a segment holds.
 pub(crate) const SHAPE_WORDS: usize = 22;
 
@@ -51,6 +55,12 @@ pub(crate) struct SegmentHeader {
     /// Next participant of a named segment; a kin segment's participants are the tree's.
     pub(crate) next: AtomicU32,
     pub(crate) reserved: [AtomicU64; 4],
+}
+
+/// The start of sealed memory: plain words, since nobody can change them any more. The rest of what there is to
+/// know stands in the header of the segment beside it, which has the same cookie.
+pub(crate) fn sealed_header(length: u64, cookie: [u64; 2]) -> [u64; 4] {
+    [SEALED_MAGIC, length, cookie[0], cookie[1]]
 }
 
 /// The page that all processes of one tree map.

@@ -5,6 +5,7 @@
 
 pub mod docs;
 mod error;
+mod frozen;
 mod handle;
 mod kin;
 mod latch;
@@ -17,12 +18,14 @@ mod process;
 mod queue;
 mod ring;
 mod roster;
+mod sealed;
 mod segment;
 mod signal;
 mod sync;
 mod sys;
 
 pub use error::{Corrupt, DecodeError, EncodeError, RecvError, SegmentError, SendError};
+pub use frozen::Frozen;
 pub use lock::{Abandoned, Guard, Lock, LockError};
 pub use message::{Message, Plain};
 pub use pool::{

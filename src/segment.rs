@@ -29,6 +29,7 @@ use crate::layout::{
 };
 use crate::named;
 use crate::roster::Life;
+use crate::sealed::{Draft, Sealed};
 use crate::sync::{AtomicU32, AtomicU64, Futex, Ordering};
 use crate::sys;
 
@@ -154,6 +155,8 @@ struct Inner {
     cookie: Cookie,
     shape: String,
     roster: Roster,
+    /// What cannot be written any more, of a segment that travels for it.
+    sealed: Option<Sealed>,
 }
 
 impl Drop for Inner {
@@ -275,14 +278,9 @@ impl Segment {
         body: u64,
         commit: Commit,
     ) -> Result<Segment, SegmentError> {
-        let kin = kin::kin()?;
-        let length = checked_length(body)?;
-        let explain = |error| SegmentError::from_io(error, length);
-        let file = sys::memfd(&format!("multiproc:{name}"), length).map_err(explain)?;
-        sys::allocate(&file, 0, commit.bytes(length)).map_err(explain)?;
-        sys::seal(&file, SealFlags::empty()).map_err(explain)?;
-        let map = sys::map(&file, length as usize).map_err(explain)?;
-        Segment::finish(map, Backing::Own(file), Roster::Kin(kin), shape)
+        let kin = Roster::Kin(kin::kin()?);
+        let (map, file) = memory(name, checked_length(body)?, commit)?;
+        Segment::finish(map, Backing::Own(file), kin, shape, None)
     }
 
     /// As [`build`](Segment::build), in an unnamed file that will be linked to a name.
@@ -302,7 +300,19 @@ impl Segment {
             Backing::Named(file.clone()),
             Roster::Named(file),
             shape,
+            None,
         )
+    }
+
+    /// A segment that travels for a draft, which is sealed.
+    pub(crate) fn build_sealed(
+        name: &str,
+        shape: &str,
+        draft: Draft,
+    ) -> Result<Segment, SegmentError> {
+        let kin = Roster::Kin(kin::kin()?);
+        let (map, file) = memory(name, HEADER as u64, Commit::All)?;
+        Segment::finish(map, Backing::Own(file), kin, shape, Some(draft))
     }
 
     fn finish(
@@ -310,6 +320,7 @@ impl Segment {
         backing: Backing,
         roster: Roster,
         shape: &str,
+        draft: Option<Draft>,
     ) -> Result<Segment, SegmentError> {
         let cookie = [sys::random()?, sys::random()?];
         let length = map.len() as u64;
@@ -322,45 +333,58 @@ impl Segment {
             cookie,
             shape: fit(shape).to_owned(),
             roster,
+            sealed: draft.map(|draft| draft.seal(cookie)).transpose()?,
         }))
     }
 
-    /// The segment behind a descriptor that another process of this tree gave us.
+    /// The segment behind a descriptor that another process of this tree gave us, and what is sealed for it.
     ///
-    /// If this process has it mapped already, that mapping is shared and the descriptor is dropped.
+    /// If this process has it mapped already, that mapping is shared and the descriptors are dropped.
     ///
     /// # Errors
     ///
-    /// Whatever is wrong with the descriptor or the header; nothing stays mapped then.
-    pub(crate) fn attach(file: OwnedFd, cookie: Cookie) -> Result<Segment, SegmentError> {
+    /// Whatever is wrong with the descriptors or the headers; nothing stays mapped then.
+    pub(crate) fn attach(
+        file: OwnedFd,
+        sealed: Option<OwnedFd>,
+        cookie: Cookie,
+    ) -> Result<Segment, SegmentError> {
         match Segment::known(cookie) {
             Some(known) => Ok(known),
-            None => Segment::map_checked(file, Some(cookie)),
+            None => Segment::map_checked(file, sealed, Some(cookie)),
         }
     }
 
-    /// As [`attach`](Segment::attach), for a descriptor that arrived over a control socket.
-    pub(crate) fn attach_any(file: OwnedFd) -> Result<Segment, SegmentError> {
-        Segment::map_checked(file, None)
+    /// As [`attach`](Segment::attach), for all descriptors that arrived over a control socket, each of a sealed
+    /// file behind that of its segment.
+    pub(crate) fn attach_all(files: Vec<OwnedFd>) -> Result<Vec<Segment>, SegmentError> {
+        let mut files = files.into_iter().peekable();
+        let mut segments = Vec::with_capacity(files.len());
+        while let Some(file) = files.next() {
+            let sealed = files.next_if(|next| sys::is_sealed_against_writing(next));
+            segments.push(Segment::map_checked(file, sealed, None)?);
+        }
+        Ok(segments)
     }
 
-    fn map_checked(file: OwnedFd, wanted: Option<Cookie>) -> Result<Segment, SegmentError> {
+    fn map_checked(
+        file: OwnedFd,
+        sealed: Option<OwnedFd>,
+        wanted: Option<Cookie>,
+    ) -> Result<Segment, SegmentError> {
         if !sys::seals(&file).contains(sys::SEALS) {
             return Err(SegmentError::Unsealed);
         }
         let length = checked_file(&file)?;
-        Segment::map_backing(Backing::Own(file), Roster::Kin(kin::kin()?), length, wanted)
+        let kin = Roster::Kin(kin::kin()?);
+        Segment::map_backing(Backing::Own(file), kin, length, wanted, sealed)
     }
 
     /// The segment of a named file that this process is attached to.
     pub(crate) fn attach_named(file: Arc<dyn Attached>) -> Result<Segment, SegmentError> {
         let length = checked_file(file.descriptor())?;
-        Segment::map_backing(
-            Backing::Named(file.clone()),
-            Roster::Named(file),
-            length,
-            None,
-        )
+        let backing = Backing::Named(file.clone());
+        Segment::map_backing(backing, Roster::Named(file), length, None, None)
     }
 
     fn map_backing(
@@ -368,6 +392,7 @@ impl Segment {
         roster: Roster,
         length: u64,
         wanted: Option<Cookie>,
+        sealed: Option<OwnedFd>,
     ) -> Result<Segment, SegmentError> {
         let map = sys::map(backing.file(), length as usize)
             .map_err(|error| SegmentError::from_io(error, length))?;
@@ -383,6 +408,7 @@ impl Segment {
             cookie,
             shape,
             roster,
+            sealed: sealed.map(|file| Sealed::open(file, cookie)).transpose()?,
         }))
     }
 
@@ -473,6 +499,11 @@ impl Segment {
 
     pub(crate) fn file(&self) -> BorrowedFd<'_> {
         self.0.backing.file().as_fd()
+    }
+
+    /// What is sealed beside it.
+    pub(crate) fn sealed(&self) -> Option<&Sealed> {
+        self.0.sealed.as_ref()
     }
 
     /// Who proves the life of those attached.
@@ -763,6 +794,16 @@ fn header_of(map: &MmapRaw) -> &SegmentHeader {
     // SAFETY: every mapping made here has at least `HEADER` bytes (`checked_length`, `checked_file`), is
     // page-aligned and lives as long as `map`; the header is atomics only.
     unsafe { base(map).cast::<SegmentHeader>().as_ref() }
+}
+
+/// A new memfd, sealed and mapped.
+fn memory(name: &str, length: u64, commit: Commit) -> Result<(MmapRaw, OwnedFd), SegmentError> {
+    let explain = |error| SegmentError::from_io(error, length);
+    let file = sys::memfd(&format!("multiproc:{name}"), length).map_err(explain)?;
+    sys::allocate(&file, 0, commit.bytes(length)).map_err(explain)?;
+    sys::seal(&file, SealFlags::empty()).map_err(explain)?;
+    let map = sys::map(&file, length as usize).map_err(explain)?;
+    Ok((map, file))
 }
 
 fn checked_length(body: u64) -> Result<u64, SegmentError> {

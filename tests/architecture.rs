@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["sync", "sys"],
     &["layout"],
     &["latch", "roster", "ring", "signal"], // Pure protocols: handed headers and slots, never a segment.
-    &["segment", "named", "handle", "kin"],
+    &["segment", "sealed", "named", "handle", "kin"],
     &["message"],
     &["queue", "pipe", "lock", "frozen"],
     &["process"],

@@ -223,8 +223,8 @@ pub enum SegmentError {
         /// Bytes it should have.
         wanted: u64,
     },
-    /// Its size could still be changed by others.
-    #[error("segment is not sealed against shrinking and growing")]
+    /// Its size, or the items of an array, could still be changed by others.
+    #[error("segment is not sealed against change")]
     Unsealed,
     /// The descriptor is something else.
     #[error("descriptor is not a segment")]

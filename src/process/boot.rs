@@ -250,9 +250,7 @@ fn run(task: task::Entry<Exchange>, mut exchange: Exchange) -> i32 {
 
 fn answer(bytes: &[u8], passed: crate::handle::Passed) -> io::Result<()> {
     let control = CONTROL.get().ok_or(io::ErrorKind::NotConnected)?;
-    let segments = passed.segments();
-    let files: Vec<_> = segments.iter().map(|segment| segment.file()).collect();
-    match control::send(control, &Report::Returned, bytes, &files) {
+    match control::send(control, &Report::Returned, bytes, &passed.descriptors()) {
         Ok(()) => {
             passed.sent();
             Ok(())

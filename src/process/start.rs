@@ -84,12 +84,11 @@ pub(super) fn start(
         say_ready,
     };
     let myself = sys::process_descriptor(start.parent_pid).map_err(SpawnError::from_io)?;
-    let segments = passed.segments();
-    let mut descriptors = Vec::with_capacity(4 + segments.len());
+    let mut descriptors = Vec::new();
     descriptors.extend(kin.descriptors());
     descriptors.push(myself.as_fd());
     descriptors.extend(stdin.as_ref().map(OwnedFd::as_fd));
-    descriptors.extend(segments.iter().map(|segment| segment.file()));
+    descriptors.extend(passed.descriptors());
     // The first word waits in the socket before there is a child to read it, so a parent killed at any
     // moment leaves a child that reads it and then the end of the stream, or the end alone.
     control::send(&ours, &start, arguments, &descriptors).map_err(SpawnError::from_io)?;

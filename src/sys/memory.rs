@@ -7,12 +7,12 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mm::{Advice as MmAdvice, madvise};
 
@@ -40,15 +40,47 @@ pub(crate) fn memfd(name: &str, len: u64) -> io::Result<OwnedFd> {
 /// `ENOSPC` when the file system, the memory limit or the machine has less than that left. Without asking
 /// first, the kernel would rather kill somebody than refuse.
 pub(crate) fn allocate(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
-    if len >= WORTH_ASKING && memory_left().is_some_and(|left| len > left) {
-        return Err(Errno::NOSPC.into());
-    }
+    expect_room(0, len)?;
     loop {
         match rustix::fs::fallocate(&file, FallocateFlags::empty(), offset, len) {
             Err(Errno::INTR) => continue,
             other => return Ok(other?),
         }
     }
+}
+
+/// Fails if a file that has grown to `length` cannot grow by `more`; asks only every [`WORTH_ASKING`] bytes.
+pub(crate) fn expect_room(length: u64, more: u64) -> io::Result<()> {
+    let steps = |length: u64| length / WORTH_ASKING;
+    let worth_asking = steps(length) != steps(length.saturating_add(more));
+    if worth_asking && memory_left().is_some_and(|left| more > left) {
+        return Err(Errno::NOSPC.into());
+    }
+    Ok(())
+}
+
+/// Seals a memfd against writing as well, by anyone and for ever.
+///
+/// # Errors
+///
+/// `EBUSY` while anyone could still write to it through a mapping.
+pub(crate) fn seal_against_writing(file: impl AsFd) -> io::Result<()> {
+    seal(file, SealFlags::WRITE)
+}
+
+/// Whether that has been done.
+pub(crate) fn is_sealed_against_writing(file: impl AsFd) -> bool {
+    seals(file).contains(SEALS | SealFlags::WRITE)
+}
+
+/// The same file through a descriptor that can only read.
+pub(crate) fn reopen_for_reading(file: impl AsFd) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    Ok(rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
 /// Seals a memfd; `more` are added to [`SEALS`].
@@ -63,12 +95,27 @@ pub(crate) fn seals(file: impl AsFd) -> SealFlags {
 
 /// Maps `len` bytes of `file` for reading and writing, kept out of core dumps.
 pub(crate) fn map(file: impl AsFd, len: usize) -> io::Result<MmapRaw> {
-    use std::os::fd::AsRawFd;
     let map = MmapOptions::new()
         .len(len)
         .map_raw(file.as_fd().as_raw_fd())?;
     // Best effort: an old kernel only makes core dumps larger.
     let _ = map.advise(Advice::DontDump);
+    Ok(map)
+}
+
+/// As [`map`], for reading only.
+pub(crate) fn map_for_reading(file: impl AsFd, len: usize) -> io::Result<MmapRaw> {
+    let map = MmapOptions::new()
+        .len(len)
+        .map_raw_read_only(file.as_fd().as_raw_fd())?;
+    let _ = map.advise(Advice::DontDump);
+    Ok(map)
+}
+
+/// As [`map`], not inherited by a process forked meanwhile.
+pub(crate) fn map_unforked(file: impl AsFd, len: usize) -> io::Result<MmapRaw> {
+    let map = map(file, len)?;
+    map.advise(Advice::DontFork)?;
     Ok(map)
 }
 

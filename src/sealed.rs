@@ -1,0 +1,162 @@
+//! Memory that nobody can write any more.
+//!
+//! A [`Draft`] is a file in memory that only its maker knows. Sealing it asks the kernel to refuse every write
+//! and every new size from now on, for ever and to everyone, which the kernel grants only while nobody could be
+//! writing. Then it is [`Sealed`], and mapped for reading; only from then on can others get it, and they check
+//! the seals before they believe in it.
+//!
+//! Sealed memory cannot count the handles to it that are on their way. So it always stands beside an ordinary
+//! [`Segment`](crate::segment::Segment), which has its cookie and counts for both.
+
+use std::any::TypeId;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use memmap2::MmapRaw;
+
+use crate::error::SegmentError;
+use crate::layout::{SEALED_HEADER, sealed_header};
+use crate::segment::Cookie;
+use crate::sys;
+
+/// How long a fork elsewhere in this process may take to let go of what it inherited.
+const BUSY: Duration = Duration::from_millis(200);
+
+/// Memory being written by its maker, unknown to everyone else.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    file: std::fs::File,
+    length: u64,
+}
+
+impl Draft {
+    /// An empty draft whose contents will be aligned to `align`, a page at most.
+    pub(crate) fn new(align: usize) -> Result<Draft, SegmentError> {
+        let length = start(align) as u64;
+        let explain = |error| SegmentError::from_io(error, length);
+        let file = sys::memfd("multiproc:sealed", length).map_err(explain)?;
+        Ok(Draft {
+            file: file.into(),
+            length,
+        })
+    }
+
+    /// Bytes there are, header and padding included.
+    pub(crate) fn len(&self) -> usize {
+        self.length as usize
+    }
+
+    /// Writes `bytes` behind what is there.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), SegmentError> {
+        let length = bytes.len() as u64;
+        let explain = |error| SegmentError::from_io(error, length);
+        sys::expect_room(self.length, length).map_err(explain)?;
+        self.file
+            .write_all_at(bytes, self.length)
+            .map_err(explain)?;
+        self.length += length;
+        Ok(())
+    }
+
+    /// Maps `length` zeroes behind what is there, to be written in place. The address is that of the whole draft.
+    pub(crate) fn extend(&mut self, length: u64) -> Result<MmapRaw, SegmentError> {
+        let explain = |error| SegmentError::from_io(error, length);
+        let all = self
+            .length
+            .checked_add(length)
+            .filter(|all| isize::try_from(*all).is_ok());
+        let all = all.ok_or(SegmentError::NoSpace { needed: length })?;
+        self.file.set_len(all).map_err(explain)?;
+        sys::allocate(&self.file, 0, all).map_err(explain)?;
+        self.length = all;
+        sys::map_unforked(&self.file, all as usize).map_err(explain)
+    }
+
+    /// Seals it under a cookie; nothing of it may be mapped any more.
+    pub(crate) fn seal(self, cookie: Cookie) -> Result<Sealed, SegmentError> {
+        let header = sealed_header(self.length, cookie);
+        self.file.write_all_at(bytemuck::cast_slice(&header), 0)?;
+        let end = Instant::now() + BUSY;
+        while let Err(error) = sys::seal_against_writing(&self.file) {
+            // A process forked at the wrong moment has a copy of a mapping, until it starts another program.
+            if error.kind() != io::ErrorKind::ResourceBusy || Instant::now() > end {
+                return Err(error.into());
+            }
+            sleep(Duration::from_millis(1));
+        }
+        // A descriptor for reading can be mapped on every kernel, and passed on without a thought.
+        Sealed::open(sys::reopen_for_reading(&self.file)?, cookie)
+    }
+}
+
+/// Where the contents start.
+fn start(align: usize) -> usize {
+    SEALED_HEADER.next_multiple_of(align)
+}
+
+/// Sealed memory, mapped for reading.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    map: MmapRaw,
+    file: OwnedFd,
+    /// The type whose values the contents were found to be.
+    checked: OnceLock<TypeId>,
+}
+
+impl Sealed {
+    /// Maps what a descriptor leads to, if that is sealed and has this cookie.
+    pub(crate) fn open(file: OwnedFd, cookie: Cookie) -> Result<Sealed, SegmentError> {
+        if !sys::is_sealed_against_writing(&file) {
+            return Err(SegmentError::Unsealed);
+        }
+        // Its size and its bytes are final: all that follows is true for ever.
+        let file = std::fs::File::from(file);
+        let length = file.metadata()?.len();
+        let mut header = sealed_header(0, [0; 2]);
+        file.read_exact_at(bytemuck::cast_slice_mut(&mut header), 0)
+            .map_err(|_| SegmentError::NotASegment)?;
+        if header != sealed_header(length, cookie) || length < SEALED_HEADER as u64 {
+            return Err(SegmentError::NotASegment);
+        }
+        let length_here = usize::try_from(length).map_err(|_| SegmentError::NotASegment)?;
+        let map = sys::map_for_reading(&file, length_here)
+            .map_err(|error| SegmentError::from_io(error, length))?;
+        Ok(Sealed {
+            map,
+            file: file.into(),
+            checked: OnceLock::new(),
+        })
+    }
+
+    /// Where contents aligned to `align` start, and how many bytes they have.
+    pub(crate) fn contents(&self, align: usize) -> (*const u8, usize) {
+        let start = start(align).min(self.map.len());
+        (
+            self.map.as_ptr().wrapping_add(start),
+            self.map.len() - start,
+        )
+    }
+
+    /// Whether the contents are known to be values of `T`; asks `check` the first time.
+    pub(crate) fn holds<T: 'static>(&self, check: impl FnOnce() -> bool) -> bool {
+        if self.checked.get() == Some(&TypeId::of::<T>()) {
+            return true;
+        }
+        let holds = check();
+        if holds {
+            // Another type of the same bytes may have been first; then this one is checked each time.
+            let _ = self.checked.set(TypeId::of::<T>());
+        }
+        holds
+    }
+}
+
+impl AsFd for Sealed {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
