@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+mod arrays;
 mod builder;
 mod endings;
 mod forks;
@@ -31,6 +32,7 @@ fn main() {
         ("forks", forks::TESTS),
         ("handles", handles::TESTS),
         ("locks", locks::TESTS),
+        ("arrays", arrays::TESTS),
         ("limits", limits::TESTS),
     ] {
         for &(name, test) in tests {
