@@ -264,3 +264,150 @@ fn is_shared_between_threads() {
         }
     });
 }
+
+/// What stands in a message for an array, forged: two files, by the numbers under which this process has them.
+#[derive(serde::Serialize)]
+struct Forged {
+    cookie: [u64; 2],
+    pid: i32,
+    descriptor: i32,
+    kept: bool,
+    sealed: Option<i32>,
+    name: Option<String>,
+}
+
+/// The same message, read as an array: its items, or why not.
+struct Taken(Result<Vec<u64>, String>);
+
+enum Message {
+    Forged(Forged),
+    Taken(Taken),
+}
+
+impl serde::Serialize for Message {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Message::Forged(forged) => forged.serialize(serializer),
+            Message::Taken(_) => unreachable!("only read"),
+        }
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Message {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let frozen = Frozen::<u64>::deserialize(deserializer);
+        let items = frozen.map(|frozen| frozen.to_vec());
+        Ok(Message::Taken(Taken(
+            items.map_err(|error| error.to_string()),
+        )))
+    }
+}
+
+/// A file in memory with those bytes and seals.
+fn forged_file(bytes: &[u8], seals: libc::c_int) -> File {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = File::from(memfd_create("forged", flags).unwrap());
+    file.write_all_at(bytes, 0).unwrap();
+    fcntl_add_seals(&file, SealFlags::from_bits_retain(seals as u32)).unwrap();
+    file
+}
+
+/// A process that is given the wrong files, or damaged ones, says so; it maps nothing it has not checked.
+#[test]
+fn forged_handles_are_refused() {
+    const SIZE: libc::c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    const ALL: libc::c_int = SIZE | libc::F_SEAL_WRITE;
+    let _alone = ALONE.lock();
+    let (mut tx, mut rx) = multiproc::Queue::<Message>::new(1).unwrap();
+    let frozen = Frozen::from_slice(&[1u64, 2, 3]).unwrap();
+    let read = |name: &str| {
+        let mut entries = read_dir("/proc/self/fd")
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        let named =
+            |path: &PathBuf| read_link(path).is_ok_and(|to| to.to_string_lossy().contains(name));
+        std::fs::read(entries.find(named).unwrap()).unwrap()
+    };
+    let (segment, sealed) = (read("multiproc:frozen"), read("multiproc:sealed"));
+    drop(frozen);
+    let cookie = [16, 24].map(|at| u64::from_ne_bytes(sealed[at..at + 8].try_into().unwrap()));
+    let mut take = |segment: &File, sealed: Option<&File>, cookie| {
+        let forged = Forged {
+            cookie,
+            pid: std::process::id() as i32,
+            descriptor: segment.as_raw_fd(),
+            kept: false,
+            sealed: sealed.map(AsRawFd::as_raw_fd),
+            name: None,
+        };
+        tx.send(Message::Forged(forged)).unwrap();
+        match rx.recv().unwrap() {
+            Message::Taken(taken) => taken.0,
+            Message::Forged(_) => unreachable!("only sent"),
+        }
+    };
+    let good = (forged_file(&segment, SIZE), forged_file(&sealed, ALL));
+    assert_eq!(
+        take(&good.0, Some(&good.1), cookie),
+        Ok(vec![1, 2, 3]),
+        "what is right is taken"
+    );
+
+    let mut refused = |what: &str, segment: &File, sealed: Option<&File>, cookie| {
+        assert!(take(segment, sealed, cookie).is_err(), "{what}");
+    };
+    refused("nothing sealed", &good.0, None, cookie);
+    refused("another cookie", &good.0, Some(&good.1), [1, 2]);
+    refused("itself as sealed", &good.0, Some(&good.0), cookie);
+    refused("exchanged", &good.1, Some(&good.0), cookie);
+    for seals in [
+        0,
+        SIZE,
+        libc::F_SEAL_WRITE,
+        SIZE | libc::F_SEAL_FUTURE_WRITE,
+    ] {
+        let bare = forged_file(&sealed, seals);
+        refused("seals are missing", &good.0, Some(&bare), cookie);
+    }
+    refused(
+        "unsealed segment",
+        &forged_file(&segment, 0),
+        Some(&good.1),
+        cookie,
+    );
+    for length in [0, 8, 31, 63, 64, sealed.len() - 1, sealed.len() - 8] {
+        let short = forged_file(&sealed[..length], ALL);
+        refused("truncated", &good.0, Some(&short), cookie);
+    }
+    for at in 0..32 {
+        let mut damaged = sealed.clone();
+        damaged[at] ^= 1;
+        refused(
+            "damaged",
+            &good.0,
+            Some(&forged_file(&damaged, ALL)),
+            cookie,
+        );
+    }
+    let half = [&sealed[..], &[0; 4]].concat();
+    let mut half_said = half.clone();
+    half_said[8..16].copy_from_slice(&(half.len() as u64).to_ne_bytes());
+    refused(
+        "longer than it says",
+        &good.0,
+        Some(&forged_file(&half, ALL)),
+        cookie,
+    );
+    refused(
+        "half an item",
+        &good.0,
+        Some(&forged_file(&half_said, ALL)),
+        cookie,
+    );
+    for path in ["/dev/null", "/dev/zero", "/proc/self/exe", "/"] {
+        let file = File::open(path).unwrap();
+        refused(path, &good.0, Some(&file), cookie);
+        refused(path, &file, Some(&good.1), cookie);
+    }
+}
