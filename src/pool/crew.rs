@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::libc::{SIGKILL, SIGTERM};
+
 use super::arena::{Block, Place};
 use super::control::{ABSENT, Cell};
 use super::engine::{Engine, Intake, describe, lock, piece};
@@ -18,9 +20,11 @@ use crate::process::{Child, Process};
 use crate::sync::Ordering;
 use crate::sys::Ended;
 
-/// So many workers that die before they have begun anything, one after another within [`EARLY`], break the
-/// pool.
+/// So many workers that die before they have begun anything, while nobody begins anything, all within
+/// [`EARLY`], break the pool.
 const EARLY_DEATHS: usize = 5;
+/// The same for workers that somebody else has killed, which may be chance.
+const EARLY_KILLS: usize = 50;
 const EARLY: Duration = Duration::from_secs(10);
 
 /// What becomes of an item whose worker died in it.
@@ -42,7 +46,8 @@ pub(super) struct Crew {
     vacant: Vec<usize>,
     /// Workers that have ended and are not seen to: seat, which worker of it, how.
     ended: Vec<(usize, u64, Ended)>,
-    early: VecDeque<Instant>,
+    /// When workers died early, and whether by somebody else.
+    early: VecDeque<(Instant, bool)>,
     /// Items begun by all workers when the last one died early.
     begun_then: u64,
     /// Items begun by workers that are gone.
@@ -203,7 +208,7 @@ impl Engine {
                 overdue: place.overdue == Some(naming),
             };
             let blocks = std::mem::take(&mut place.blocks);
-            let is_broken = begun == 0 && how != Ended::Exited(0) && crew.died_early(self);
+            let is_broken = begun == 0 && how != Ended::Exited(0) && crew.died_early(self, how);
             crew.begun_before += begun;
             (dead, blocks, is_broken)
         };
@@ -226,7 +231,7 @@ impl Engine {
         lock(&self.crew).vacant.push(seat);
         if is_broken {
             self.break_down(&format!(
-                "{EARLY_DEATHS} workers died before they had begun anything; the last, {} (pid {}), {}",
+                "workers die before they have begun anything; the last, {} (pid {}), {}",
                 dead.name,
                 dead.pid,
                 dead.death()
@@ -435,7 +440,7 @@ impl Engine {
 
 impl Crew {
     /// A worker died before it had begun anything; whether the pool is to be given up.
-    fn died_early(&mut self, engine: &Engine) -> bool {
+    fn died_early(&mut self, engine: &Engine, how: Ended) -> bool {
         let living: u64 = engine
             .control
             .seats
@@ -449,9 +454,12 @@ impl Crew {
             self.early.clear();
         }
         let now = Instant::now();
-        self.early.push_back(now);
-        self.early.retain(|at| now.duration_since(*at) < EARLY);
-        self.early.len() >= EARLY_DEATHS
+        let killed = matches!(how, Ended::Signalled(SIGKILL | SIGTERM));
+        self.early.push_back((now, killed));
+        self.early
+            .retain(|(at, _)| now.duration_since(*at) < EARLY);
+        let of_itself = self.early.iter().filter(|(_, killed)| !killed).count();
+        of_itself >= EARLY_DEATHS || self.early.len() >= EARLY_KILLS
     }
 }
 

@@ -40,7 +40,7 @@ pub struct Task<R> {
     engine: Arc<Engine>,
     works: Vec<Arc<Work>>,
     group: Arc<Group>,
-    /// Why not all of it was submitted.
+    /// Why nothing of it was submitted.
     refused: Option<TaskError>,
     finish: Finish<R>,
     result: PhantomData<fn() -> R>,
@@ -146,11 +146,9 @@ impl<R> Task<R> {
 
     /// The value of a task that has ended.
     fn take(&self) -> Result<R, TaskError> {
-        let value = (self.finish)(&self.engine, &self.works);
         match &self.refused {
-            // What was submitted may hold an earlier error.
-            Some(refused) => Err(value.err().unwrap_or_else(|| refused.clone())),
-            None => value,
+            Some(refused) => Err(refused.clone()),
+            None => (self.finish)(&self.engine, &self.works),
         }
     }
 }

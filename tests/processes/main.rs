@@ -14,6 +14,7 @@ mod help;
 mod limits;
 mod locks;
 mod orphans;
+mod pool;
 mod results;
 
 use libtest_mimic::{Arguments, Trial};
@@ -34,6 +35,7 @@ fn main() {
         ("locks", locks::TESTS),
         ("arrays", arrays::TESTS),
         ("limits", limits::TESTS),
+        ("pool", pool::TESTS),
     ] {
         for &(name, test) in tests {
             trials.push(Trial::test(format!("{module}::{name}"), move || {

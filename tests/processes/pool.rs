@@ -1,0 +1,437 @@
+//! Pools whose workers are killed, and all the ways a task can end its worker.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use multiproc::{Death, OnDeath, Pool, Segment, TaskError};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::help::{isolated, own_children, tests, wait_until};
+
+tests![
+    every_item_ends_once_while_workers_are_killed,
+    items_are_begun_as_often_as_allowed_while_workers_are_killed,
+    everything_at_once_while_workers_are_killed,
+    every_way_to_end_a_worker_has_its_error,
+    results_that_cannot_travel,
+    a_stopped_worker_is_only_slow,
+    handles_travel_in_arguments_and_results,
+    nothing_is_left,
+    a_forked_copy_is_refused,
+    a_pool_outlives_the_thread_that_made_it,
+];
+
+/// How long workers are killed for; longer by the variable, in seconds.
+fn killing_time() -> Duration {
+    let asked = std::env::var("MULTIPROC_KILL_SECONDS").ok();
+    Duration::from_secs(asked.and_then(|asked| asked.parse().ok()).unwrap_or(2))
+}
+
+fn square(x: u64) -> u64 {
+    x * x
+}
+
+/// Kills a worker every 20 ms while `test` runs; how many.
+fn while_killing<R>(pool: &Pool, test: impl FnOnce() -> R) -> (R, u64) {
+    let over = AtomicBool::new(false);
+    let killed = AtomicU64::new(0);
+    let result = thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut random = 12_345_u64;
+            while !over.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(20));
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let workers = pool.workers();
+                if let Some(worker) = workers.get((random >> 33) as usize % workers.len().max(1)) {
+                    // It may have ended since.
+                    let _ = kill(Pid::from_raw(worker.pid() as i32), Signal::SIGKILL);
+                    killed.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        let _over = Over(&over);
+        test()
+    });
+    (result, killed.into_inner())
+}
+
+/// Ends the killing, also when the test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Counts that the item was begun, and works on it for some microseconds.
+fn count(begun: &Segment, item: u64) -> u64 {
+    begun.words()[item as usize].fetch_add(1, Ordering::Relaxed);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_micros(20) {}
+    square(item)
+}
+
+fn begun_by(begun: &Segment, items: u64) -> Vec<u64> {
+    let words = &begun.words()[..items as usize];
+    words.iter().map(|word| word.load(Ordering::Relaxed)).collect()
+}
+
+fn every_item_ends_once_while_workers_are_killed() {
+    isolated(|| {
+        const ITEMS: u64 = 3_000;
+        let pool = Pool::new(4).unwrap();
+        let end = Instant::now() + killing_time();
+        let mut died = 0;
+        let (rounds, killed) = while_killing(&pool, || {
+            let mut rounds = 0_u64;
+            while Instant::now() < end {
+                let begun = Segment::new(ITEMS as usize * 8).unwrap();
+                let results = pool.with(begun.clone()).chunk_size(1 + rounds as usize % 70);
+                let results: Vec<_> = results.imap(count, 0..ITEMS).unwrap().collect();
+                assert_eq!(results.len() as u64, ITEMS);
+                for ((item, result), times) in (0..).zip(&results).zip(begun_by(&begun, ITEMS)) {
+                    match result {
+                        Ok(result) => assert_eq!((*result, times), (square(item), 1)),
+                        Err(TaskError::WorkerDied { item: its, how: Death::Signalled(9), .. }) => {
+                            assert_eq!(*its as u64, item);
+                            assert!(times <= 1, "begun {times} times");
+                            died += 1;
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                rounds += 1;
+            }
+            rounds
+        });
+        println!("{rounds} rounds, {killed} killed, {died} items died");
+        assert!(killed >= 20 && died > 0 && died <= killed);
+        let stats = pool.stats();
+        assert_eq!((stats.done, stats.failed), (rounds * ITEMS - died, died));
+        assert_eq!(pool.map(square, 0..1_000).unwrap().len(), 1_000);
+        pool.join().unwrap();
+        assert_eq!(own_children(), Vec::<u32>::new());
+    });
+}
+
+fn items_are_begun_as_often_as_allowed_while_workers_are_killed() {
+    isolated(|| {
+        const ITEMS: u64 = 2_000;
+        let pool = Pool::builder()
+            .workers(3)
+            .on_worker_death(OnDeath::Retry(2))
+            .build()
+            .unwrap();
+        let end = Instant::now() + killing_time();
+        let (again, killed) = while_killing(&pool, || {
+            let mut again = 0;
+            while Instant::now() < end {
+                let begun = Segment::new(ITEMS as usize * 8).unwrap();
+                match pool.with(begun.clone()).map(count, 0..ITEMS) {
+                    Ok(results) => assert!((0..ITEMS).map(square).eq(results)),
+                    Err(TaskError::WorkerDied { attempt: 3, .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+                let begun = begun_by(&begun, ITEMS);
+                assert!(begun.iter().all(|times| *times <= 3));
+                again += begun.iter().filter(|times| **times > 1).count();
+            }
+            again
+        });
+        println!("{killed} killed, {again} items begun again");
+        assert!(killed >= 20 && again > 0);
+    });
+}
+
+fn everything_at_once_while_workers_are_killed() {
+    isolated(|| {
+        let pool = Pool::new(4).unwrap();
+        let words = |n: u64| (n, "x".repeat((n % 300) as usize));
+        let slow = |n: u64| {
+            thread::sleep(Duration::from_micros(n % 500));
+            n
+        };
+        let end = Instant::now() + killing_time();
+        let is_death = |error: &TaskError| matches!(error, TaskError::WorkerDied { .. });
+        let (_, killed) = while_killing(&pool, || {
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    while Instant::now() < end {
+                        match pool.map(square, 0..100_000) {
+                            Ok(results) => assert!((0..100_000).map(square).eq(results)),
+                            Err(error) => assert!(is_death(&error), "{error}"),
+                        }
+                    }
+                });
+                scope.spawn(|| {
+                    while Instant::now() < end {
+                        let mut seen = HashSet::new();
+                        let mut died = 0;
+                        for result in pool.chunk_size(5).imap_unordered(words, 0..2_000) {
+                            match result {
+                                Ok((n, word)) => {
+                                    assert_eq!(words(n).1, word);
+                                    assert!(seen.insert(n));
+                                }
+                                Err(error) => {
+                                    assert!(is_death(&error), "{error}");
+                                    assert!(seen.insert(error.item() as u64));
+                                    died += 1;
+                                }
+                            }
+                        }
+                        assert!(seen.len() == 2_000 && died < 2_000);
+                    }
+                });
+                scope.spawn(|| {
+                    while Instant::now() < end {
+                        let tasks: Vec<_> = (0..500).map(|n| pool.apply_async(slow, (n,))).collect();
+                        for (n, task) in (0..).zip(tasks) {
+                            match task.get() {
+                                Ok(same) => assert_eq!(same, n),
+                                Err(error) => assert!(is_death(&error), "{error}"),
+                            }
+                        }
+                    }
+                });
+                scope.spawn(|| {
+                    for n in 0.. {
+                        if Instant::now() >= end {
+                            break;
+                        }
+                        match pool.apply(square, (n,)) {
+                            Ok(result) => assert_eq!(result, square(n)),
+                            Err(error) => assert!(is_death(&error), "{error}"),
+                        }
+                    }
+                });
+            });
+        });
+        assert!(killed >= 20);
+        let stats = pool.stats();
+        assert_eq!((stats.queued, stats.failed > 0), (0, true), "{stats:?}");
+        assert_eq!(pool.map(square, 0..1_000).unwrap().len(), 1_000);
+        pool.join().unwrap();
+        assert_eq!(own_children(), Vec::<u32>::new());
+    });
+}
+
+/// A result that is written and cannot be read.
+struct Secret;
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(1)
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Secret, D::Error> {
+        Err(serde::de::Error::custom("it is a secret"))
+    }
+}
+
+/// A result that cannot be written.
+struct Stone;
+
+impl Serialize for Stone {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("it does not move"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Stone {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Stone, D::Error> {
+        Ok(Stone)
+    }
+}
+
+fn overflow(depth: u64) -> u64 {
+    let waste = [depth; 512];
+    if std::hint::black_box(&waste)[7] == u64::MAX {
+        return 0;
+    }
+    overflow(depth + 1) + std::hint::black_box(waste)[3]
+}
+
+fn end(way: u8) -> u64 {
+    match way {
+        0 => nix::sys::signal::raise(Signal::SIGKILL).unwrap(),
+        1 => nix::sys::signal::raise(Signal::SIGSEGV).unwrap(),
+        2 => std::process::abort(),
+        3 => std::process::exit(3),
+        4 => panic!("as planned"),
+        5 => std::panic::panic_any(vec![1_u8]),
+        6 => return overflow(0),
+        7 => std::process::exit(0),
+        _ => {
+            // As the kernel does to a process that takes too much memory.
+            nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_AS, 1 << 20, 1 << 20)
+                .unwrap();
+            return vec![7_u8; 1 << 30].len() as u64;
+        }
+    }
+    0
+}
+
+fn every_way_to_end_a_worker_has_its_error() {
+    isolated(|| {
+        let pool = Pool::new(2).unwrap();
+        for way in 0..=8 {
+            let start = Instant::now();
+            let error = pool.apply(end, (way,)).unwrap_err();
+            let took = start.elapsed();
+            let fits = match (way, &error) {
+                (0, TaskError::WorkerDied { how, .. }) => *how == Death::Signalled(9),
+                (1, TaskError::WorkerDied { how, .. }) => *how == Death::Signalled(11),
+                (2 | 8, TaskError::WorkerDied { how, .. }) => *how == Death::Signalled(6),
+                (3, TaskError::WorkerDied { how, .. }) => *how == Death::Exited(3),
+                (4, TaskError::Panicked { message, .. }) => message == "as planned",
+                (5, TaskError::Panicked { message, .. }) => message.contains("not text"),
+                (6, TaskError::WorkerDied { how, .. }) => matches!(how, Death::Signalled(6 | 11)),
+                (7, TaskError::WorkerDied { how, .. }) => *how == Death::Exited(0),
+                _ => false,
+            };
+            assert!(fits, "{way}: {error:?}");
+            println!("{way}: {took:?}");
+            assert!(took < Duration::from_secs(2), "{way}: {took:?}");
+            for n in 0..1_000 {
+                assert_eq!(pool.apply(square, (n,)).unwrap(), square(n));
+            }
+        }
+    });
+}
+
+fn results_that_cannot_travel() {
+    isolated(|| {
+        let pool = Pool::new(2).unwrap();
+        match pool.apply(|| Secret, ()).map(drop) {
+            Err(TaskError::Decode { error, .. }) => {
+                assert!(error.to_string().contains("it is a secret"));
+            }
+            other => panic!("{other:?}"),
+        }
+        match pool.apply(|| Stone, ()).map(drop) {
+            Err(TaskError::Encode { error, .. }) => {
+                assert!(error.to_string().contains("it does not move"));
+            }
+            other => panic!("{other:?}"),
+        }
+        match pool.map(|_: Secret| (), [Secret, Secret]) {
+            Err(TaskError::Decode { item: 0, name, .. }) => assert!(name.starts_with("PoolWorker-")),
+            other => panic!("{other:?}"),
+        }
+        match pool.map(|_: Stone| (), [Stone, Stone]) {
+            Err(TaskError::Encode { item: 0, .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(pool.map(square, 0..1_000).unwrap().len(), 1_000);
+    });
+}
+
+fn a_stopped_worker_is_only_slow() {
+    isolated(|| {
+        let pool = Pool::new(2).unwrap();
+        assert_eq!(pool.map(square, 0..100).unwrap().len(), 100);
+        let stopped = Pid::from_raw(pool.workers()[0].pid() as i32);
+        kill(stopped, Signal::SIGSTOP).unwrap();
+        // The other one does what there is to do.
+        for n in 0..100 {
+            assert_eq!(pool.apply(square, (n,)).unwrap(), square(n));
+        }
+        kill(stopped, Signal::SIGCONT).unwrap();
+        assert_eq!(pool.map(square, 0..100_000).unwrap().len(), 100_000);
+        assert_eq!(pool.stats().restarts, 0);
+    });
+}
+
+fn handles_travel_in_arguments_and_results() {
+    isolated(|| {
+        let pool = Pool::new(2).unwrap();
+        let fill = |segment: Segment, n: u64| {
+            segment.words()[n as usize].store(n + 1, Ordering::Relaxed);
+            segment
+        };
+        let mine = Segment::new(800).unwrap();
+        for n in 0..100 {
+            let back = pool.apply(fill, (mine.clone(), n)).unwrap();
+            assert_eq!(back.words()[n as usize].load(Ordering::Relaxed), n + 1);
+        }
+        let make = |n: u64| {
+            let segment = Segment::new(8).unwrap();
+            segment.words()[0].store(n, Ordering::Relaxed);
+            segment
+        };
+        let made = pool.map(make, 0..200).unwrap();
+        for (n, segment) in (0..).zip(&made) {
+            assert_eq!(segment.words()[0].load(Ordering::Relaxed), n);
+        }
+    });
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+fn nothing_is_left() {
+    isolated(|| {
+        drop(Pool::new(1).unwrap());
+        let (open, running) = (descriptors(), threads());
+        for round in 0..10 {
+            let pool = Pool::new(3).unwrap();
+            let large = |len: usize| vec![0_u8; len];
+            assert_eq!(pool.map(large, [1 << 20; 20]).unwrap().len(), 20);
+            let _ = pool.apply(end, (0,));
+            drop(pool.map_async(square, 0..100_000));
+            drop(pool.imap(square, 0..100).next());
+            if round % 2 == 0 {
+                pool.join().unwrap();
+            } else {
+                drop(pool);
+            }
+            assert_eq!(own_children(), Vec::<u32>::new());
+        }
+        wait_until(Duration::from_secs(5), "threads end", || threads() <= running);
+        wait_until(Duration::from_secs(5), "descriptors are closed", || descriptors() <= open);
+    });
+}
+
+fn a_forked_copy_is_refused() {
+    isolated(|| {
+        let pool = Pool::new(1).unwrap();
+        // SAFETY: the copy only makes calls that are refused, and exits.
+        match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Child => {
+                let refused = matches!(pool.apply(square, (1,)), Err(TaskError::Forked))
+                    && matches!(pool.apply_async(square, (1,)).get(), Err(TaskError::Forked));
+                drop(pool);
+                // SAFETY: ends the copy at once, as is right for one.
+                unsafe { nix::libc::_exit(i32::from(!refused)) }
+            }
+            nix::unistd::ForkResult::Parent { child } => {
+                let status = nix::sys::wait::waitpid(child, None).unwrap();
+                assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 0));
+            }
+        }
+        assert_eq!(pool.apply(square, (3,)).unwrap(), 9);
+    });
+}
+
+fn a_pool_outlives_the_thread_that_made_it() {
+    isolated(|| {
+        let pool = thread::spawn(|| Pool::new(2).unwrap()).join().unwrap();
+        thread::sleep(Duration::from_millis(50));
+        let before = pool.workers();
+        assert_eq!(pool.map(square, 0..100).unwrap().len(), 100);
+        assert_eq!(pool.workers(), before);
+    });
+}
