@@ -278,6 +278,9 @@ impl Segment {
         body: u64,
         commit: Commit,
     ) -> Result<Segment, SegmentError> {
+        if kin::forked() {
+            return Err(SegmentError::Forked);
+        }
         let kin = Roster::Kin(kin::kin()?);
         let (map, file) = memory(name, checked_length(body)?, commit)?;
         Segment::finish(map, Backing::Own(file), kin, shape, None)

@@ -6,11 +6,12 @@
 //! of its own, and both must be gone.
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -149,6 +150,77 @@ fn quickstart_says_which_file_is_missing() {
     assert!(run.stderr.contains("No such file"), "{}", run.stderr);
 }
 
+// The tools.
+
+#[test]
+fn queue() {
+    let mut lines = lines("queue");
+    assert_eq!(
+        lines.pop().as_deref(),
+        Some("Kitchen closed after 9 dishes")
+    );
+    assert_eq!(lines.len(), 9);
+    for name in ["Ada", "Ben", "Cleo"] {
+        let hers: Vec<&String> = lines.iter().filter(|line| line.ends_with(name)).collect();
+        let expected: Vec<String> = (1..=3)
+            .map(|n| format!("Served dish {n} from {name}"))
+            .collect();
+        assert!(
+            hers.into_iter().eq(&expected),
+            "{name}'s dishes in order: {lines:?}"
+        );
+    }
+}
+
+#[test]
+fn lock() {
+    let lines = lines("lock");
+    assert_eq!(lines[0], "Counter: 4000");
+    assert!(lines[1].starts_with("Child: "), "{lines:?}");
+    assert_eq!(
+        lines[2..],
+        ["The last holder died inside and left 0", "Counter: 4000"]
+    );
+}
+
+#[test]
+fn pipeline() {
+    assert_eq!(
+        lines("pipeline"),
+        ["Squared: 1000", "Sum of squares: 333833500"]
+    );
+}
+
+#[test]
+fn named() {
+    let name = format!("multiproc-examples-test-{}", std::process::id());
+    let reader = Run::start("named_reader", &[&name]);
+    reader.wait_for("Waiting for named_writer\n");
+    let writer = run("named_writer", &[&name]);
+    let reader = reader.finish();
+    assert!(reader.status.success(), "{}", reader.stderr);
+
+    let sent = ["from another program", "over shared memory", "goodbye"];
+    assert!(
+        writer
+            .lines()
+            .into_iter()
+            .eq(sent.map(|line| format!("Sent: {line}")))
+    );
+    let received = sent.map(|line| format!("Received: {line}"));
+    assert_eq!(reader.lines()[0], "Waiting for named_writer");
+    assert_eq!(reader.lines()[1..4], received);
+    assert_eq!(reader.lines()[4..], ["The writer has gone"]);
+}
+
+#[test]
+fn named_writer_says_that_nobody_is_there() {
+    let name = format!("multiproc-examples-test-nobody-{}", std::process::id());
+    let run = Run::start("named_writer", &[&name]).finish();
+    assert!(!run.status.success());
+    assert_eq!(run.stdout, "");
+}
+
 // What the tests above stand on.
 
 /// One example, finished: what it printed and how it ended.
@@ -170,8 +242,8 @@ struct Run {
     name: &'static str,
     mark: String,
     child: Child,
-    stdout: JoinHandle<String>,
-    stderr: JoinHandle<String>,
+    stdout: Collected,
+    stderr: Collected,
     started: Instant,
 }
 
@@ -207,6 +279,19 @@ impl Run {
             stdout,
             stderr,
             started: Instant::now(),
+        }
+    }
+
+    /// Waits until the example has printed this.
+    fn wait_for(&self, printed: &str) {
+        while !self.stdout.so_far().contains(printed) {
+            assert!(
+                self.started.elapsed() < DEADLINE,
+                "{}: {:?}",
+                self.name,
+                self.stdout.so_far()
+            );
+            thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -247,8 +332,8 @@ impl Run {
         Finished {
             pid: self.child.id(),
             status,
-            stdout: self.stdout.join().expect("standard output is text"),
-            stderr: self.stderr.join().expect("standard error is text"),
+            stdout: self.stdout.to_the_end(),
+            stderr: self.stderr.to_the_end(),
         }
     }
 }
@@ -288,12 +373,33 @@ fn examples() -> PathBuf {
         .join("examples")
 }
 
-fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
-    thread::spawn(move || {
-        let mut text = String::new();
-        pipe.read_to_string(&mut text).expect("text");
-        text
-    })
+/// What comes out of a pipe: so far, and to the end.
+struct Collected {
+    so_far: Arc<Mutex<String>>,
+    thread: JoinHandle<()>,
+}
+
+fn collect(pipe: impl Read + Send + 'static) -> Collected {
+    let so_far = Arc::new(Mutex::new(String::new()));
+    let text = so_far.clone();
+    let thread = thread::spawn(move || {
+        for line in BufReader::new(pipe).split(b'\n') {
+            let line = String::from_utf8(line.expect("a pipe")).expect("text");
+            *text.lock().expect("unharmed") += &(line + "\n");
+        }
+    });
+    Collected { so_far, thread }
+}
+
+impl Collected {
+    fn so_far(&self) -> String {
+        self.so_far.lock().expect("unharmed").clone()
+    }
+
+    fn to_the_end(self) -> String {
+        self.thread.join().expect("a thread that only reads");
+        self.so_far.lock().expect("unharmed").clone()
+    }
 }
 
 /// The living processes of a run: those with its mark in their environment, or in its group.

@@ -456,8 +456,7 @@ impl Crew {
         let now = Instant::now();
         let killed = matches!(how, Ended::Signalled(SIGKILL | SIGTERM));
         self.early.push_back((now, killed));
-        self.early
-            .retain(|(at, _)| now.duration_since(*at) < EARLY);
+        self.early.retain(|(at, _)| now.duration_since(*at) < EARLY);
         let of_itself = self.early.iter().filter(|(_, killed)| !killed).count();
         of_itself >= EARLY_DEATHS || self.early.len() >= EARLY_KILLS
     }

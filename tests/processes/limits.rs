@@ -20,7 +20,8 @@ tests![
     no_child_before_the_mark_is_taken,
 ];
 
-fn limit(resource: Resource, current: u64) -> Rlimit {
+/// Sets a limit of this process; gives what it was.
+pub(crate) fn limit(resource: Resource, current: u64) -> Rlimit {
     let before = getrlimit(resource);
     setrlimit(
         resource,

@@ -8,20 +8,26 @@
 mod arrays;
 mod builder;
 mod endings;
+mod faults;
 mod forks;
 mod handles;
 mod help;
 mod limits;
 mod locks;
+mod named;
 mod orphans;
 mod pool;
 mod results;
+mod strangers;
 
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     if let Some(scenario) = std::env::var_os("MULTIPROC_TEST_SCENARIO") {
-        return limits::scenario(&scenario);
+        return match scenario.to_str().and_then(strangers::of) {
+            Some(stranger) => strangers::play(stranger),
+            None => limits::scenario(&scenario),
+        };
     }
     let arguments = Arguments::from_args();
     let mut trials: Vec<Trial> = Vec::new();
@@ -34,6 +40,8 @@ fn main() {
         ("handles", handles::TESTS),
         ("locks", locks::TESTS),
         ("arrays", arrays::TESTS),
+        ("named", named::TESTS),
+        ("faults", faults::TESTS),
         ("limits", limits::TESTS),
         ("pool", pool::TESTS),
     ] {

@@ -44,7 +44,9 @@ fn while_killing<R>(pool: &Pool, test: impl FnOnce() -> R) -> (R, u64) {
             let mut random = 12_345_u64;
             while !over.load(Ordering::Relaxed) {
                 thread::sleep(Duration::from_millis(20));
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                random = random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
                 let workers = pool.workers();
                 if let Some(worker) = workers.get((random >> 33) as usize % workers.len().max(1)) {
                     // It may have ended since.
@@ -78,7 +80,10 @@ fn count(begun: &Segment, item: u64) -> u64 {
 
 fn begun_by(begun: &Segment, items: u64) -> Vec<u64> {
     let words = &begun.words()[..items as usize];
-    words.iter().map(|word| word.load(Ordering::Relaxed)).collect()
+    words
+        .iter()
+        .map(|word| word.load(Ordering::Relaxed))
+        .collect()
 }
 
 fn every_item_ends_once_while_workers_are_killed() {
@@ -91,13 +96,19 @@ fn every_item_ends_once_while_workers_are_killed() {
             let mut rounds = 0_u64;
             while Instant::now() < end {
                 let begun = Segment::new(ITEMS as usize * 8).unwrap();
-                let results = pool.with(begun.clone()).chunk_size(1 + rounds as usize % 70);
+                let results = pool
+                    .with(begun.clone())
+                    .chunk_size(1 + rounds as usize % 70);
                 let results: Vec<_> = results.imap(count, 0..ITEMS).unwrap().collect();
                 assert_eq!(results.len() as u64, ITEMS);
                 for ((item, result), times) in (0..).zip(&results).zip(begun_by(&begun, ITEMS)) {
                     match result {
                         Ok(result) => assert_eq!((*result, times), (square(item), 1)),
-                        Err(TaskError::WorkerDied { item: its, how: Death::Signalled(9), .. }) => {
+                        Err(TaskError::WorkerDied {
+                            item: its,
+                            how: Death::Signalled(9),
+                            ..
+                        }) => {
                             assert_eq!(*its as u64, item);
                             assert!(times <= 1, "begun {times} times");
                             died += 1;
@@ -190,7 +201,8 @@ fn everything_at_once_while_workers_are_killed() {
                 });
                 scope.spawn(|| {
                     while Instant::now() < end {
-                        let tasks: Vec<_> = (0..500).map(|n| pool.apply_async(slow, (n,))).collect();
+                        let tasks: Vec<_> =
+                            (0..500).map(|n| pool.apply_async(slow, (n,))).collect();
                         for (n, task) in (0..).zip(tasks) {
                             match task.get() {
                                 Ok(same) => assert_eq!(same, n),
@@ -271,8 +283,12 @@ fn end(way: u8) -> u64 {
         7 => std::process::exit(0),
         _ => {
             // As the kernel does to a process that takes too much memory.
-            nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_AS, 1 << 20, 1 << 20)
-                .unwrap();
+            nix::sys::resource::setrlimit(
+                nix::sys::resource::Resource::RLIMIT_AS,
+                1 << 20,
+                1 << 20,
+            )
+            .unwrap();
             return vec![7_u8; 1 << 30].len() as u64;
         }
     }
@@ -323,7 +339,9 @@ fn results_that_cannot_travel() {
             other => panic!("{other:?}"),
         }
         match pool.map(|_: Secret| (), [Secret, Secret]) {
-            Err(TaskError::Decode { item: 0, name, .. }) => assert!(name.starts_with("PoolWorker-")),
+            Err(TaskError::Decode { item: 0, name, .. }) => {
+                assert!(name.starts_with("PoolWorker-"))
+            }
             other => panic!("{other:?}"),
         }
         match pool.map(|_: Stone| (), [Stone, Stone]) {
@@ -400,8 +418,12 @@ fn nothing_is_left() {
             }
             assert_eq!(own_children(), Vec::<u32>::new());
         }
-        wait_until(Duration::from_secs(5), "threads end", || threads() <= running);
-        wait_until(Duration::from_secs(5), "descriptors are closed", || descriptors() <= open);
+        wait_until(Duration::from_secs(5), "threads end", || {
+            threads() <= running
+        });
+        wait_until(Duration::from_secs(5), "descriptors are closed", || {
+            descriptors() <= open
+        });
     });
 }
 
