@@ -1,6 +1,7 @@
 //! A queue that outlives its victims: what was sent, what came, and whether it still is a whole queue.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use multiproc::{Queue, QueueError, Receiver, RecvError, SendError, Sender};
@@ -10,7 +11,7 @@ use crate::item::Item;
 /// Messages each sender may have in flight.
 pub(crate) const CAPACITY: usize = 4;
 /// Senders, and receivers, there may be at once.
-pub(crate) const ENDS: usize = 3;
+const ENDS: usize = 5;
 /// Longer than any wait that ends.
 const LONG: Duration = Duration::from_secs(20);
 
@@ -29,8 +30,8 @@ pub(crate) struct Line<M> {
 }
 
 impl<M: Item> Line<M> {
-    /// A queue for [`ENDS`] senders and receivers: the survivors', the victim's, and the one that the victim's
-    /// was made of, which has gone.
+    /// A queue for [`ENDS`] senders and receivers: the survivor, the victim, the ends that they were made of and
+    /// have gone since, and more that they may make.
     pub(crate) fn new(in_place: bool) -> Line<M> {
         let mut builder = Queue::<M>::builder()
             .capacity(CAPACITY)
@@ -101,33 +102,43 @@ impl<M: Item> Line<M> {
         );
     }
 
-    /// As many more senders as there may be; all of them, but for those that live, are `count`.
-    pub(crate) fn more_senders(&self, count: usize) -> Vec<Sender<M>> {
+    /// As many more senders as there may be.
+    fn more_senders(&self) -> Vec<Sender<M>> {
         let more = || match self.tx.try_clone() {
             Ok(sender) => Some(sender),
-            Err(QueueError::TooManySenders { limit: 3 }) => None,
+            Err(QueueError::TooManySenders { limit: 5 }) => None,
             Err(other) => panic!("a sender cannot come: {other}"),
         };
-        let senders: Vec<_> = std::iter::from_fn(more).collect();
-        assert_eq!(senders.len(), count, "lanes that can be taken");
-        senders
+        std::iter::from_fn(more).collect()
     }
 
-    /// As [`more_senders`](Line::more_senders).
-    pub(crate) fn more_receivers(&self, count: usize) -> Vec<Receiver<M>> {
+    /// Not one lane more can be taken than those of the survivor and of the victim leave.
+    pub(crate) fn check_lanes(&self, victim: RangeInclusive<usize>) {
+        let taken = ENDS - 1 - self.more_senders().len();
+        assert!(victim.contains(&taken), "the victim has {taken} lanes");
+    }
+
+    /// As many more receivers as there may be.
+    fn more_receivers(&self) -> Vec<Receiver<M>> {
         let more = || match self.rx.try_clone() {
             Ok(receiver) => Some(receiver),
-            Err(QueueError::TooManyReceivers { limit: 3 }) => None,
+            Err(QueueError::TooManyReceivers { limit: 5 }) => None,
             Err(other) => panic!("a receiver cannot come: {other}"),
         };
-        let receivers: Vec<_> = std::iter::from_fn(more).collect();
-        assert_eq!(receivers.len(), count, "seats that can be taken");
-        receivers
+        std::iter::from_fn(more).collect()
+    }
+
+    /// Not one seat more can be taken than those of the survivor and of the victim leave.
+    pub(crate) fn check_seats(&self, victim: RangeInclusive<usize>) {
+        let taken = ENDS - 1 - self.more_receivers().len();
+        assert!(victim.contains(&taken), "the victim has {taken} seats");
     }
 
     /// The victim, a sender, is dead, and the queue is empty: its lane serves the next as well as it ever did.
     pub(crate) fn check_lane(mut self) {
-        for mut next in self.more_senders(ENDS - 1) {
+        let all = self.more_senders();
+        assert_eq!(all.len(), ENDS - 1, "a lane is lost");
+        for mut next in all {
             // Nothing of its room is lost.
             for n in 0..CAPACITY as u64 {
                 next.try_send(M::of(LATER + n))
@@ -160,7 +171,8 @@ impl<M: Item> Line<M> {
 
     /// The victim, a receiver, is dead, and the queue is empty: its seat serves the next.
     pub(crate) fn check_seat(mut self) {
-        let mut next = self.more_receivers(ENDS - 1);
+        let mut next = self.more_receivers();
+        assert_eq!(next.len(), ENDS - 1, "a seat is lost");
         for lap in 0..3 {
             let first = OURS + self.sent;
             self.send(CAPACITY);

@@ -14,6 +14,7 @@
 
 mod item;
 mod line;
+mod lock;
 mod queue;
 mod run;
 mod stage;
@@ -21,6 +22,7 @@ mod trace;
 
 use libtest_mimic::{Arguments, Trial};
 
+use lock::HolderDies;
 use queue::{ReceiverDies, SenderDies};
 
 fn trial(name: &str, how: &str, test: fn()) -> Trial {
@@ -31,30 +33,30 @@ fn trial(name: &str, how: &str, test: fn()) -> Trial {
 }
 
 macro_rules! trials {
-    ($($victim:ident: $($name:ident)*;)*) => {
-        vec![$($(
-            trial(stringify!($name), "killed", run::killed::<$victim<queue::$name>>),
-        )*)*]
-    };
-}
-
-macro_rules! stopped {
-    ($($victim:ident: $($name:ident)*;)*) => {
-        vec![$($(
-            trial(stringify!($name), "stopped", run::stopped::<$victim<queue::$name>>),
+    ($how:ident: $($victim:ident in $module:ident: $($name:ident)*;)*) => {
+        [$($(
+            trial(stringify!($name), stringify!($how), run::$how::<$victim<$module::$name>>),
         )*)*]
     };
 }
 
 fn main() {
     let arguments = Arguments::from_args();
-    let mut trials = trials![
-        SenderDies: Send SendArray SendText SendBlock TrySend TrySendFull SendFull SendMany LoanAndCommit DropSender;
-        ReceiverDies: Recv RecvArray RecvText RecvBlock TryRecvEmpty RecvEmpty RecvMany Lease LeaseAndAck DropLease DropReceiver;
-    ];
-    trials.extend(stopped![
-        SenderDies: Send SendText SendBlock SendMany LoanAndCommit DropSender;
-        ReceiverDies: Recv RecvText RecvBlock TryRecvEmpty Lease LeaseAndAck DropLease DropReceiver;
-    ]);
-    libtest_mimic::run(&arguments, trials).exit();
+    let mut all = Vec::new();
+    all.extend(trials! {
+        killed:
+        SenderDies in queue: Send SendArray SendText SendBlock TrySend TrySendFull SendFull SendWhenRoom SendMany
+            LoanAndCommit Attach AttachAnew AttachInPlace Adopt DropSender;
+        ReceiverDies in queue: Recv RecvArray RecvText RecvBlock TryRecvEmpty RecvEmpty RecvWhenSent RecvMany
+            Lease LeaseAndAck LeaseOfTheDead DropLease AttachReceiver DropReceiver;
+        HolderDies in lock: LockAlone LockAndUnlock TryLockAndUnlock Unlock UnlockAwaited LockHeld LockHandedOver
+            TryLockHeld Recover DropAbandoned DropHandle;
+    });
+    all.extend(trials! {
+        stopped:
+        SenderDies in queue: Send SendText SendBlock SendMany LoanAndCommit Attach Adopt DropSender;
+        ReceiverDies in queue: Recv RecvText RecvBlock TryRecvEmpty Lease LeaseAndAck LeaseOfTheDead DropLease DropReceiver;
+        HolderDies in lock: LockAndUnlock Unlock UnlockAwaited LockHandedOver Recover DropHandle;
+    });
+    libtest_mimic::run(&arguments, all).exit();
 }

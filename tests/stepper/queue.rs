@@ -1,14 +1,16 @@
 //! Operations on a queue.
 
 use std::marker::PhantomData;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use multiproc::{Receiver, RecvError, SendError, Sender};
 
 use crate::item::Item;
-use crate::line::{CAPACITY, ENDS, Line, THEIRS};
+use crate::line::{CAPACITY, Line, THEIRS};
 use crate::run::Case;
 use crate::stage::Stage;
+use crate::trace::Victim;
 
 /// What a sender does.
 pub(crate) trait Sending: 'static {
@@ -18,8 +20,13 @@ pub(crate) trait Sending: 'static {
     const BEFORE: usize = 2;
     const WITH: usize = 1;
     const AT_MOST: usize = usize::MAX;
-    /// Whether the operation ends the sender.
-    const ENDS: bool = false;
+    /// After so many instructions somebody makes room.
+    const MEANWHILE: usize = usize::MAX;
+    /// Senders the victim may be at last; none if the operation ends it.
+    const SENDERS: RangeInclusive<usize> = 1..=1;
+    /// Whether another sender dies just before the operation, in the middle of publishing a batch: after so
+    /// many changes of shared memory.
+    const BROKEN: Option<usize> = None;
 
     fn act(stage: &Stage, tx: Sender<Self::Message>);
 }
@@ -32,6 +39,11 @@ fn nth<M: Item>(n: usize) -> M {
 /// A sender is the victim.
 pub(crate) struct SenderDies<S: Sending> {
     line: Line<S::Message>,
+    came: Vec<u64>,
+    /// A sender in the middle of a batch.
+    broken: Option<Victim<()>>,
+    /// One that has the lane in front of its.
+    in_front: Option<Sender<S::Message>>,
     _of: PhantomData<S>,
 }
 
@@ -39,13 +51,28 @@ impl<S: Sending> Case for SenderDies<S> {
     type Ends = Sender<S::Message>;
     type Said = ();
     const AT_MOST: usize = S::AT_MOST;
+    const MEANWHILE: usize = match S::BROKEN {
+        Some(_) => 0,
+        None => S::MEANWHILE,
+    };
 
     fn set_up() -> (Self, Self::Ends) {
         let mut line = Line::new(S::IN_PLACE);
         line.send(2);
+        let broken = S::BROKEN.map(|at| {
+            let ends = line.tx.try_clone().unwrap();
+            let mut broken = Victim::start(break_off::<S::Message>, ends);
+            broken.changes(at);
+            assert!(!broken.is_done(), "the batch is complete");
+            broken
+        });
+        let in_front = broken.is_some().then(|| line.tx.try_clone().unwrap());
         let ends = line.tx.try_clone().unwrap();
         let case = SenderDies {
             line,
+            came: Vec::new(),
+            broken,
+            in_front,
             _of: PhantomData,
         };
         (case, ends)
@@ -58,8 +85,17 @@ impl<S: Sending> Case for SenderDies<S> {
         S::act(&stage, tx);
     }
 
+    fn meanwhile(&mut self) {
+        match self.broken.take() {
+            Some(broken) => broken.kill(),
+            None => self.came = self.line.drain(),
+        }
+    }
+
     fn prove(mut self, done: bool) {
-        let came = self.line.drain();
+        self.in_front = None;
+        let mut came = self.came;
+        came.extend(self.line.drain());
         let least = if done { S::BEFORE + S::WITH } else { S::BEFORE };
         self.line.check_ours(&came, 0);
         Line::<S::Message>::check_theirs(&came, least, S::BEFORE + S::WITH);
@@ -72,10 +108,9 @@ impl<S: Sending> Case for SenderDies<S> {
             came.extend(self.line.drain());
             self.line.send(1);
         }
-        if !S::ENDS {
-            // Not the lane of the stopped one.
-            drop(self.line.more_senders(ENDS - 2));
-        }
+        // Not the lane of the stopped one.
+        self.in_front = None;
+        self.line.check_lanes(S::SENDERS);
         resume();
         came.extend(self.line.drain());
         self.line.check_ours(&came, 0);
@@ -83,6 +118,15 @@ impl<S: Sending> Case for SenderDies<S> {
         Line::<S::Message>::check_theirs(&came, all, all);
         self.line.check_lane();
     }
+}
+
+/// Changes after which [`break_off`] has stored all messages, and two of their stamps.
+const BATCH: usize = CAPACITY * 6 + 2;
+
+/// Sends a batch, and will not live to complete it.
+fn break_off<M: Item>(stage: Stage, mut tx: Sender<M>) {
+    let batch: Vec<M> = (0..CAPACITY).map(|_| M::of(0)).collect();
+    stage.act(|| tx.send_many(batch)).unwrap();
 }
 
 /// What a receiver does.
@@ -94,8 +138,12 @@ pub(crate) trait Receiving: 'static {
     /// Of which the operation may take so many with it into its grave.
     const TAKES: usize = 1;
     const AT_MOST: usize = usize::MAX;
-    /// Whether the operation ends the receiver.
-    const ENDS: bool = false;
+    /// After so many instructions somebody sends a message.
+    const MEANWHILE: usize = usize::MAX;
+    /// Receivers the victim may be at last; none if the operation ends it.
+    const RECEIVERS: RangeInclusive<usize> = 1..=1;
+    /// Whether another receiver has died with a lease in its hands.
+    const DIED: bool = false;
 
     /// The numbers of what it has received.
     fn act(stage: &Stage, rx: Receiver<Self::Message>) -> Vec<u64>;
@@ -111,9 +159,17 @@ impl<R: Receiving> Case for ReceiverDies<R> {
     type Ends = Receiver<R::Message>;
     type Said = Vec<u64>;
     const AT_MOST: usize = R::AT_MOST;
+    const MEANWHILE: usize = R::MEANWHILE;
 
     fn set_up() -> (Self, Self::Ends) {
         let mut line = Line::new(R::IN_PLACE);
+        if R::DIED {
+            line.send(1);
+            let ends = line.rx.try_clone().unwrap();
+            let mut died = Victim::start(hold::<R::Message>, ends);
+            while died.steps(1_000) == 1_000 {}
+            died.kill();
+        }
         let ends = line.rx.try_clone().unwrap();
         line.send(R::THERE);
         let case = ReceiverDies {
@@ -125,6 +181,10 @@ impl<R: Receiving> Case for ReceiverDies<R> {
 
     fn act(stage: Stage, rx: Self::Ends) -> Vec<u64> {
         R::act(&stage, rx)
+    }
+
+    fn meanwhile(&mut self) {
+        self.line.send(1);
     }
 
     fn prove(mut self, _done: bool) {
@@ -140,10 +200,8 @@ impl<R: Receiving> Case for ReceiverDies<R> {
             // One that is held by the stopped receiver is not free.
             self.line.send(1);
         }
-        if !R::ENDS {
-            // Not the seat of the stopped one.
-            drop(self.line.more_receivers(ENDS - 2));
-        }
+        // Not the seat of the stopped one.
+        self.line.check_seats(R::RECEIVERS);
         let theirs = resume();
         came.extend(self.line.drain());
         // The one that was in the hands of the stopped receiver may come late.
@@ -152,6 +210,12 @@ impl<R: Receiving> Case for ReceiverDies<R> {
         self.line.check_ours(&came, 0);
         self.line.check_seat();
     }
+}
+
+/// Leases a message, and will not live to acknowledge it.
+fn hold<M: Item>(stage: Stage, mut rx: Receiver<M>) {
+    let lease = stage.act(|| rx.try_lease()).unwrap();
+    drop(lease);
 }
 
 /// Names operations: a sender's or a receiver's, with what differs from the usual and what it does.
@@ -184,12 +248,15 @@ macro_rules! operations {
         }
     };
     (@constant IN_PLACE = $value:expr) => { const IN_PLACE: bool = $value; };
-    (@constant ENDS = $value:expr) => { const ENDS: bool = $value; };
+    (@constant SENDERS = $value:expr) => { const SENDERS: RangeInclusive<usize> = $value; };
+    (@constant RECEIVERS = $value:expr) => { const RECEIVERS: RangeInclusive<usize> = $value; };
+    (@constant DIED = $value:expr) => { const DIED: bool = $value; };
+    (@constant BROKEN = $value:expr) => { const BROKEN: Option<usize> = Some($value); };
     (@constant $constant:ident = $value:expr) => { const $constant: usize = $value; };
 }
 
 /// Instructions of an operation that waits which are looked at: it is asleep long before.
-const WAITS: usize = 3_000;
+const WAITS: usize = 1_500;
 
 operations! {
     Send: Sending<u64> {} |stage, mut tx| {
@@ -216,6 +283,9 @@ operations! {
     SendFull: Sending<u64> { BEFORE = CAPACITY, AT_MOST = WAITS } |stage, mut tx| {
         stage.act(|| tx.send(nth(CAPACITY))).unwrap();
     };
+    SendWhenRoom: Sending<u64> { BEFORE = CAPACITY, MEANWHILE = WAITS } |stage, mut tx| {
+        stage.act(|| tx.send(nth(CAPACITY))).unwrap();
+    };
     SendMany: Sending<[u64; 6]> { BEFORE = 1, WITH = 3 } |stage, mut tx| {
         let messages: Vec<_> = (1..4).map(nth).collect();
         stage.act(|| tx.send_many(messages)).unwrap();
@@ -231,8 +301,23 @@ operations! {
             })
             .unwrap();
     };
-    DropSender: Sending<u64> { WITH = 0, ENDS = true } |stage, tx| {
+    DropSender: Sending<u64> { WITH = 0, SENDERS = 0..=1 } |stage, tx| {
         stage.act(|| drop(tx));
+    };
+    Attach: Sending<u64> { WITH = 0, SENDERS = 1..=2 } |stage, tx| {
+        stage.act(|| tx.try_clone()).unwrap();
+    };
+    AttachAnew: Sending<u64> { WITH = 0, SENDERS = 2..=3 } |stage, tx| {
+        // First the lane that has just been left; the next was never used.
+        std::thread::sleep(Duration::from_millis(3));
+        let _used = tx.try_clone().unwrap();
+        stage.act(|| tx.try_clone()).unwrap();
+    };
+    AttachInPlace: Sending<Vec<u64>> { IN_PLACE = true, WITH = 0, SENDERS = 1..=2 } |stage, tx| {
+        stage.act(|| tx.try_clone()).unwrap();
+    };
+    Adopt: Sending<[u64; 6]> { WITH = 0, SENDERS = 1..=2, BROKEN = BATCH } |stage, tx| {
+        stage.act(|| tx.try_clone()).unwrap();
     };
     Recv: Receiving<u64> {} |stage, mut rx| {
         received(stage.act(|| rx.recv_timeout(Duration::from_secs(1))))
@@ -250,6 +335,9 @@ operations! {
         received(stage.act(|| rx.try_recv()))
     };
     RecvEmpty: Receiving<u64> { THERE = 0, AT_MOST = WAITS } |stage, mut rx| {
+        received(stage.act(|| rx.recv()))
+    };
+    RecvWhenSent: Receiving<u64> { THERE = 0, MEANWHILE = WAITS } |stage, mut rx| {
         received(stage.act(|| rx.recv()))
     };
     RecvMany: Receiving<[u64; 6]> { THERE = 4, TAKES = 3 } |stage, mut rx| {
@@ -274,12 +362,20 @@ operations! {
             Err(error) => received::<u64>(Err(error)),
         }
     };
+    LeaseOfTheDead: Receiving<Vec<u64>> { IN_PLACE = true, TAKES = 0, DIED = true } |stage, mut rx| {
+        drop(stage.act(|| rx.try_lease()));
+        Vec::new()
+    };
     DropLease: Receiving<Vec<u64>> { IN_PLACE = true, TAKES = 0 } |stage, mut rx| {
         let lease = rx.try_lease().unwrap();
         stage.act(|| drop(lease));
         Vec::new()
     };
-    DropReceiver: Receiving<u64> { TAKES = 0, ENDS = true } |stage, rx| {
+    AttachReceiver: Receiving<u64> { TAKES = 0, RECEIVERS = 1..=2 } |stage, rx| {
+        stage.act(|| rx.try_clone()).unwrap();
+        Vec::new()
+    };
+    DropReceiver: Receiving<u64> { TAKES = 0, RECEIVERS = 0..=1 } |stage, rx| {
         stage.act(|| drop(rx));
         Vec::new()
     };

@@ -22,11 +22,17 @@ pub(crate) trait Case: Sized + 'static {
     /// Instructions looked at, of an operation that waits for ever.
     const AT_MOST: usize = usize::MAX;
 
+    /// After so many instructions survivors do something.
+    const MEANWHILE: usize = usize::MAX;
+
     /// The survivors, and the ends that the victim gets.
     fn set_up() -> (Self, Self::Ends);
 
     /// In the victim: what comes before the operation, the operation in [`Stage::act`], and what comes behind it.
     fn act(stage: Stage, ends: Self::Ends) -> Self::Said;
+
+    /// What survivors do after [`MEANWHILE`](Case::MEANWHILE) instructions.
+    fn meanwhile(&mut self) {}
 
     /// The victim is dead: shows that everything is whole. `done`: the operation had returned.
     fn prove(self, done: bool);
@@ -39,7 +45,7 @@ pub(crate) trait Case: Sized + 'static {
 
 /// Operations up to this many instructions are killed at each, longer ones at those that change anything
 /// shared, at their neighbours, and at so many others, evenly spread.
-const SHORT: usize = 1_600;
+const SHORT: usize = 500;
 const OTHERS: usize = 60;
 const NEIGHBOURS: usize = 2;
 
@@ -52,9 +58,7 @@ fn every() -> bool {
 pub(crate) fn killed<C: Case>() {
     let plan = Plan::of::<C>();
     plan.run(|n| {
-        let (case, ends) = C::set_up();
-        let mut victim = Victim::start(C::act, ends);
-        victim.steps(n);
+        let (case, victim) = after::<C>(n);
         let done = victim.is_done();
         victim.kill();
         case.prove(done);
@@ -65,11 +69,21 @@ pub(crate) fn killed<C: Case>() {
 pub(crate) fn stopped<C: Case>() {
     let plan = Plan::of::<C>();
     plan.run(|n| {
-        let (case, ends) = C::set_up();
-        let mut victim = Victim::start(C::act, ends);
-        victim.steps(n);
+        let (case, victim) = after::<C>(n);
         case.prove_stopped(|| victim.release());
     });
+}
+
+/// A victim that has run so many instructions of its operation.
+fn after<C: Case>(n: usize) -> (C, Victim<C::Said>) {
+    let (mut case, ends) = C::set_up();
+    let mut victim = Victim::start(C::act, ends);
+    let before = victim.steps(n.min(C::MEANWHILE));
+    if before == C::MEANWHILE {
+        case.meanwhile();
+        victim.steps(n - before);
+    }
+    (case, victim)
 }
 
 /// The instructions after which something is to happen.
@@ -83,13 +97,15 @@ impl Plan {
     /// Runs the operation once, and notes where it changes what others see.
     fn of<C: Case>() -> Plan {
         pin();
-        let (case, ends) = C::set_up();
-        let mut victim = Victim::<C::Said>::start(C::act, ends);
+        let (mut case, mut victim) = after::<C>(0);
         let mut shared = victim.shared();
         let mut changes = Vec::new();
         let mut length = 0;
         while length < C::AT_MOST && victim.steps(1) == 1 {
             length += 1;
+            if length == C::MEANWHILE {
+                case.meanwhile();
+            }
             if shared.has_changed() {
                 changes.push(length);
             }

@@ -95,6 +95,16 @@ impl<R: Message> Victim<R> {
         count
     }
 
+    /// Runs it until shared memory has changed so often.
+    pub(crate) fn changes(&mut self, count: usize) {
+        let mut shared = self.shared();
+        for _ in 0..count {
+            while !shared.has_changed() {
+                assert_eq!(self.steps(1), 1, "done, with fewer changes");
+            }
+        }
+    }
+
     pub(crate) fn is_done(&self) -> bool {
         self.stage.is_done()
     }
