@@ -35,6 +35,9 @@ const ONE: u64 = 4;
 
 /// The longest sleep before a look at who is dead.
 pub(crate) const SLICE: Duration = Duration::from_millis(20);
+/// The longest of later sleeps of the same wait, each twice as long as the one before: who has waited long
+/// costs less than a thousandth of a processor.
+const LONG_SLICE: Duration = Duration::from_millis(80);
 /// The longest spin before a sleep.
 const SPIN: Duration = Duration::from_micros(50);
 /// A wait that ended within this time was worth a spin: about two wake-ups, since whoever ended it may
@@ -183,6 +186,7 @@ impl SignalWords {
         asleep: &mut Duration,
     ) -> Result<Option<R>, E> {
         let mut seq = None;
+        let mut slice = SLICE;
         loop {
             let died = deaths.load(Ordering::Acquire);
             // After a slice that nobody ended, the announcement still stands: no second barrier is needed.
@@ -205,9 +209,10 @@ impl SignalWords {
             let now = Instant::now();
             let limit = match deadline {
                 Some(end) if end <= now => return Ok(None),
-                Some(end) => SLICE.min(end - now),
-                None => SLICE,
+                Some(end) => slice.min(end - now),
+                None => slice,
             };
+            slice = (slice * 2).min(LONG_SLICE);
             self.seq.wait_either(seq, deaths, died, limit);
             // The barrier is not counted: how long it takes says nothing of how long the other side takes.
             *asleep += now.elapsed();

@@ -1,7 +1,9 @@
 //! Four senders and four receivers in eight processes, one of them killed and replaced all the time.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytemuck::{CheckedBitPattern, NoUninit};
@@ -150,7 +152,7 @@ fn send(mut tx: Sender<Plain<Record>>, board: Segment, life: u64) {
     }
     // A life that has used its row up waits to be killed.
     while board.stop().load(Ordering::Relaxed) == 0 {
-        std::thread::sleep(Duration::from_millis(1));
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -175,6 +177,47 @@ fn receive(mut rx: Receiver<Plain<Record>>, board: Segment) {
         {
             board.fault(Fault::OutOfOrder);
         }
+    }
+}
+
+/// Watches that messages go on being received, from a thread of its own.
+struct Watch {
+    /// Microseconds of the longest time without one.
+    longest: Arc<AtomicU64>,
+    watching: Arc<()>,
+}
+
+impl Watch {
+    /// What the watch does not see is not counted: a machine that stops is not a queue that hangs.
+    const TICK: Duration = Duration::from_millis(1);
+
+    fn start(board: Segment) -> Watch {
+        let watch = Watch {
+            longest: Arc::default(),
+            watching: Arc::default(),
+        };
+        let (longest, watching) = (watch.longest.clone(), Arc::downgrade(&watch.watching));
+        thread::spawn(move || {
+            let board = Board(board);
+            let mut last = 0;
+            let mut still = Duration::ZERO;
+            while watching.strong_count() > 0 {
+                let start = Instant::now();
+                thread::sleep(Watch::TICK);
+                let now = board.received().load(Ordering::Relaxed);
+                match now == last {
+                    true => still += start.elapsed().min(2 * Watch::TICK),
+                    false => still = Duration::ZERO,
+                }
+                last = now;
+                longest.fetch_max(still.as_micros() as u64, Ordering::Relaxed);
+            }
+        });
+        watch
+    }
+
+    fn longest(&self) -> Duration {
+        Duration::from_micros(self.longest.load(Ordering::Relaxed))
     }
 }
 
@@ -218,26 +261,16 @@ fn torture(capacity: usize, usual: usize) -> Result<(), Failed> {
     let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let seed = seed.unwrap().as_nanos() as u64 | 1;
     let mut random = Random(seed);
-    let mut progress = (board.received().load(Ordering::Relaxed), Instant::now());
-    let mut longest = Duration::ZERO;
     let mut killed_receivers = 0;
-    let mut look = |what: &str| {
-        let now = board.received().load(Ordering::Relaxed);
-        let stalled = progress.1.elapsed();
-        if now != progress.0 {
-            longest = longest.max(stalled);
-            progress = (now, Instant::now());
-        } else if stalled > HUNG {
-            return Err(format!("no message in {stalled:?}, {what}; seed {seed}"));
-        }
-        Ok(longest)
-    };
+    let watch = Watch::start(board.0.clone());
     for kill in 0..kills {
-        let pause = Duration::from_micros(random.below(1_500));
-        let end = Instant::now() + pause;
-        while Instant::now() < end {
-            look(&format!("kill {kill}"))?;
-            std::thread::sleep(Duration::from_micros(100).min(pause));
+        thread::sleep(Duration::from_micros(random.below(1_500)));
+        if watch.longest() > HUNG {
+            return Err(format!(
+                "no message in {:?}, kill {kill}, seed {seed}",
+                watch.longest()
+            )
+            .into());
         }
         let victim = random.below(members.len() as u64) as usize;
         let member = members.swap_remove(victim);
@@ -253,9 +286,8 @@ fn torture(capacity: usize, usual: usize) -> Result<(), Failed> {
                 new_receiver()
             }
         });
-        look(&format!("kill {kill}"))?;
     }
-    let longest = look("at the end")?;
+    let longest = watch.longest();
 
     // Nobody is killed any more: the senders end, and the receivers when all is received.
     board.stop().store(1, Ordering::Relaxed);

@@ -17,6 +17,7 @@ mod locks;
 mod named;
 mod orphans;
 mod pool;
+mod queues;
 mod results;
 mod strangers;
 
@@ -44,6 +45,7 @@ fn main() {
         ("faults", faults::TESTS),
         ("limits", limits::TESTS),
         ("pool", pool::TESTS),
+        ("queues", queues::TESTS),
     ] {
         for &(name, test) in tests {
             trials.push(Trial::test(format!("{module}::{name}"), move || {
