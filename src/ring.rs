@@ -317,7 +317,8 @@ impl Reader {
             }
             Err(head) => {
                 self.position = head;
-                false
+                // The tests of killed processes must find it if a message is taken twice.
+                cfg!(planted)
             }
         }
     }

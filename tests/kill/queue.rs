@@ -1,30 +1,48 @@
 //! Four senders and four receivers in eight processes, one of them killed and replaced all the time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytemuck::{CheckedBitPattern, NoUninit};
+use bytemuck::{AnyBitPattern, NoUninit};
 use libtest_mimic::Failed;
+
 use multiproc::{Child, Plain, Process, Queue, Receiver, RecvError, Segment, Sender};
+use serde::{Deserialize, Serialize};
 
 use crate::{Random, kills};
 
 pub(crate) const TESTS: &[(&str, fn() -> Result<(), Failed>)] = &[
-    ("queue_of_capacity_2", || torture(2, 3_400)),
-    ("queue_of_capacity_8", || torture(8, 3_300)),
-    ("queue_of_capacity_1024", || torture(1024, 3_300)),
+    ("queue_of_capacity_2", || torture(2, Way::Take, 3_400)),
+    ("queue_of_capacity_8", || torture(8, Way::Take, 3_300)),
+    ("queue_of_capacity_1024", || torture(1024, Way::Take, 3_300)),
+    ("queue_in_place", || torture(16, Way::Lease, 2_000)),
+    ("queue_leases_of_the_dead", leases_of_the_dead),
+    ("queue_last_words", last_words),
 ];
+
+/// How messages are received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Way {
+    /// For good: a receiver that is killed may take one message with it.
+    Take,
+    /// On lease: what a killed receiver had goes to another.
+    Lease,
+}
 
 const SENDERS: usize = 4;
 const RECEIVERS: usize = 4;
+/// Killed processes that may be unburied.
+const GRAVES: usize = 8;
+/// Long enough for anything that happens at all.
+const LONG: Duration = Duration::from_secs(30);
 /// No message in this time means that somebody hangs.
 const HUNG: Duration = Duration::from_secs(1);
 
 /// One message: who sent it, its number, and words that depend on both, to see whether it is torn.
-#[derive(Clone, Copy, NoUninit, CheckedBitPattern)]
+#[derive(Clone, Copy, NoUninit, AnyBitPattern)]
 #[repr(C)]
 struct Record {
     life: u64,
@@ -111,13 +129,14 @@ impl Board {
         &self.row(life)[1]
     }
 
-    fn mark(&self, record: &Record) {
+    /// Writes down a message that was received, for the first time or, if `again`, perhaps not.
+    fn mark(&self, record: &Record, again: bool) {
         if self.owner(record.life).load(Ordering::Relaxed) != record.life {
             return self.fault(Fault::Stray);
         }
         let word = &self.row(record.life)[2 + (record.number / 64) as usize];
         let bit = 1 << (record.number % 64);
-        if word.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+        if word.fetch_or(bit, Ordering::Relaxed) & bit != 0 && !again {
             self.fault(Fault::Repeated);
         }
         self.received().fetch_add(1, Ordering::Relaxed);
@@ -156,26 +175,35 @@ fn send(mut tx: Sender<Plain<Record>>, board: Segment, life: u64) {
     }
 }
 
-fn receive(mut rx: Receiver<Plain<Record>>, board: Segment) {
+fn receive(mut rx: Receiver<Plain<Record>>, board: Segment, way: Way) {
     let board = Board(board);
     let mut last: HashMap<u64, u64> = HashMap::new();
-    loop {
-        let record = match rx.recv() {
-            Ok(Plain(record)) => record,
-            Err(RecvError::Closed) => return,
-            Err(error) => panic!("{error}"),
-        };
+    let mut note = |record: &Record, again: bool| {
         if !record.is_whole() {
-            board.fault(Fault::Torn);
-            continue;
+            return board.fault(Fault::Torn);
         }
-        board.mark(&record);
+        board.mark(record, again);
         let next = record.number + 1;
-        if last
-            .insert(record.life, next)
-            .is_some_and(|before| before >= next)
+        if !again
+            && last
+                .insert(record.life, next)
+                .is_some_and(|before| before >= next)
         {
             board.fault(Fault::OutOfOrder);
+        }
+    };
+    loop {
+        let received = match way {
+            Way::Take => rx.recv().map(|Plain(record)| note(&record, false)),
+            Way::Lease => rx.lease().map(|lease| {
+                note(&lease, lease.redelivered());
+                lease.ack();
+            }),
+        };
+        match received {
+            Ok(()) => {}
+            Err(RecvError::Closed) => return,
+            Err(error) => panic!("{error}"),
         }
     }
 }
@@ -235,12 +263,19 @@ impl Member {
     }
 }
 
-fn torture(capacity: usize, usual: usize) -> Result<(), Failed> {
+/// Joins a killed process: its end is an error, as it must be.
+fn bury(child: Option<Child<()>>) {
+    child.map(|child| child.join().unwrap_err());
+}
+
+fn torture(capacity: usize, way: Way, usual: usize) -> Result<(), Failed> {
     let kills = kills(usual);
-    let (tx, rx) = Queue::<Plain<Record>>::builder()
-        .capacity(capacity)
-        .build()
-        .unwrap();
+    let builder = Queue::<Plain<Record>>::builder().capacity(capacity);
+    let built = match way {
+        Way::Take => builder.build(),
+        Way::Lease => builder.in_place(capacity).build(),
+    };
+    let (tx, rx) = built.unwrap();
     let board = Board::new();
     let mut lives = 0;
     let mut missing = 0;
@@ -251,7 +286,7 @@ fn torture(capacity: usize, usual: usize) -> Result<(), Failed> {
         Member::Sender(Process::spawn(send, arguments).unwrap())
     };
     let new_receiver = || {
-        let arguments = (rx.try_clone().unwrap(), board.0.clone());
+        let arguments = (rx.try_clone().unwrap(), board.0.clone(), way);
         Member::Receiver(Process::spawn(receive, arguments).unwrap())
     };
     let mut members: Vec<Member> = Vec::new();
@@ -262,6 +297,8 @@ fn torture(capacity: usize, usual: usize) -> Result<(), Failed> {
     let seed = seed.unwrap().as_nanos() as u64 | 1;
     let mut random = Random(seed);
     let mut killed_receivers = 0;
+    // They are joined later, so that the next one need not wait for the end of the one before.
+    let mut graves = VecDeque::new();
     let watch = Watch::start(board.0.clone());
     for kill in 0..kills {
         thread::sleep(Duration::from_micros(random.below(1_500)));
@@ -277,8 +314,10 @@ fn torture(capacity: usize, usual: usize) -> Result<(), Failed> {
         let was_sender = matches!(member, Member::Sender(_));
         let child = member.child();
         child.kill().unwrap();
-        // Its end is an error, as it must be.
-        child.join().unwrap_err();
+        graves.push_back(child);
+        if graves.len() > GRAVES {
+            bury(graves.pop_front());
+        }
         members.push(match was_sender {
             true => new_sender(),
             false => {
@@ -288,6 +327,7 @@ fn torture(capacity: usize, usual: usize) -> Result<(), Failed> {
         });
     }
     let longest = watch.longest();
+    graves.into_iter().map(Some).for_each(bury);
 
     // Nobody is killed any more: the senders end, and the receivers when all is received.
     board.stop().store(1, Ordering::Relaxed);
@@ -304,13 +344,76 @@ fn torture(capacity: usize, usual: usize) -> Result<(), Failed> {
     let received = board.received().load(Ordering::Relaxed);
     let [torn, repeated, out_of_order, stray] = board.faults();
     let summary = format!(
-        "capacity {capacity}: {kills} kills ({killed_receivers} receivers), {received} received, \
+        "capacity {capacity}, {way:?}: {kills} kills ({killed_receivers} receivers), {received} received, \
          {missing} missing, {torn} torn, {repeated} repeated, {out_of_order} out of order, {stray} stray, \
          longest pause {longest:?}, seed {seed}"
     );
     eprintln!("{summary}");
-    match torn + repeated + out_of_order + stray == 0 && missing <= killed_receivers {
+    let may_miss = match way {
+        Way::Take => killed_receivers,
+        Way::Lease => 0,
+    };
+    match torn + repeated + out_of_order + stray == 0 && missing <= may_miss {
         true => Ok(()),
         false => Err(summary.into()),
     }
+}
+
+/// A lease whose process is killed reaches another receiver, marked, every time.
+fn leases_of_the_dead() -> Result<(), Failed> {
+    fn lease(mut rx: Receiver<Plain<Record>>, mut told: Sender<u64>) {
+        let lease = rx.lease().unwrap();
+        told.send(lease.number).unwrap();
+        thread::sleep(LONG);
+    }
+    let builder = Queue::<Plain<Record>>::builder();
+    let (mut tx, mut rx) = builder.in_place(2).build().unwrap();
+    let (told, mut hears) = Queue::<u64>::new(1).unwrap();
+    let kills = kills(1_000) as u64;
+    for number in 0..kills {
+        tx.send(Plain(Record::new(1, number))).unwrap();
+        let arguments = (rx.try_clone().unwrap(), told.try_clone().unwrap());
+        let child = Process::spawn(lease, arguments).unwrap();
+        assert_eq!(hears.recv_timeout(LONG), Ok(number));
+        child.kill().unwrap();
+        let lease = rx.lease_timeout(LONG).unwrap();
+        assert!(lease.redelivered() && lease.number == number && lease.is_whole());
+        lease.ack();
+        bury(Some(child));
+    }
+    assert_eq!(rx.stats().redelivered, kills);
+    Ok(())
+}
+
+/// A sender that ends in any way right after its last send loses nothing, and is known to be gone.
+fn last_words() -> Result<(), Failed> {
+    fn speak(mut tx: Sender<u64>, words: u64) {
+        for word in 0..words {
+            tx.send(word).unwrap();
+        }
+        match words % 4 {
+            0 => drop(tx),
+            1 => std::process::exit(0),
+            2 => std::process::abort(),
+            _ => nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap(),
+        }
+    }
+    const AT_ONCE: u64 = 4;
+    for round in 0..kills(1_000) as u64 / AT_ONCE {
+        let speakers: Vec<_> = (0..AT_ONCE)
+            .map(|speaker| {
+                let words = 1 + (round + speaker) % 9;
+                let (tx, rx) = Queue::<u64>::new(4).unwrap();
+                (words, rx, Process::spawn(speak, (tx, words)).unwrap())
+            })
+            .collect();
+        for (words, mut rx, child) in speakers {
+            for word in 0..words {
+                assert_eq!(rx.recv_timeout(LONG), Ok(word));
+            }
+            assert_eq!(rx.recv_timeout(LONG), Err(RecvError::Closed));
+            let _ = child.join();
+        }
+    }
+    Ok(())
 }
