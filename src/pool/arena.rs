@@ -101,9 +101,8 @@ impl Free {
 
     fn give_back(&mut self, mut offset: u64, mut len: u64) {
         self.left += len;
-        if let Some((&before, &its)) = self.stretches.range(..offset).next_back()
-            && before + its == offset
-        {
+        let before = self.stretches.range(..offset).next_back();
+        if let Some((&before, &its)) = before.filter(|(before, its)| **before + **its == offset) {
             self.stretches.remove(&before);
             (offset, len) = (before, its + len);
         }
@@ -130,20 +129,15 @@ impl Arena {
     /// A block of at least `len` bytes, if an extent has room for it.
     pub(super) fn take(&mut self, len: u64) -> Option<Block> {
         let len = Self::rounded(len);
-        let fits = |free: &Free| free.left >= len;
-        for (at, slot) in self.extents.iter_mut().enumerate() {
-            if let Some(free) = slot
-                && fits(free)
-                && let Some(offset) = free.take(len)
-            {
-                let extent = at as u8 + 1;
-                return Some(Block {
-                    place: Place { extent, offset },
-                    len,
-                });
-            }
-        }
-        None
+        self.extents.iter_mut().enumerate().find_map(|(at, slot)| {
+            let free = slot.as_mut().filter(|free| free.left >= len)?;
+            let offset = free.take(len)?;
+            let extent = at as u8 + 1;
+            Some(Block {
+                place: Place { extent, offset },
+                len,
+            })
+        })
     }
 
     /// Gives a block back; the extent's number if all of it is free now.

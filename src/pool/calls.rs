@@ -45,7 +45,10 @@ impl Drop for Held<'_> {
 }
 
 impl<'p> Held<'p> {
-    pub(super) fn submit(engine: &'p Arc<Engine>, parcel: Parcel) -> Result<Held<'p>, TaskError> {
+    pub(super) fn submit(
+        engine: &'p Arc<Engine>,
+        parcel: Box<Parcel>,
+    ) -> Result<Held<'p>, TaskError> {
         let work = Arc::clone(&parcel.work);
         match engine.submit(parcel) {
             Ok(()) => Ok(Held { engine, work }),
@@ -212,7 +215,7 @@ impl<'p> How<'p> {
         Task::new(self.engine, works, group, refused, finish)
     }
 
-    fn submit_for(&self, group: &Group, parcel: Parcel) -> Result<Arc<Work>, TaskError> {
+    fn submit_for(&self, group: &Group, parcel: Box<Parcel>) -> Result<Arc<Work>, TaskError> {
         let work = Arc::clone(&parcel.work);
         group.add();
         self.engine.submit(parcel).map_err(|ending| {

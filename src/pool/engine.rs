@@ -64,7 +64,7 @@ pub(super) struct Intake {
     tables_ready: bool,
     cells: Vec<CellState>,
     memory: Memory,
-    backlog: VecDeque<Parcel>,
+    backlog: VecDeque<Box<Parcel>>,
     /// Why nothing more is taken in.
     pub(super) closed: Option<Ending>,
     /// Jobs that have not ended.
@@ -160,9 +160,7 @@ impl Engine {
             self.unwatched.fetch_sub(unwatched, Ordering::SeqCst);
         }
         for work in ended {
-            if let Some(group) = &work.group
-                && group.one_ended()
-            {
+            if work.group.as_ref().is_some_and(|group| group.one_ended()) {
                 self.unwatched.fetch_sub(1, Ordering::SeqCst);
             }
         }
@@ -188,7 +186,7 @@ impl Engine {
     }
 
     /// Takes a job in, at once or when there is a place for it.
-    pub(super) fn submit(&self, parcel: Parcel) -> Result<(), Ending> {
+    pub(super) fn submit(&self, parcel: Box<Parcel>) -> Result<(), Ending> {
         self.with_intake(|intake| {
             if let Some(ending) = &intake.closed {
                 return Err(ending.clone());
@@ -303,7 +301,7 @@ impl Engine {
 
 impl Intake {
     /// Places a job in a cell and pushes its tickets; gives it back if no cell is free.
-    fn launch(&mut self, control: &Control, mut parcel: Parcel) -> Result<(), Parcel> {
+    fn launch(&mut self, control: &Control, mut parcel: Box<Parcel>) -> Result<(), Box<Parcel>> {
         let free = if parcel.spans.len() == 1 {
             &mut self.free_singles
         } else {

@@ -112,7 +112,10 @@ impl<'p, S: Step, I: Iterator<Item = S::In>> Feed<'p, S, I> {
     /// # Errors
     ///
     /// That the item at its index cannot be sent. Those behind it still can.
-    pub(super) fn next(&mut self, group: Option<&Arc<Group>>) -> Result<Option<Parcel>, TaskError> {
+    pub(super) fn next(
+        &mut self,
+        group: Option<&Arc<Group>>,
+    ) -> Result<Option<Box<Parcel>>, TaskError> {
         if self.over && self.held.is_none() {
             return Ok(None);
         }
@@ -154,7 +157,7 @@ impl<'p, S: Step, I: Iterator<Item = S::In>> Feed<'p, S, I> {
             work.own(block);
         }
         self.first += items;
-        Ok(Some(Parcel {
+        Ok(Some(Box::new(Parcel {
             work: Arc::new(work),
             task: self.task,
             spans,
@@ -162,7 +165,7 @@ impl<'p, S: Step, I: Iterator<Item = S::In>> Feed<'p, S, I> {
             input,
             guess: self.guess,
             passed,
-        }))
+        })))
     }
 
     fn take(&mut self) -> Option<S::In> {
@@ -441,7 +444,7 @@ pub(super) fn single<S: Step>(
     context: Option<Arc<Context>>,
     item: &S::In,
     group: Option<&Arc<Group>>,
-) -> Result<Parcel, TaskError> {
+) -> Result<Box<Parcel>, TaskError> {
     let task = task_of::<S>()?;
     let One {
         input,
@@ -453,7 +456,7 @@ pub(super) fn single<S: Step>(
     if let Some(block) = block {
         work.own(block);
     }
-    Ok(Parcel {
+    Ok(Box::new(Parcel {
         work: Arc::new(work),
         task,
         spans: vec![super::job::Span { start: 0, count: 1 }],
@@ -461,5 +464,5 @@ pub(super) fn single<S: Step>(
         input,
         guess: FIRST_GUESS,
         passed: (!passed.is_empty()).then(|| vec![passed]),
-    })
+    }))
 }

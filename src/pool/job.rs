@@ -20,7 +20,7 @@
 //! | edge | release | acquire | what it carries |
 //! |---|---|---|---|
 //! | G | [`offer`] | [`lease`] | the job's words and its arguments |
-//! | H | [`commit`] | [`is_done`] | the results |
+//! | H | [`commit`] | [`is_settled`] | the results |
 //! | I | [`open`], [`rewind`] | [`claim`] | that the chunks of the generation are offered |
 //!
 //! What a dead worker wrote is seen by whoever has the proof of its death.
@@ -141,12 +141,6 @@ pub(crate) fn commit(state: &AtomicU64, lease: Lease) -> bool {
     state
         .compare_exchange(lease.word, done, Ordering::Release, Ordering::Relaxed)
         .is_ok()
-}
-
-/// Whether the results of the chunk are there.
-pub(crate) fn is_done(state: &AtomicU64, generation: Generation) -> bool {
-    // Edge H, the pool's end.
-    is(state.load(Ordering::Acquire), generation, DONE)
 }
 
 /// Whether nobody will work on the chunk any more: done, or withdrawn.
@@ -345,9 +339,9 @@ mod tests {
         assert_eq!(mine.attempt(), 3);
         assert!(lease(&state, now, 2).is_none());
         assert!(!withdraw(&state, now));
-        assert!(!is_done(&state, now));
+        assert!(!is_settled(&state, now));
         assert!(commit(&state, mine));
-        assert!(is_done(&state, now) && !is_done(&state, now.next()));
+        assert!(is_settled(&state, now) && !is_settled(&state, now.next()));
     }
 
     #[test]

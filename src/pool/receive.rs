@@ -146,10 +146,8 @@ impl Engine {
         if self.followers.wake_one() {
             return;
         }
-        if (self.unwatched.load(Ordering::SeqCst) > 0 || self.attention.load(Ordering::Relaxed))
-            && let Some(supervisor) = self.supervisor.get()
-        {
-            supervisor.unpark();
+        if self.unwatched.load(Ordering::SeqCst) > 0 || self.attention.load(Ordering::Relaxed) {
+            self.call_supervisor();
         }
     }
 

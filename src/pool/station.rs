@@ -426,9 +426,8 @@ impl Station {
         }
         let its = page.extents.get(extent)?;
         let stamp = its.stamp.load(Ordering::Acquire);
-        if let Some(Some((seen, bytes))) = self.extents.get(extent)
-            && *seen == stamp
-        {
+        let known = self.extents.get(extent).and_then(Option::as_ref);
+        if let Some((_, bytes)) = known.filter(|(seen, _)| *seen == stamp) {
             return Some(bytes.clone());
         }
         let segment = segment_of(its)?;
@@ -468,9 +467,7 @@ impl Station {
         bytes.copy_out(at, &mut head);
         let [id, len] = bytemuck::cast::<[u8; 16], [u64; 2]>(head);
         let known = self.contexts.iter().find(|(known, _)| *known == id);
-        if let Some((_, context)) = known
-            && let Ok(context) = Rc::clone(context).downcast::<C>()
-        {
+        if let Some(context) = known.and_then(|(_, context)| Rc::clone(context).downcast().ok()) {
             return Ok(context);
         }
         if !self.load(place.after(16), len) {
@@ -530,8 +527,8 @@ pub(super) fn handle_of(segment: &Segment) -> Option<[u64; 7]> {
     });
     bytes[0] = len.ok().filter(|len| *len < 56)? as u8;
     let mut words = [0; 7];
-    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
-        *word = u64::from_ne_bytes(*bytes);
+    for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+        *word = bytes.try_into().map_or(0, u64::from_ne_bytes);
     }
     Some(words)
 }

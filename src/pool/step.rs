@@ -36,7 +36,7 @@ pub(super) trait Step: 'static {
 }
 
 /// A function of one argument.
-pub(super) struct Each<F, A, R>(PhantomData<fn(A) -> (F, R)>);
+pub(super) struct Each<F, A, R>(PhantomData<(F, A, R)>);
 
 impl<F, A, R> Step for Each<F, A, R>
 where
@@ -73,7 +73,7 @@ where
 }
 
 /// A function of a context and one argument.
-pub(super) struct Within<F, C, A, R>(PhantomData<fn(C, A) -> (F, R)>);
+pub(super) struct Within<F, C, A, R>(PhantomData<(F, C, A, R)>);
 
 impl<F, C, A, R> Step for Within<F, C, A, R>
 where

@@ -225,8 +225,10 @@ fn everything_at_once_while_workers_are_killed() {
             });
         });
         assert!(killed >= 20);
-        let stats = pool.stats();
-        assert_eq!((stats.queued, stats.failed > 0), (0, true), "{stats:?}");
+        // A map that failed leaves what its workers were at.
+        let is_idle = || pool.stats().queued + pool.stats().running == 0;
+        wait_until(Duration::from_secs(30), "the rest is done", is_idle);
+        assert!(pool.stats().failed > 0);
         assert_eq!(pool.map(square, 0..1_000).unwrap().len(), 1_000);
         pool.join().unwrap();
         assert_eq!(own_children(), Vec::<u32>::new());

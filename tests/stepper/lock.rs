@@ -87,7 +87,8 @@ impl<L: Locking> HolderDies<L> {
         for _ in 0..3 {
             let guard = self.lock.lock_timeout(LONG).unwrap();
             let lock = self.lock.clone();
-            let other = thread::spawn(move || matches!(lock.try_lock(), Err(LockError::WouldBlock)));
+            let other =
+                thread::spawn(move || matches!(lock.try_lock(), Err(LockError::WouldBlock)));
             assert!(other.join().unwrap(), "two are inside");
             drop(guard);
         }
