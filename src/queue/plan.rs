@@ -127,7 +127,8 @@ impl Plan {
             && (message::fixed_size::<T>().unwrap_or(0)..=MAX_MESSAGE).contains(&message_size)
             && (1..=MAX_LANES).contains(&lanes)
             && (1..=MAX_SEATS).contains(&seats)
-            && blocks <= MAX_BLOCKS;
+            && blocks <= MAX_BLOCKS
+            && (blocks > 0 || message_size <= INLINE);
         let plan = Plan::lay_out::<T>(capacity, message_size, lanes, seats, blocks);
         plan.filter(|plan| possible && plan.bytes() == length)
     }

@@ -363,7 +363,7 @@ impl<T: Message> Sender<T> {
     pub(super) fn fill_block(&self, message: &[u8]) {
         self.lane
             .blocks
-            .copy_in(self.hub.plan.block_at(self.block), message);
+            .copy_in(self.hub.plan.message_at(self.block), message);
     }
 
     /// Publishes the block that was made ready, with so many bytes in it.

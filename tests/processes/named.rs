@@ -38,8 +38,10 @@ strangers![
 
 const LONG: Duration = Duration::from_secs(30);
 
+/// Waits until a name is gone: a parent keeps what it gave a child until it knows that the child has ended.
 fn gone(name: &str) {
-    assert!(!path(name).exists(), "{name} is left");
+    let two = Duration::from_secs(2);
+    wait_until(two, "the name is gone", || !path(name).exists());
 }
 
 /// Answers each number with its square until nobody asks.
@@ -120,7 +122,8 @@ fn large_messages_are_leased_and_read() {
     Stranger::ready("give_back", &name).kill();
     let lease = rx.lease_timeout(LONG).unwrap();
     assert!(lease.redelivered());
-    assert!(lease.iter().take(256).copied().eq(0..=255));
+    let first: Vec<u8> = lease.iter().take(256).copied().collect();
+    assert_eq!(first, (0..=255).collect::<Vec<u8>>());
     lease.ack();
     for length in [0, 1, 4095, 1 << 20] {
         let sent = vec![7; length];
@@ -189,9 +192,11 @@ fn ends_travel() {
     assert_eq!(rx.recv(), Err(RecvError::Closed));
 
     let count = |mut rx: Receiver<u64>| rx.iter().count();
-    let child = Process::spawn(count, (rx.try_clone().unwrap(),)).unwrap();
-    drop(rx);
+    let (tx, other) = Queue::<u64>::builder().open(&name).unwrap();
+    let child = Process::spawn(count, (rx,)).unwrap();
+    drop(other);
     Stranger::start("send_three", &name).finish();
+    drop(tx);
     assert_eq!(child.join().unwrap(), 3);
     gone(&name);
 }
@@ -543,7 +548,9 @@ fn a_damaged_header_is_refused() {
                     }
                 }
                 // Some numbers of lanes, seats and so on fit as well, and are then what the queue has.
-                Ok(_) if at >= 256 => {}
+                Ok(_)
+                | Err(QueueError::TooManySenders { .. } | QueueError::TooManyReceivers { .. })
+                    if at >= 256 => {}
                 other => panic!("byte {at} is {value}: {other:?}"),
             }
         }
@@ -562,7 +569,7 @@ fn a_damaged_header_is_refused() {
         versions.contains("version 255.") && versions.contains(&format!("needs {wanted}.")),
         "{versions}"
     );
-    for cut in [0, 100, 256, length - 1] {
+    for cut in [length - 1, 256, 255, 0] {
         file.set_len(cut).unwrap();
         assert!(
             matches!(refused(open()), SegmentError::Truncated { .. }),
