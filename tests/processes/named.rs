@@ -360,7 +360,14 @@ fn come_and_go(name: &str, progress: &PipeWriter) -> Result<(), String> {
 /// Many processes that come and go, one killed every few milliseconds.
 fn storm(name: &str) {
     let (progress_end, tell_end) = std::io::pipe().unwrap();
-    let start = || apart(|| come_and_go(name, &tell_end));
+    let start = || {
+        apart(|| {
+            // Below whoever kills them.
+            // SAFETY: changes nothing but this process's own priority.
+            unsafe { libc::nice(5) };
+            come_and_go(name, &tell_end)
+        })
+    };
     let mut workers: Vec<Pid> = (0..WORKERS).map(|_| start()).collect();
     let (mut n, mut kills) = (1_u64, 0);
     let began = Instant::now();
@@ -432,7 +439,7 @@ fn another_shape_is_refused() {
         says_both(
             refused(Lock::<u64>::open(&name)),
             "queue of u64",
-            "lock of u64",
+            "lock of 8 bytes",
         );
         says_both(refused(Segment::open(&name)), "queue", "segment");
         says_both(
@@ -486,12 +493,12 @@ fn another_shape_is_refused() {
     let lock = Lock::create(&lock_name, 1_u64).unwrap();
     says_both(
         refused(Lock::<u32>::open(&lock_name)),
-        "lock of u64",
+        "lock of 8 bytes",
         "lock of u32",
     );
     says_both(
         refused(queue().open(&lock_name)),
-        "lock of u64",
+        "lock of 8 bytes",
         "queue of u64",
     );
     assert_eq!(*lock.lock().unwrap(), 1);
