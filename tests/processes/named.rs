@@ -494,7 +494,7 @@ fn another_shape_is_refused() {
     says_both(
         refused(Lock::<u32>::open(&lock_name)),
         "lock of 8 bytes",
-        "lock of u32",
+        "lock of 4 bytes",
     );
     says_both(
         refused(queue().open(&lock_name)),
