@@ -19,6 +19,8 @@ use crate::segment::Bytes;
 const FIRST_WINDOW: u64 = 64 * 1024;
 /// Bytes of the later jobs' items.
 const WINDOW: u64 = 1 << 20;
+/// Bytes of items of a fixed size that are encoded in one go.
+const BATCH: u64 = 8 * 1024;
 /// Bytes that a result is taken to need before one is known.
 const FIRST_GUESS: u64 = 64;
 
@@ -180,37 +182,44 @@ impl<'p, S: Step, I: Iterator<Item = S::In>> Feed<'p, S, I> {
     fn fill_fixed(&mut self, size: u64) -> Result<Option<Filled>, TaskError> {
         let fit = (self.window / size.max(1)).clamp(1, u64::from(u32::MAX / 2)) as usize;
         let limit = fit.min(self.shares.per_job);
-        self.staged.clear();
-        self.staged.extend(self.items.by_ref().take(limit));
-        self.over = self.staged.len() < limit;
-        if self.staged.is_empty() {
+        self.stage(size, limit);
+        let mut items = self.staged.len();
+        if items == 0 {
             return Ok(None);
         }
-        let items = self.staged.len();
-        let len = items as u64 * size;
-        let unsendable = |error| unsendable(self.first, error);
-        let (input, block) = if len <= INLINE as u64 {
-            let mut bytes = Vec::with_capacity(len as usize);
+        let first = self.first;
+        let unsendable = |error| unsendable(first, error);
+        let is_all = self.over || items == limit;
+        if is_all && items as u64 * size <= INLINE as u64 {
+            let mut bytes = Vec::new();
             message::encode_slice(&self.staged, &mut bytes).map_err(unsendable)?;
-            (Input::Here(bytes), None)
-        } else {
-            let taken = self.engine.take_block(len);
-            let (block, bytes) = taken.map_err(no_memory(self.first))?;
-            let mut to = Stretch::new(&bytes, block.place.offset as usize, len as usize);
-            if let Err(error) = message::encode_slice(&self.staged, &mut to) {
-                self.engine.give_back([block]);
-                return Err(unsendable(error));
-            }
-            (Input::Placed(block.place), Some(block))
-        };
+            return Ok(Some(Filled::fixed(items, Input::Here(bytes), None)));
+        }
+        // No more than there can be; whoever said less gets another job.
+        let expected = self.items.size_hint().1.map_or(limit, |more| more + items);
+        let len = limit.min(expected) as u64 * size;
+        let mut room = Room::take(self.engine, len).map_err(no_memory(first))?;
+        let limit = limit.min((room.len / size.max(1)) as usize);
+        while !self.staged.is_empty() {
+            let bytes = self.staged.len() as u64 * size;
+            let at = (room.at + room.used) as usize;
+            let mut to = Stretch::new(&room.bytes, at, bytes as usize);
+            message::encode_slice(&self.staged, &mut to).map_err(unsendable)?;
+            room.used += bytes;
+            self.stage(size, limit - items);
+            items += self.staged.len();
+        }
+        let block = room.finish();
+        let input = Input::Placed(block.place);
+        Ok(Some(Filled::fixed(items, input, Some(block))))
+    }
+
+    /// Reads as many items as are encoded in one go.
+    fn stage(&mut self, size: u64, limit: usize) {
+        let batch = ((BATCH / size.max(1)).max(1) as usize).min(limit);
         self.staged.clear();
-        Ok(Some(Filled {
-            items,
-            input,
-            block,
-            ends: Vec::new(),
-            passed: None,
-        }))
+        self.staged.extend(self.items.by_ref().take(batch));
+        self.over |= self.staged.len() < batch;
     }
 
     fn fill_records(&mut self) -> Result<Option<Filled>, TaskError> {
@@ -325,6 +334,18 @@ enum Put {
     Done(Passed),
     /// So many bytes are needed, more than are left.
     Needs(u64),
+}
+
+impl Filled {
+    fn fixed(items: usize, input: Input, block: Option<Block>) -> Filled {
+        Filled {
+            items,
+            input,
+            block,
+            ends: Vec::new(),
+            passed: None,
+        }
+    }
 }
 
 impl<'p> Room<'p> {

@@ -559,6 +559,18 @@ impl Sink for Stretch<'_> {
         self.at += fits;
         self.left -= fits;
     }
+
+    #[inline(always)]
+    fn put_word(&mut self, word: u64, size: usize) {
+        // A copy of a length known when compiling is a store, not a call.
+        if size == 8 && self.left >= 8 {
+            self.bytes.copy_in(self.at, &word.to_ne_bytes());
+            self.at += 8;
+            self.left -= 8;
+        } else {
+            self.put(&word.to_ne_bytes()[..size]);
+        }
+    }
 }
 
 /// The bytes ended before they should.

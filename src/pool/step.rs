@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
@@ -17,6 +18,9 @@ use crate::message::{self, EncodeError, Message, Sink};
 use crate::process::task::Body;
 use crate::process::{Function, caught, task};
 use crate::sync::Ordering;
+
+/// Bytes of arguments of a fixed size that are copied out of shared memory at a time.
+const BATCH: u64 = 16 * 1024;
 
 /// Stands where a record's length would, for an item that has no result.
 pub(super) const NO_RESULT: u64 = u64::MAX;
@@ -107,18 +111,11 @@ impl<S: Step> Body for Loop<S> {
             context,
             next: station.current.span.start,
             read: 0,
+            loaded: 0..0,
             used: 0,
             in_size: message::fixed_size::<S::In>().map(|size| size as u64),
             out_size: message::fixed_size::<S::Out>().map(|size| size as u64),
         };
-        if let Some(size) = walk.in_size {
-            let current = station.current;
-            let needed = u64::from(current.span.count) * size;
-            if current.input_len < needed || !station.load(current.input, needed) {
-                let error = truncated(needed, current.input_len);
-                return fail_all(station, &Failure::Decode(What::Arguments, error));
-            }
-        }
         let end = station.items().end;
         while walk.next < end {
             let ended = catch_unwind(AssertUnwindSafe(|| walk.go::<S>(station, end)));
@@ -148,6 +145,8 @@ struct Walk<C> {
     next: u32,
     /// Bytes of input read.
     read: u64,
+    /// The items whose arguments, of a fixed size, are in the scratch.
+    loaded: Range<u32>,
     /// Bytes of output written.
     used: u64,
     in_size: Option<u64>,
@@ -195,15 +194,15 @@ impl<C: Message> Walk<C> {
         };
         let (row, turn) = station.naming();
         let start = current.span.start;
-        let scratch = std::mem::take(&mut station.scratch);
-        let mut rest = Rest {
-            station,
-            scratch,
-            turn,
-        };
+        let mut rest = Rest { station, turn };
         while self.next < end {
             let item = self.next;
             let at = (item - start) as usize;
+            if !self.loaded.contains(&item) && !self.load(rest.station, in_size as u64) {
+                let error = truncated(in_size as u64, 0);
+                let failure = Failure::Decode(What::Arguments, error);
+                return self.rest_fails(rest.station, end, &failure);
+            }
             rest.turn = rest.turn.wrapping_add(1);
             let naming = Naming {
                 item,
@@ -211,7 +210,8 @@ impl<C: Message> Walk<C> {
             };
             // As in `Station::begin`.
             row.item.store(naming.word(), Ordering::Release);
-            let argument = &rest.scratch[at * in_size..][..in_size];
+            let from = (item - self.loaded.start) as usize * in_size;
+            let argument = &rest.station.scratch[from..from + in_size];
             let failure = match message::decode::<S::In>(argument) {
                 Ok(argument) => {
                     let result = S::step(&self.context, argument);
@@ -233,7 +233,10 @@ impl<C: Message> Walk<C> {
     fn argument<T: Message>(&mut self, station: &mut Station) -> Result<T, Failure> {
         let unreadable = |error| Failure::Decode(What::Arguments, error);
         if let Some(size) = self.in_size {
-            let at = (self.next - station.current.span.start) as usize * size as usize;
+            if !self.loaded.contains(&self.next) && !self.load(station, size) {
+                return Err(unreadable(truncated(size, 0)));
+            }
+            let at = (self.next - self.loaded.start) as usize * size as usize;
             return message::decode(&station.scratch[at..at + size as usize]).map_err(unreadable);
         }
         let current = station.current;
@@ -247,6 +250,23 @@ impl<C: Message> Walk<C> {
             return Err(unreadable(truncated(len, 0)));
         }
         message::decode(&station.scratch).map_err(unreadable)
+    }
+
+    /// Copies the arguments of the next items into the scratch.
+    #[cold]
+    fn load(&mut self, station: &mut Station, size: u64) -> bool {
+        let current = station.current;
+        let from = self.next - current.span.start;
+        let left = u64::from(current.span.count - from);
+        let items = (BATCH / size.max(1)).clamp(1, left);
+        let at = u64::from(from) * size;
+        let is_there = at + items * size <= current.input_len
+            && station.load(current.input.after(at), items * size);
+        self.loaded = match is_there {
+            true => self.next..self.next + items as u32,
+            false => 0..0,
+        };
+        is_there
     }
 
     /// Writes a result behind the others.
@@ -352,16 +372,14 @@ impl<C: Message> Walk<C> {
     }
 }
 
-/// What a quick loop has taken out of the station; given back also when an item panics.
+/// A station whose count of items begun a quick loop goes on with; given back also when an item panics.
 struct Rest<'a> {
     station: &'a mut Station,
-    scratch: Vec<u8>,
     turn: u32,
 }
 
 impl Drop for Rest<'_> {
     fn drop(&mut self) {
-        self.station.scratch = std::mem::take(&mut self.scratch);
         self.station.named(self.turn);
     }
 }

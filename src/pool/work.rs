@@ -18,6 +18,9 @@ use crate::message::{self, DecodeError, Message};
 use crate::process::task::TaskName;
 use crate::segment::Bytes;
 
+/// Bytes of results of a fixed size that are copied out of shared memory at a time.
+const BATCH: u64 = 16 * 1024;
+
 /// Why a job as a whole has ended without its results.
 #[derive(Debug, Clone)]
 pub(super) enum Ending {
@@ -409,28 +412,22 @@ impl Work {
             return Err(error.clone().moved(self.first));
         }
         if let Some(size) = self.out_size {
-            let len = size * u64::from(self.items);
-            let bytes = outcome.read(engine, outcome.output, len);
-            let decoded = bytes.and_then(|bytes| {
-                message::decode_vec(&bytes, self.items as usize)
-                    .map_err(|error| (&error).into())
-                    .or_else(|_: Unreadable| {
+            results.reserve(self.items as usize);
+            let batch = (BATCH / size.max(1)).clamp(1, u64::from(self.items).max(1)) as u32;
+            let mut bytes = Vec::new();
+            for item in (0..self.items).step_by(batch as usize) {
+                let count = batch.min(self.items - item);
+                let place = outcome.output.after(u64::from(item) * size);
+                let len = u64::from(count) * size;
+                let decoded = outcome.read(engine, place, len, &mut bytes).and_then(|()| {
+                    message::decode_vec(&bytes, count as usize).or_else(|_| {
                         // Which item it is, says the slow way.
-                        (0..self.items)
-                            .map(|item| fixed(&bytes, item, size))
-                            .collect()
+                        let each = (0..count).map(|item| fixed(&bytes, item, size));
+                        each.collect::<Result<Vec<R>, _>>()
                     })
-            });
-            match decoded {
-                Ok(mut decoded) if results.is_empty() => {
-                    if results.capacity() > decoded.len() {
-                        results.append(&mut decoded);
-                    } else {
-                        *results = decoded;
-                    }
-                }
-                Ok(mut decoded) => results.append(&mut decoded),
-                Err(unreadable) => return Err(unreadable.error(self.first)),
+                });
+                let moved = self.first + item as usize;
+                results.append(&mut decoded.map_err(|unreadable| unreadable.error(moved))?);
             }
             return Ok(());
         }
@@ -455,17 +452,20 @@ impl Work {
         let Some(size) = self.out_size else {
             return self.records(engine, outcome);
         };
-        let bytes = outcome.read(engine, outcome.output, size * u64::from(self.items));
+        let mut bytes = Vec::new();
+        let read = outcome.read(
+            engine,
+            outcome.output,
+            size * u64::from(self.items),
+            &mut bytes,
+        );
         (0..self.items)
             .map(|item| {
                 if let Some(error) = outcome.failures.get(&item) {
                     return Err(error.clone().moved(self.first));
                 }
-                let bytes = bytes
-                    .as_ref()
-                    .map_err(|unreadable| unreadable.clone().at(item));
-                bytes
-                    .and_then(|bytes| fixed(bytes, item, size))
+                let read = read.clone().map_err(|unreadable| unreadable.at(item));
+                read.and_then(|()| fixed(&bytes, item, size))
                     .map_err(|unreadable| unreadable.error(self.first))
             })
             .collect()
@@ -475,13 +475,14 @@ impl Work {
         let mut results = Vec::with_capacity(self.items as usize);
         let mut pieces = outcome.pieces.iter().peekable();
         let mut item = 0;
+        let mut bytes = Vec::new();
         while item < self.items {
             if let Some(piece) = pieces.next_if(|piece| piece.span.start == item) {
-                let bytes = outcome.read(engine, piece.place, piece.used);
+                let read = outcome.read(engine, piece.place, piece.used, &mut bytes);
                 let mut at = 0;
                 for item in item..item + piece.span.count {
-                    let result = match &bytes {
-                        Ok(bytes) => record(bytes, &mut at, item),
+                    let result = match &read {
+                        Ok(()) => record(&bytes, &mut at, item),
                         Err(unreadable) => Err(unreadable.clone().at(item)),
                     };
                     results.push(match outcome.failures.get(&item) {
@@ -504,9 +505,16 @@ impl Work {
 }
 
 impl Outcome {
-    fn read(&self, engine: &Engine, place: Place, len: u64) -> Result<Vec<u8>, Unreadable> {
+    /// Copies `len` bytes of results from a place.
+    fn read(
+        &self,
+        engine: &Engine,
+        place: Place,
+        len: u64,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), Unreadable> {
         let missing = || Unreadable::new(0, truncated(len, 0));
-        let mut bytes = Vec::new();
+        bytes.clear();
         let len_here = usize::try_from(len).map_err(|_| missing())?;
         if place.extent == 0 {
             let from = place.offset.wrapping_sub(self.output.offset);
@@ -523,9 +531,9 @@ impl Outcome {
             inside
                 .filter(|end| *end <= from.len() as u64)
                 .ok_or_else(missing)?;
-            from.append_to(place.offset as usize, len_here, &mut bytes);
+            from.append_to(place.offset as usize, len_here, bytes);
         }
-        Ok(bytes)
+        Ok(())
     }
 }
 
@@ -553,12 +561,6 @@ impl Unreadable {
             what: What::Result,
             error: self.error,
         }
-    }
-}
-
-impl From<&DecodeError> for Unreadable {
-    fn from(error: &DecodeError) -> Unreadable {
-        Unreadable::new(0, error.clone())
     }
 }
 
