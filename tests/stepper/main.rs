@@ -10,7 +10,7 @@
 //! STEPPER=every cargo test --release --test stepper
 //! ```
 //!
-//! What it is worth is shown by `tests/mutants/run stepper`, which plants bugs that it must find.
+//! What it is worth is shown by `tests/stepper/planted`, which plants bugs that it must find.
 
 mod item;
 mod line;
@@ -55,7 +55,7 @@ fn main() {
     all.extend(trials! {
         stopped:
         SenderDies in queue: Send SendText SendBlock SendMany LoanAndCommit Attach Adopt DropSender;
-        ReceiverDies in queue: Recv RecvText RecvBlock TryRecvEmpty Lease LeaseAndAck LeaseOfTheDead DropLease DropReceiver;
+        ReceiverDies in queue: Recv RecvArray RecvText RecvBlock TryRecvEmpty Lease LeaseAndAck LeaseOfTheDead DropLease DropReceiver;
         HolderDies in lock: LockAndUnlock Unlock UnlockAwaited LockHandedOver Recover DropHandle;
     });
     libtest_mimic::run(&arguments, all).exit();
