@@ -33,8 +33,8 @@ pub use pool::{
     With, Worker,
 };
 pub use process::{
-    Child, Function, JoinError, Process, ProcessBuilder, SpawnError, Stdio, active_children,
-    current_process, init, parent_process, wait_any,
+    Child, Function, JoinError, Process, ProcessBuilder, SpawnError, StartMethod, Stdio,
+    active_children, current_process, init, parent_process, wait_any,
 };
 pub use queue::{
     InPlace, Iter, Lease, Loan, LoanError, Queue, QueueBuilder, QueueError, QueueStats, Receiver,

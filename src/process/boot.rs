@@ -14,19 +14,22 @@
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::RefCell;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 
-use super::control::{self, Report, Start, Step};
+use super::control::{self, Arrived, Body, Given, Order, Report, Start, Step};
 use super::error::SpawnError;
 use super::function::{Answer, Exchange};
+use super::zygote::{self, Newborn};
 use super::{Me, set_me, task};
 use crate::kin;
-use crate::sys::{self, Image};
+use crate::sys::{self, Image, Stream, Titles};
 
 /// The variable that holds the mark.
 pub(super) const MARK: &str = "MULTIPROC_CHILD";
@@ -127,11 +130,40 @@ fn serve(image: &Image) -> ! {
     let Ok(control) = sys::take_standard_input() else {
         std::process::exit(FAILED);
     };
-    let Ok(Some(first)) = control::receive::<Start>(&control, true) else {
+    let Ok(Some(first)) = control::receive::<Order>(&control, true) else {
         std::process::exit(FAILED);
     };
-    let control = CONTROL.get_or_init(|| control);
-    let (task, exchange) = match prepare(control, image, first) {
+    let mut descriptors = first.descriptors.into_iter();
+    let Some(place) = Place::take(&mut descriptors) else {
+        std::process::exit(FAILED);
+    };
+    let arrived = match first.head {
+        Order::Run(start) => {
+            CONTROL.get_or_init(|| control);
+            settle(place).map(|()| {
+                let body = first.body;
+                (start, body, descriptors, None)
+            })
+        }
+        Order::Breed(other) if other == image.fingerprint => {
+            let Newborn { control, titles } = zygote::breed(control, &place);
+            let control = CONTROL.get_or_init(|| control);
+            settle(place).map(|()| match control::receive::<Order>(control, true) {
+                Ok(Some(Arrived {
+                    head: Order::Run(start),
+                    body,
+                    descriptors,
+                })) => (start, body, descriptors.into_iter(), titles),
+                // The parent has no more use for it, or is gone.
+                _ => std::process::exit(0),
+            })
+        }
+        Order::Breed(_) => std::process::exit(FAILED),
+    };
+    let prepared = arrived.and_then(|(start, body, descriptors, titles)| {
+        prepare(image, start, body, descriptors, titles)
+    });
+    let (task, exchange) = match prepared {
         Ok(prepared) => prepared,
         Err((step, error)) => {
             let errno = error.raw_os_error().unwrap_or(nix::libc::EINVAL);
@@ -145,47 +177,104 @@ fn serve(image: &Image) -> ! {
 
 type Failure = (Step, io::Error);
 
+fn at(step: Step) -> impl Fn(io::Error) -> Failure {
+    move |error| (step, error)
+}
+
+/// What a child needs to find its place in the tree.
+pub(super) struct Place {
+    roster: OwnedFd,
+    page: OwnedFd,
+    pub(super) parent: OwnedFd,
+}
+
+impl Place {
+    fn take(descriptors: &mut impl Iterator<Item = OwnedFd>) -> Option<Place> {
+        Some(Place {
+            roster: descriptors.next()?,
+            page: descriptors.next()?,
+            parent: descriptors.next()?,
+        })
+    }
+
+    /// Ties this process to its parent by the system's own means, as an extra; then looks whether it was
+    /// too late.
+    pub(super) fn tie(&self) -> io::Result<()> {
+        sys::die_with_parent()?;
+        if sys::is_ready(self.parent.as_fd()) {
+            sys::kill_self();
+        }
+        Ok(())
+    }
+}
+
+/// What every child does before it is told what for.
+fn settle(place: Place) -> Result<(), Failure> {
+    place.tie().map_err(at(Step::Watch))?;
+    sys::unblock_signals();
+    sys::ignore_signals().map_err(at(Step::Signals))?;
+    kin::adopt(place.roster, place.page).map_err(at(Step::Kin))?;
+    watch(place.parent).map_err(at(Step::Watch))
+}
+
 fn prepare(
-    control: &'static OwnedFd,
     image: &Image,
-    first: control::Arrived<Start>,
+    start: Start,
+    body: Body,
+    mut descriptors: std::vec::IntoIter<OwnedFd>,
+    titles: Option<Titles>,
 ) -> Result<(task::Entry<Exchange>, Exchange), Failure> {
-    let at = |step: Step| move |error: io::Error| (step, error);
-    let start = first.head;
-    let mut descriptors = first.descriptors.into_iter();
-    let mut next = || {
-        descriptors
-            .next()
-            .ok_or((Step::Kin, io::ErrorKind::InvalidData.into()))
-    };
-    let (roster, page, parent) = (next()?, next()?, next()?);
-    let stdin = if start.stdin { Some(next()?) } else { None };
     if start.image != image.fingerprint {
         return Err((Step::Image, io::ErrorKind::InvalidData.into()));
     }
-    // The system's own tie to the parent, as an extra; then look whether it was tied too late.
-    sys::die_with_parent().map_err(at(Step::Watch))?;
-    if sys::is_ready(parent.as_fd()) {
-        sys::kill_self();
+    for (given, stream) in start
+        .streams
+        .iter()
+        .zip([Stream::Input, Stream::Output, Stream::Error])
+    {
+        match given {
+            Given::Already => Ok(()),
+            Given::Here => sys::give_stream(stream, descriptors.next()),
+            Given::Nothing => sys::give_stream(stream, None),
+        }
+        .map_err(at(Step::Streams))?;
     }
-    sys::give_standard_input(stdin).map_err(at(Step::Stdin))?;
-    sys::unblock_signals();
-    sys::ignore_signals().map_err(at(Step::Signals))?;
+    if start.directory {
+        let directory = descriptors.next().ok_or(io::ErrorKind::InvalidData.into());
+        directory
+            .and_then(sys::enter)
+            .map_err(at(Step::Directory))?;
+    }
+    for (key, value) in &start.environment {
+        let key = OsStr::from_bytes(key);
+        // SAFETY: of the other threads there is only the watcher, which never looks at the environment.
+        unsafe {
+            match value {
+                Some(value) => std::env::set_var(key, OsStr::from_bytes(value)),
+                None => std::env::remove_var(key),
+            }
+        }
+    }
     sys::set_process_name(&start.name);
+    if let Some(mut titles) = titles {
+        let others: Vec<_> = std::env::args_os().skip(1).collect();
+        let mut shown = vec![OsStr::new(&start.name)];
+        shown.extend(others.iter().map(OsString::as_os_str));
+        let environment = (!start.environment.is_empty()).then(std::env::vars_os);
+        titles.show(&shown, environment);
+    }
     if let Some(processors) = &start.affinity {
         sys::set_affinity(processors).map_err(at(Step::Affinity))?;
     }
     if let Some(increment) = start.nice {
         sys::add_nice(increment).map_err(at(Step::Nice))?;
     }
-    kin::adopt(roster, page).map_err(at(Step::Kin))?;
     set_me(Me::child(
         start.name,
         start.lineage,
         start.parent_name,
         start.parent_pid,
     ));
-    watch(control, parent).map_err(at(Step::Watch))?;
     panic::set_hook(Box::new(on_panic));
     let entry =
         task::resolve(start.task).map_err(|_| (Step::Image, io::ErrorKind::InvalidData.into()))?;
@@ -193,7 +282,7 @@ fn prepare(
         say(&Report::Ready, &[]).map_err(at(Step::Watch))?;
     }
     let exchange = Exchange {
-        arguments: first.body.into_bytes().map_err(at(Step::Kin))?,
+        arguments: body.into_bytes().map_err(at(Step::Kin))?,
         descriptors: descriptors.collect(),
         began: say_began,
         answer: Answer::None,
@@ -207,16 +296,27 @@ fn say_began() {
 }
 
 /// Ends this process when its parent does, whatever it is doing then.
-fn watch(control: &'static OwnedFd, parent: OwnedFd) -> io::Result<()> {
+///
+/// Returns when the thread is at rest, for good: it uses no memory from then on.
+fn watch(parent: OwnedFd) -> io::Result<()> {
+    static AT_REST: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+    let control = CONTROL.get().ok_or(io::ErrorKind::NotConnected)?;
+    let (at_rest, changed) = &AT_REST;
     thread::Builder::new()
         .name("multiproc-watch".into())
         .stack_size(64 * 1024)
         .spawn(move || {
             sys::block_signals();
+            *at_rest.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            changed.notify_one();
             sys::wait_for_end(control.as_fd(), parent.as_fd());
             sys::kill_self();
-        })
-        .map(drop)
+        })?;
+    let mut rests = at_rest.lock().unwrap_or_else(PoisonError::into_inner);
+    while !*rests {
+        rests = changed.wait(rests).unwrap_or_else(PoisonError::into_inner);
+    }
+    Ok(())
 }
 
 /// Runs the function and tells the parent how it went; gives the exit code.

@@ -59,7 +59,7 @@ impl<R> Child<R> {
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.record.name
+        self.record.name()
     }
 
     /// Whether it has not ended. A living process may end at once; an ended one stays so.

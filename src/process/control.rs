@@ -32,8 +32,17 @@ const MORE: u32 = 2;
 /// More bytes than any message has: a length above it is not ours.
 const LIMIT: u64 = 1 << 46;
 
-/// The parent's first word: all that a child must know.
+/// The parent's first word.
 #[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Run a function and end.
+    Run(Start),
+    /// Make children: become the zygote. With the parent's image.
+    Breed(u64),
+}
+
+/// All that a child must know.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Start {
     /// The parent's image; the child's must be the same.
     pub(crate) image: u64,
@@ -43,12 +52,42 @@ pub(crate) struct Start {
     pub(crate) lineage: Vec<u32>,
     pub(crate) parent_name: String,
     pub(crate) parent_pid: u32,
-    /// Whether the child's standard input is among the descriptors.
-    pub(crate) stdin: bool,
+    /// What becomes of the standard streams; those given are the first of the descriptors.
+    pub(crate) streams: [Given; 3],
+    /// Whether the working directory is the next of the descriptors.
+    pub(crate) directory: bool,
+    /// What is other than in the environment that the child has: values, or that there is none.
+    pub(crate) environment: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     pub(crate) affinity: Option<Vec<usize>>,
     pub(crate) nice: Option<i32>,
     /// Whether the parent waits for [`Report::Ready`].
     pub(crate) say_ready: bool,
+}
+
+/// Where a child finds one of its standard streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Given {
+    /// In its place.
+    Already,
+    /// Among the descriptors.
+    Here,
+    /// Nowhere: it gets none.
+    Nothing,
+}
+
+/// What the zygote is asked for: one more child, whose control socket is the descriptor.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Another;
+
+/// What the zygote says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Birth {
+    /// It can make children.
+    Ready,
+    /// A child was made: its number.
+    Born(u32),
+    /// No child was made, or none can ever be.
+    Refused(i32),
 }
 
 /// What a child says.
@@ -79,7 +118,8 @@ pub(crate) enum Report {
 pub(crate) enum Step {
     Image,
     Kin,
-    Stdin,
+    Streams,
+    Directory,
     Signals,
     Affinity,
     Nice,
@@ -253,7 +293,7 @@ mod tests {
         let (here, there) = sys::socket_pair().unwrap();
         for bytes in [vec![1], vec![255; HEADER], vec![1; 40], vec![0; 40]] {
             sys::send(&here, &[IoSlice::new(&bytes)], &[]).unwrap();
-            assert!(receive::<Start>(&there, false).is_err());
+            assert!(receive::<Order>(&there, false).is_err());
         }
     }
 }

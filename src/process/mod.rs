@@ -6,17 +6,20 @@ mod child;
 mod control;
 mod error;
 mod function;
+mod keeper;
 mod reaper;
 mod start;
+mod surroundings;
 pub(crate) mod task;
 mod tree;
+mod zygote;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 pub(crate) use boot::caught;
 pub use boot::init;
-pub use builder::{ProcessBuilder, Stdio};
+pub use builder::{ProcessBuilder, StartMethod, Stdio};
 pub use child::{Child, wait_any};
 pub use error::{JoinError, SpawnError};
 pub use function::Function;
@@ -133,7 +136,7 @@ pub fn active_children() -> Vec<Process> {
         .into_iter()
         .filter(|record| !crate::sys::is_ready(record.process()))
         .map(|record| Process {
-            name: Arc::clone(&record.name),
+            name: record.name().into(),
             pid: record.pid,
         })
         .collect()

@@ -13,14 +13,15 @@ use std::time::Instant;
 use rustix::event::{EventfdFlags, epoll};
 use rustix::io::Errno;
 
-use super::control::{self, Arrived, Report};
+use super::control::{self, Arrived, Order, Report};
 use crate::kin;
 use crate::sys::{self, Ended};
 
 /// What the parent keeps of a child.
 pub(crate) struct Record {
     pub(crate) pid: u32,
-    pub(crate) name: Arc<str>,
+    /// Given to it together with its function; the zygote, and children that wait for a function, have none.
+    name: OnceLock<Arc<str>>,
     process: OwnedFd,
     state: Mutex<State>,
     ended: Condvar,
@@ -43,7 +44,7 @@ struct State {
 impl std::fmt::Debug for Record {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Record")
-            .field("name", &self.name)
+            .field("name", &self.name())
             .field("pid", &self.pid)
             .field("ended", &self.state().how)
             .finish()
@@ -51,13 +52,13 @@ impl std::fmt::Debug for Record {
 }
 
 impl Record {
-    pub(crate) fn new(pid: u32, name: Arc<str>, process: OwnedFd, control: OwnedFd) -> Arc<Record> {
+    pub(crate) fn new(pid: u32, process: OwnedFd, control: Option<OwnedFd>) -> Arc<Record> {
         Arc::new(Record {
             pid,
-            name,
+            name: OnceLock::new(),
             process,
             state: Mutex::new(State {
-                control: Some(Arc::new(control)),
+                control: control.map(Arc::new),
                 reports: Vec::new(),
                 began: false,
                 failed: None,
@@ -70,6 +71,29 @@ impl Record {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its name; empty when it has none yet.
+    pub(crate) fn name(&self) -> &str {
+        self.name.get().map_or("", |name| name)
+    }
+
+    /// Gives it its name, and with that makes it one of the children that users know of.
+    pub(crate) fn set_name(&self, name: Arc<str>) {
+        // Named once, by whoever starts it.
+        let _ = self.name.set(name);
+    }
+
+    /// Says something to the child. Never waits for it.
+    pub(crate) fn tell(
+        &self,
+        order: &Order,
+        body: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        let control = self.state().control.clone();
+        let control = control.ok_or(io::ErrorKind::BrokenPipe)?;
+        control::send(&control, order, body, descriptors)
     }
 
     /// The child's descriptor.
@@ -251,12 +275,13 @@ pub(crate) fn reaper() -> io::Result<&'static Reaper> {
     Ok(reaper)
 }
 
-/// The living children of this process.
+/// The living children of this process that users know of.
 pub(crate) fn living() -> Vec<Arc<Record>> {
     let Some(reaper) = REAPER.get() else {
         return Vec::new();
     };
     let mut living: Vec<_> = reaper.table().living.values().cloned().collect();
+    living.retain(|record| record.name.get().is_some());
     living.sort_by_key(|record| record.pid);
     living
 }
@@ -277,6 +302,11 @@ impl Reaper {
             self.table().living.remove(&token);
         }
         Ok(added?)
+    }
+
+    /// Whether that child is watched over.
+    pub(crate) fn knows(&self, pid: u32) -> bool {
+        self.table().living.values().any(|record| record.pid == pid)
     }
 
     /// Runs `errand` on the reaper's thread, which lives as long as the process.

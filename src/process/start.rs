@@ -1,23 +1,29 @@
-//! Starting a child: the running image is executed once more, its first word waiting in its socket.
+//! Starting a child: one that waits is given its first word, or the running image is executed once more.
+//!
+//! A child is watched over before it is given anything to do, so that nothing runs of which nobody knows,
+//! and nothing runs twice when a child has to be made in another way.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::builder::{ProcessBuilder, Stdio};
-use super::control::{self, Report, Start, Step};
+use super::builder::{Change, ProcessBuilder, StartMethod, Stdio};
+use super::control::{Given, Order, Report, Start, Step};
 use super::error::SpawnError;
-use super::reaper::{self, Record, reaper};
+use super::keeper::{self, Environment, Spare};
+use super::reaper::{Record, reaper};
 use super::task::{TaskError, TaskName};
 use super::{boot, me};
 use crate::handle::Passed;
-use crate::kin;
-use crate::sys;
+use crate::kin::{self, Kin};
+use crate::sys::{self, Image, Stream};
 
 /// The running program, also when its file has been replaced or removed.
 const IMAGE: &str = "/proc/self/exe";
@@ -42,6 +48,27 @@ impl From<TaskError> for SpawnError {
     }
 }
 
+/// What every child needs to find its place in the tree: the tree's roster and page, and its parent.
+pub(super) struct Place {
+    kin: &'static Kin,
+    myself: OwnedFd,
+}
+
+impl Place {
+    pub(super) fn for_children() -> io::Result<Place> {
+        Ok(Place {
+            kin: kin::kin()?,
+            myself: sys::process_descriptor(std::process::id())?,
+        })
+    }
+
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let mut all = self.kin.descriptors().to_vec();
+        all.push(self.myself.as_fd());
+        all
+    }
+}
+
 /// Starts a child that runs `task`. When it fails, nothing of the child is left.
 pub(super) fn start(
     builder: ProcessBuilder,
@@ -51,25 +78,18 @@ pub(super) fn start(
 ) -> Result<(Arc<Record>, Pipes), SpawnError> {
     let image = boot::ready()?;
     check_environment(&builder)?;
-    let kin = kin::kin().map_err(SpawnError::from_io)?;
-    let reaper = reaper().map_err(SpawnError::from_io)?;
+    let directory = match &builder.current_dir {
+        Some(path) => Some(directory(path)?),
+        None => None,
+    };
     let me = me();
     let lineage = me.next_child();
     let name: Arc<str> = match &builder.name {
         Some(name) => name.as_str().into(),
         None => default_name(&lineage).into(),
     };
-    let (ours, theirs) = sys::socket_pair().map_err(SpawnError::from_io)?;
     let mut pipes = Pipes::default();
-    let stdin = match builder.stdin {
-        Stdio::Inherit => sys::standard_input(),
-        Stdio::Null => None,
-        Stdio::Pipe => {
-            let (read, write) = sys::pipe().map_err(SpawnError::from_io)?;
-            pipes.stdin = Some(ChildStdin::from(write));
-            Some(read)
-        }
-    };
+    let streams = streams(&builder, &mut pipes).map_err(SpawnError::from_io)?;
     let say_ready = builder.affinity.is_some() || builder.nice.is_some();
     let start = Start {
         image: image.fingerprint,
@@ -78,42 +98,33 @@ pub(super) fn start(
         lineage,
         parent_name: me.name.to_string(),
         parent_pid: std::process::id(),
-        stdin: stdin.is_some(),
-        affinity: builder.affinity,
+        streams: [Given::Nothing; 3],
+        directory: false,
+        environment: Vec::new(),
+        affinity: builder.affinity.clone(),
         nice: builder.nice,
         say_ready,
     };
-    let myself = sys::process_descriptor(start.parent_pid).map_err(SpawnError::from_io)?;
-    let mut descriptors = Vec::new();
-    descriptors.extend(kin.descriptors());
-    descriptors.push(myself.as_fd());
-    descriptors.extend(stdin.as_ref().map(OwnedFd::as_fd));
-    descriptors.extend(passed.descriptors());
-    // The first word waits in the socket before there is a child to read it, so a parent killed at any
-    // moment leaves a child that reads it and then the end of the stream, or the end alone.
-    control::send(&ours, &start, arguments, &descriptors).map_err(SpawnError::from_io)?;
-
-    let mut command = Command::new(IMAGE);
-    command
-        .arg0(name.replace('\0', "?"))
-        .args(std::env::args_os().skip(1))
-        .stdin(std::process::Stdio::from(theirs))
-        .stdout(builder.stdout.as_std())
-        .stderr(builder.stderr.as_std());
-    for (key, value) in &builder.environment {
-        match value {
-            Some(value) => command.env(key, value),
-            None => command.env_remove(key),
-        };
-    }
-    command.env(boot::MARK, boot::mark(image));
-    if let Some(directory) = &builder.current_dir {
-        command.current_dir(directory);
-    }
-    let (record, pipes) = reaper
-        .run_there(move || execute(command, name, ours, pipes))
-        .map_err(SpawnError::from_io)?
-        .map_err(|error| name_cause(error, builder.current_dir))?;
+    let mut work = Work {
+        start,
+        streams,
+        directory,
+        arguments,
+        passed: passed.descriptors(),
+    };
+    let spare = match builder.method {
+        Some(StartMethod::Exec) => None,
+        method => keeper::take(method.is_some()),
+    };
+    let record = match spare {
+        Some(spare) => work.give_to(spare, &builder)?,
+        None => None,
+    };
+    let record = match record {
+        Some(record) => record,
+        None => work.execute(image, &name, &builder)?,
+    };
+    record.set_name(name);
     if say_ready {
         if let Err(error) = wait_until_ready(&record) {
             end_now(&record);
@@ -121,6 +132,184 @@ pub(super) fn start(
         }
     }
     Ok((record, pipes))
+}
+
+/// The child's ends of its standard streams; the other ends of pipes go to `pipes`.
+fn streams(builder: &ProcessBuilder, pipes: &mut Pipes) -> io::Result<[Option<OwnedFd>; 3]> {
+    let input = match builder.stdin {
+        Stdio::Inherit => sys::stream(Stream::Input),
+        Stdio::Null => None,
+        Stdio::Pipe => {
+            let (read, write) = sys::pipe()?;
+            pipes.stdin = Some(write.into());
+            Some(read)
+        }
+    };
+    let out = |wanted, stream| {
+        Ok::<_, io::Error>(match wanted {
+            Stdio::Inherit => (None, sys::stream(stream)),
+            Stdio::Null => (None, None),
+            Stdio::Pipe => {
+                let (read, write) = sys::pipe()?;
+                (Some(read), Some(write))
+            }
+        })
+    };
+    let (read, output) = out(builder.stdout, Stream::Output)?;
+    pipes.stdout = read.map(Into::into);
+    let (read, error) = out(builder.stderr, Stream::Error)?;
+    pipes.stderr = read.map(Into::into);
+    Ok([input, output, error])
+}
+
+/// A descriptor of a child's working directory, which it may enter.
+fn directory(path: &Path) -> Result<OwnedFd, SpawnError> {
+    let opened = sys::directory(path).and_then(|directory| match sys::may_enter(path) {
+        true => Ok(directory),
+        false => Err(io::Error::from_raw_os_error(nix::libc::EACCES)),
+    });
+    opened.map_err(|source| match source.raw_os_error() {
+        Some(nix::libc::EMFILE | nix::libc::ENFILE | nix::libc::ENOMEM) => {
+            SpawnError::from_io(source)
+        }
+        _ => SpawnError::CurrentDir {
+            path: path.to_path_buf(),
+            source,
+        },
+    })
+}
+
+/// What a child is to do, and with what.
+struct Work<'a> {
+    start: Start,
+    streams: [Option<OwnedFd>; 3],
+    directory: Option<OwnedFd>,
+    arguments: &'a [u8],
+    passed: Vec<BorrowedFd<'a>>,
+}
+
+impl Work<'_> {
+    /// Gives it to a child that waits; `None` if that has died before.
+    fn give_to(
+        &mut self,
+        spare: Spare,
+        builder: &ProcessBuilder,
+    ) -> Result<Option<Arc<Record>>, SpawnError> {
+        self.start.streams = self.streams.each_ref().map(|stream| match stream {
+            Some(_) => Given::Here,
+            None => Given::Nothing,
+        });
+        self.start.environment = changes(&spare.stock.environment, &builder.environment);
+        let here = match self.directory {
+            Some(_) => Ok(None),
+            None => sys::directory(Path::new(".")).map(Some),
+        };
+        let told = here.and_then(|here| {
+            if here.is_some() {
+                self.directory = here;
+            }
+            self.tell(&spare.record, Vec::new())
+        });
+        match told {
+            Ok(()) => Ok(Some(spare.record)),
+            Err(error) => {
+                end_now(&spare.record);
+                match error.kind() {
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Ok(None),
+                    _ => Err(SpawnError::from_io(error)),
+                }
+            }
+        }
+    }
+
+    /// Executes the image for it.
+    fn execute(
+        &mut self,
+        image: &Image,
+        name: &str,
+        builder: &ProcessBuilder,
+    ) -> Result<Arc<Record>, SpawnError> {
+        let reaper = reaper().map_err(SpawnError::from_io)?;
+        let (ours, theirs) = sys::socket_pair().map_err(SpawnError::from_io)?;
+        let place = Place::for_children().map_err(SpawnError::from_io)?;
+        let mut command = command(theirs);
+        command.arg0(name.replace('\0', "?"));
+        let [input, output, error] = &mut self.streams;
+        let nothing = std::process::Stdio::null;
+        command.stdout(output.take().map_or_else(nothing, Into::into));
+        command.stderr(error.take().map_or_else(nothing, Into::into));
+        self.start.streams = [
+            match input {
+                Some(_) => Given::Here,
+                None => Given::Nothing,
+            },
+            Given::Already,
+            Given::Already,
+        ];
+        self.start.environment = Vec::new();
+        for (key, value) in &builder.environment {
+            match value {
+                Some(value) => command.env(key, value),
+                None => command.env_remove(key),
+            };
+        }
+        command.env(boot::MARK, boot::mark(image));
+        let record = reaper
+            .run_there(move || execute(command, Some(ours)))
+            .map_err(SpawnError::from_io)?
+            .map_err(name_cause)?;
+        match self.tell(&record, place.descriptors()) {
+            Ok(()) => Ok(record),
+            // It has ended already; how, says its end.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(record),
+            Err(error) => {
+                end_now(&record);
+                Err(SpawnError::from_io(error))
+            }
+        }
+    }
+
+    /// Says the first word, with `place` before the other descriptors.
+    fn tell(&mut self, record: &Record, place: Vec<BorrowedFd<'_>>) -> io::Result<()> {
+        self.start.directory = self.directory.is_some();
+        let mut descriptors = place;
+        descriptors.extend(self.streams.iter().flatten().map(OwnedFd::as_fd));
+        descriptors.extend(self.directory.as_ref().map(OwnedFd::as_fd));
+        descriptors.extend_from_slice(&self.passed);
+        record.tell(
+            &Order::Run(self.start.clone()),
+            self.arguments,
+            &descriptors,
+        )
+    }
+}
+
+/// What this process's environment, changed as `wanted`, has other than `stock`.
+fn changes(stock: &Environment, wanted: &[Change]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    let now: Environment = std::env::vars_os().collect();
+    if wanted.is_empty() && now == *stock {
+        return Vec::new();
+    }
+    let mut now: HashMap<OsString, OsString> = now.into_iter().collect();
+    for (key, value) in wanted {
+        match value {
+            Some(value) => now.insert(key.clone(), value.clone()),
+            None => now.remove(key),
+        };
+    }
+    let mut changes = Vec::new();
+    for (key, value) in stock {
+        match now.remove(key) {
+            Some(same) if same == *value => {}
+            other => changes.push((key.clone(), other)),
+        }
+    }
+    changes.extend(now.into_iter().map(|(key, value)| (key, Some(value))));
+    let bytes = |text: OsString| text.into_encoded_bytes();
+    let changes = changes.into_iter();
+    changes
+        .map(|(key, value)| (bytes(key), value.map(bytes)))
+        .collect()
 }
 
 /// Refuses what no environment can hold.
@@ -142,45 +331,38 @@ fn default_name(lineage: &[u32]) -> String {
     format!("Process-{}", numbers.join(":"))
 }
 
-/// Executes the image; runs on the reaper's thread.
-fn execute(
-    mut command: Command,
-    name: Arc<str>,
-    control: OwnedFd,
-    mut pipes: Pipes,
-) -> io::Result<(Arc<Record>, Pipes)> {
+/// The image with this program's arguments and a socket.
+pub(super) fn command(socket: OwnedFd) -> Command {
+    let mut command = Command::new(IMAGE);
+    command.args(std::env::args_os().skip(1)).stdin(socket);
+    command
+}
+
+/// Executes the image. To be run on a thread that lives as long as the process.
+pub(super) fn execute(mut command: Command, control: Option<OwnedFd>) -> io::Result<Arc<Record>> {
     let mut child = command.spawn()?;
     // The child's end of the socket must be closed here, or its death would not close it.
     drop(command);
-    pipes.stdout = child.stdout.take();
-    pipes.stderr = child.stderr.take();
     let watched = sys::process_descriptor(child.id()).and_then(|process| {
-        let record = Record::new(child.id(), name, process, control);
-        reaper::reaper()?.watch(&record)?;
+        let record = Record::new(child.id(), process, control);
+        reaper()?.watch(&record)?;
         Ok(record)
     });
-    match watched {
-        Ok(record) => Ok((record, pipes)),
-        Err(error) => {
-            // Nobody would reap it; it is in its first steps and ends at once.
-            let _ = child.kill();
-            let _ = child.wait();
-            Err(error)
-        }
+    if watched.is_err() {
+        // Nobody would reap it; it is in its first steps and ends at once.
+        let _ = child.kill();
+        let _ = child.wait();
     }
+    watched
 }
 
 /// Says what the system meant when it would not execute the image.
-fn name_cause(error: io::Error, directory: Option<PathBuf>) -> SpawnError {
+fn name_cause(error: io::Error) -> SpawnError {
     use nix::libc::{EACCES, ELOOP, ENOENT, ENOEXEC, ENOTDIR, EPERM, ETXTBSY};
     match error.raw_os_error() {
-        Some(EACCES | ELOOP | ENOENT | ENOEXEC | ENOTDIR | EPERM | ETXTBSY) => match directory {
-            Some(path) if !sys::may_enter(&path) => SpawnError::CurrentDir {
-                path,
-                source: error,
-            },
-            _ => SpawnError::Image { source: error },
-        },
+        Some(EACCES | ELOOP | ENOENT | ENOEXEC | ENOTDIR | EPERM | ETXTBSY) => {
+            SpawnError::Image { source: error }
+        }
         _ => SpawnError::from_io(error),
     }
 }
@@ -212,7 +394,9 @@ pub(super) fn refusal(step: Step, errno: i32) -> SpawnError {
         Step::Image => SpawnError::OtherImage,
         Step::Affinity => SpawnError::Affinity { source },
         Step::Nice => SpawnError::Nice { source },
-        Step::Kin | Step::Stdin | Step::Signals | Step::Watch => SpawnError::from_io(source),
+        Step::Kin | Step::Streams | Step::Directory | Step::Signals | Step::Watch => {
+            SpawnError::from_io(source)
+        }
     }
 }
 

@@ -53,7 +53,18 @@ fn open(pid: u32, parent: u32) -> Option<OwnedFd> {
     (row(pid)?.parent == parent).then_some(process)
 }
 
+/// The living and dead children of this process that go by that short name.
+pub(super) fn children_called(name: &str) -> Vec<u32> {
+    let me = std::process::id();
+    let table = table().into_iter();
+    table
+        .filter(|(_, row)| row.parent == me && row.name == name)
+        .map(|(pid, _)| pid)
+        .collect()
+}
+
 struct Row {
+    name: String,
     parent: u32,
     /// Stopped, or dead.
     at_rest: bool,
@@ -73,9 +84,11 @@ fn table() -> HashMap<u32, Row> {
 fn row(pid: u32) -> Option<Row> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in brackets may hold anything, also brackets.
-    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+    let (before, after) = text.rsplit_once(')')?;
+    let mut fields = after.split_ascii_whitespace();
     let state = fields.next()?;
     Some(Row {
+        name: before.split_once('(')?.1.to_owned(),
         parent: fields.next()?.parse().ok()?,
         at_rest: matches!(state, "T" | "t" | "Z" | "X"),
     })

@@ -5,15 +5,18 @@
 //! | `memory` | anonymous sealed memory, preallocation, the page that a fork wipes |
 //! | `wait` | sleeping on one or two shared words, waking, the asymmetric barrier |
 //! | `liveness` | byte locks that the kernel drops when their process dies |
+//! | `fork` | a fork that gives the caller a sibling; what `ps` shows |
 //! | `process` | sockets that carry descriptors, process descriptors, signals, the running image |
 //!
 //! A port supplies the same names. Nothing outside this folder makes a system call on segments.
 
+mod fork;
 mod liveness;
 mod memory;
 mod process;
 mod wait;
 
+pub(crate) use fork::*;
 pub(crate) use liveness::*;
 pub(crate) use memory::*;
 pub(crate) use process::*;

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
+use std::fs::OpenOptions;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -17,12 +18,13 @@ use std::time::{Duration, Instant};
 use nix::libc;
 use nix::sys::signal::{SigHandler, SigSet};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
-use rustix::process::{Pid, PidfdFlags, Resource, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, PidfdFlags, Resource, Signal, WaitId, WaitIdOptions, WaitOptions};
 
 /// Descriptors that one message of a socket carries at most (the kernel's limit is 253).
 pub(crate) const DESCRIPTORS_PER_MESSAGE: usize = 250;
@@ -171,23 +173,95 @@ pub(crate) fn reap(process: BorrowedFd<'_>) -> Option<Ended> {
     }
 }
 
-/// A copy of this process's standard input, if it has one.
-pub(crate) fn standard_input() -> Option<OwnedFd> {
-    rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).ok()
-}
-
 /// Takes the socket that was handed over as standard input.
 pub(crate) fn take_standard_input() -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?)
 }
 
-/// Makes `file` the standard input, or nothing if there is none.
-pub(crate) fn give_standard_input(file: Option<OwnedFd>) -> io::Result<()> {
+/// The standard streams of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Input,
+    Output,
+    Error,
+}
+
+/// Makes `file` that standard stream, or nothing if there is none.
+pub(crate) fn give_stream(stream: Stream, file: Option<OwnedFd>) -> io::Result<()> {
     let file = match file {
         Some(file) => file,
-        None => std::fs::File::open("/dev/null")?.into(),
+        None => OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null")?
+            .into(),
     };
-    Ok(rustix::stdio::dup2_stdin(&file)?)
+    Ok(match stream {
+        Stream::Input => rustix::stdio::dup2_stdin(&file),
+        Stream::Output => rustix::stdio::dup2_stdout(&file),
+        Stream::Error => rustix::stdio::dup2_stderr(&file),
+    }?)
+}
+
+/// A copy of that standard stream of this process, if it has it.
+pub(crate) fn stream(stream: Stream) -> Option<OwnedFd> {
+    let here = match stream {
+        Stream::Input => rustix::stdio::stdin(),
+        Stream::Output => rustix::stdio::stdout(),
+        Stream::Error => rustix::stdio::stderr(),
+    };
+    rustix::io::fcntl_dupfd_cloexec(here, 3).ok()
+}
+
+/// A descriptor of a directory, only to enter it.
+pub(crate) fn directory(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// Makes that directory the working directory.
+pub(crate) fn enter(directory: OwnedFd) -> io::Result<()> {
+    Ok(rustix::process::fchdir(directory)?)
+}
+
+/// Ends an own child that nobody else waits for, and takes its status.
+pub(crate) fn end_child(pid: u32) {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return;
+    };
+    // A child that is not reaped keeps its number, so this means no other process.
+    if rustix::process::kill_process(pid, Signal::KILL).is_ok() {
+        while matches!(
+            rustix::process::waitpid(Some(pid), WaitOptions::empty()),
+            Err(Errno::INTR)
+        ) {}
+    }
+}
+
+/// What a process may use at most, one after another.
+pub(crate) fn limits() -> Vec<[Option<u64>; 2]> {
+    [
+        Resource::Cpu,
+        Resource::Fsize,
+        Resource::Data,
+        Resource::Stack,
+        Resource::Core,
+        Resource::Nproc,
+        Resource::Nofile,
+        Resource::Memlock,
+        Resource::As,
+        Resource::Locks,
+        Resource::Sigpending,
+        Resource::Msgqueue,
+        Resource::Nice,
+        Resource::Rtprio,
+        Resource::Rttime,
+    ]
+    .map(|resource| {
+        let limit = rustix::process::getrlimit(resource);
+        [limit.current, limit.maximum]
+    })
+    .to_vec()
 }
 
 /// A pipe: the end to read from and the end to write to.
@@ -260,7 +334,7 @@ pub(crate) fn set_process_name(name: &str) {
     }
 }
 
-/// Lets this process, which must still be of one thread, run on those processors only.
+/// Lets this thread, and those it makes, run on those processors only.
 pub(crate) fn set_affinity(processors: &[usize]) -> io::Result<()> {
     let mut set = rustix::thread::CpuSet::new();
     for processor in processors {

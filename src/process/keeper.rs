@@ -1,0 +1,347 @@
+//! What the parent keeps: its zygote, and children that wait for a function.
+//!
+//! A child of the zygote, a *spare*, waits at its control socket for its first word. Until it is given
+//! that word it has run nothing, so that whatever becomes of it or of the zygote, another child can be
+//! made in its place. One thread makes zygotes and refills the spares; it lives as long as the process,
+//! because the kernel ties a child's parent-death signal to the thread that made it, and the zygote's
+//! children count as made by the thread that made the zygote.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::control::{self, Another, Birth, Order};
+use super::reaper::{Record, reaper};
+use super::start::{self, Place, end_now};
+use super::surroundings::Surroundings;
+use super::{boot, tree, zygote};
+use crate::sys;
+
+/// Children that wait.
+const SPARES: usize = 2;
+
+/// How long the zygote may take to begin.
+const BEGINNING: Duration = Duration::from_secs(10);
+
+/// How long the zygote may take to fork; a stopped one is given up.
+const FORKING: Duration = Duration::from_secs(2);
+
+/// The environment of a process.
+pub(super) type Environment = Vec<(OsString, OsString)>;
+
+/// What a zygote and its children have from the moment it was made.
+#[derive(Debug)]
+pub(super) struct Stock {
+    surroundings: Surroundings,
+    pub(super) environment: Environment,
+}
+
+#[derive(Debug)]
+struct Zygote {
+    record: Arc<Record>,
+    /// The zygote does one thing at a time.
+    line: Mutex<OwnedFd>,
+    stock: Arc<Stock>,
+}
+
+/// A child that waits for its first word.
+#[derive(Debug)]
+pub(super) struct Spare {
+    pub(super) record: Arc<Record>,
+    pub(super) stock: Arc<Stock>,
+}
+
+#[derive(Default)]
+struct State {
+    zygote: Option<Arc<Zygote>>,
+    spares: Vec<Spare>,
+    /// Somebody has use for a zygote.
+    wanted: bool,
+    /// How often a zygote was made, or was not to be had.
+    tries: u64,
+    /// This program can have none.
+    refused: bool,
+    /// Those of the last process that was made by execution.
+    last: Option<Surroundings>,
+}
+
+struct Keeper {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+static KEEPER: Keeper = Keeper {
+    state: Mutex::new(State {
+        zygote: None,
+        spares: Vec::new(),
+        wanted: false,
+        tries: 0,
+        refused: false,
+        last: None,
+    }),
+    changed: Condvar::new(),
+};
+
+/// A child of the zygote that has not been given its function; `None` when the next is to be made by
+/// execution. If `insist`, waits for a zygote that is not there yet.
+pub(super) fn take(insist: bool) -> Option<Spare> {
+    let surroundings = Surroundings::now().ok()?;
+    let deadline = Instant::now() + BEGINNING;
+    let mut state = KEEPER.state();
+    loop {
+        if state.refused {
+            return None;
+        }
+        state.discard_others(&surroundings);
+        while let Some(spare) = state.spares.pop() {
+            if spare.record.how().is_none() && !sys::is_ready(spare.record.process()) {
+                if state.zygote.is_none() {
+                    state.want();
+                }
+                // The thread fills the place.
+                KEEPER.changed.notify_all();
+                return Some(spare);
+            }
+        }
+        if let Some(zygote) = state.zygote.clone() {
+            drop(state);
+            let made = zygote.child().ok();
+            if made.is_none() && zygote.record.how().is_some() {
+                KEEPER.state().want();
+            }
+            return made;
+        }
+        if !insist {
+            // One process alone is not worth a zygote; a second in the same surroundings may be one of many.
+            if state.last.as_ref() == Some(&surroundings) {
+                state.want();
+            }
+            state.last = Some(surroundings);
+            return None;
+        }
+        if !state.want() {
+            return None;
+        }
+        let tries = state.tries;
+        while state.zygote.is_none() && state.tries == tries {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            let waited = KEEPER.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if state.zygote.is_none() {
+            return None;
+        }
+    }
+}
+
+impl Keeper {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The thread.
+    fn run(&self) {
+        sys::block_signals();
+        let mut state = self.state();
+        loop {
+            let zygote = state.zygote.clone();
+            match zygote {
+                None if state.wanted => {
+                    drop(state);
+                    let made = make();
+                    state = self.state();
+                    state.tries += 1;
+                    state.wanted = false;
+                    match made {
+                        // It may have ended by now.
+                        Ok(zygote) if zygote.record.how().is_none() => state.zygote = Some(zygote),
+                        Ok(_) => {}
+                        Err(error) => state.refused = error.kind() == io::ErrorKind::Unsupported,
+                    }
+                    self.changed.notify_all();
+                }
+                Some(zygote) if state.spares.len() < SPARES => {
+                    drop(state);
+                    let made = zygote.child();
+                    state = self.state();
+                    let is_current = state
+                        .zygote
+                        .as_ref()
+                        .is_some_and(|current| Arc::ptr_eq(current, &zygote));
+                    match made {
+                        Ok(spare) if is_current => state.spares.push(spare),
+                        Ok(spare) => spare.discard(),
+                        // It is gone, or there is no room for more processes now.
+                        Err(_) if !is_current => {}
+                        Err(_) => state = self.wait(state),
+                    }
+                }
+                _ => state = self.wait(state),
+            }
+        }
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A zygote or a spare has ended.
+    fn forget(&self, pid: u32) {
+        let mut state = self.state();
+        state.spares.retain(|spare| spare.record.pid != pid);
+        if state.zygote.as_ref().is_some_and(|it| it.record.pid == pid) {
+            state.zygote = None;
+        }
+        self.changed.notify_all();
+    }
+}
+
+impl State {
+    /// Asks for a zygote; false if there is no thread to make it.
+    fn want(&mut self) -> bool {
+        static THREAD: OnceLock<bool> = OnceLock::new();
+        self.wanted = true;
+        KEEPER.changed.notify_all();
+        *THREAD.get_or_init(|| {
+            std::thread::Builder::new()
+                .name("multiproc-keeper".into())
+                .stack_size(256 * 1024)
+                .spawn(|| KEEPER.run())
+                .is_ok()
+        })
+    }
+
+    /// Ends what was made in other surroundings.
+    fn discard_others(&mut self, surroundings: &Surroundings) {
+        let zygote = self
+            .zygote
+            .take_if(|zygote| zygote.stock.surroundings != *surroundings);
+        if let Some(zygote) = zygote {
+            // Refused only if it has ended.
+            let _ = sys::send_signal(zygote.record.process(), nix::libc::SIGKILL);
+        }
+        let (kept, others) = std::mem::take(&mut self.spares)
+            .into_iter()
+            .partition(|spare: &Spare| spare.stock.surroundings == *surroundings);
+        self.spares = kept;
+        for spare in others {
+            spare.discard();
+        }
+    }
+}
+
+impl Spare {
+    /// Ends it; the reaper takes its status.
+    fn discard(self) {
+        // Refused only if it has ended.
+        let _ = sys::send_signal(self.record.process(), nix::libc::SIGKILL);
+    }
+}
+
+/// Executes this program as a zygote, and waits until it is ready. On the keeper's thread.
+fn make() -> io::Result<Arc<Zygote>> {
+    let image = boot::ready().map_err(io::Error::other)?;
+    let surroundings = Surroundings::now()?;
+    let environment: Environment = std::env::vars_os().collect();
+    let (line, theirs) = sys::socket_pair()?;
+    let place = Place::for_children()?;
+    control::send(
+        &line,
+        &Order::Breed(image.fingerprint),
+        &[],
+        &place.descriptors(),
+    )?;
+    let mut command = start::command(theirs);
+    let arguments: Vec<OsString> = std::env::args_os().take(1).collect();
+    // As this process has it, for its children take it for their own.
+    command.arg0(arguments.first().map_or(OsStr::new(""), |name| name));
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.env_clear().envs(environment.iter().cloned());
+    command.env(boot::MARK, boot::mark(image));
+    let zygote = Arc::new(Zygote {
+        record: start::execute(command, None)?,
+        line: Mutex::new(line),
+        stock: Arc::new(Stock {
+            surroundings,
+            environment,
+        }),
+    });
+    let heard = hear(&zygote.line(), BEGINNING);
+    match heard {
+        Ok(Birth::Ready) => {
+            let pid = zygote.record.pid;
+            zygote.record.on_exit(move |_| KEEPER.forget(pid));
+            return Ok(zygote);
+        }
+        Ok(_) => {}
+        Err(_) => end_now(&zygote.record),
+    }
+    match heard {
+        Err(error) => Err(error),
+        Ok(_) => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+/// What the zygote says next, within that time.
+fn hear(line: &OwnedFd, limit: Duration) -> io::Result<Birth> {
+    let said = sys::poll_any(&[line.as_fd()], Some(Instant::now() + limit))?;
+    said.ok_or(io::ErrorKind::TimedOut)?;
+    match control::receive(line, false)? {
+        Some(arrived) => Ok(arrived.head),
+        None => Err(io::ErrorKind::BrokenPipe.into()),
+    }
+}
+
+impl Zygote {
+    fn line(&self) -> MutexGuard<'_, OwnedFd> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new child, which waits for its first word.
+    fn child(&self) -> io::Result<Spare> {
+        let (ours, theirs) = sys::socket_pair()?;
+        let line = self.line();
+        let asked = control::send(&*line, &Another, &[], &[theirs.as_fd()]);
+        drop(theirs);
+        let pid = match asked.and_then(|()| hear(&line, FORKING)) {
+            Ok(Birth::Born(pid)) => pid,
+            Ok(Birth::Refused(errno)) => return Err(io::Error::from_raw_os_error(errno)),
+            Ok(Birth::Ready) => return Err(io::ErrorKind::InvalidData.into()),
+            Err(error) => {
+                self.give_up();
+                return Err(error);
+            }
+        };
+        let watched = sys::process_descriptor(pid).and_then(|process| {
+            let record = Record::new(pid, process, Some(ours));
+            reaper()?.watch(&record)?;
+            Ok(record)
+        });
+        drop(line);
+        let record = watched.inspect_err(|_| sys::end_child(pid))?;
+        record.on_exit(move |_| KEEPER.forget(pid));
+        Ok(Spare {
+            record,
+            stock: Arc::clone(&self.stock),
+        })
+    }
+
+    /// Ends a zygote that does not answer, and the child that it may have made before it told of it.
+    fn give_up(&self) {
+        end_now(&self.record);
+        for pid in tree::children_called(&zygote::short_name(self.record.pid)) {
+            if reaper().is_ok_and(|reaper| !reaper.knows(pid)) {
+                sys::end_child(pid);
+            }
+        }
+    }
+}

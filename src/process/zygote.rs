@@ -1,0 +1,78 @@
+//! What the zygote does: it waits for requests and forks, and knows nothing else.
+//!
+//! It is this program, executed anew and stopped before `main`: one thread, nothing of the user's run
+//! but what runs before `main`, no place in the tree and no part in shared memory. Its children are
+//! children of its parent (see `sys/fork.rs`): they outlive it, and their statuses go to the parent.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::boot::Place;
+use super::control::{self, Another, Birth};
+use crate::sys::{self, Forker, Stream, Titles};
+
+/// What the kernel calls the zygote of that number, and its children until they are given a function.
+pub(super) fn short_name(pid: u32) -> String {
+    format!("zygote-{pid}")
+}
+
+/// A child of the zygote, in its first moment.
+pub(super) struct Newborn {
+    pub(super) control: OwnedFd,
+    pub(super) titles: Option<Titles>,
+}
+
+/// Serves until the parent ends or has no more use for it. Returns in children alone.
+pub(super) fn breed(line: OwnedFd, place: &Place) -> Newborn {
+    let parent = place.parent.as_fd();
+    let (forker, titles) = match set_up(place) {
+        Ok(ready) => ready,
+        Err(error) => {
+            let errno = error.raw_os_error().unwrap_or(nix::libc::ENOTSUP);
+            // If nobody hears it, nobody is there.
+            let _ = control::send(&line, &Birth::Refused(errno), &[], &[]);
+            std::process::exit(0)
+        }
+    };
+    let mut said = control::send(&line, &Birth::Ready, &[], &[]);
+    while said.is_ok() {
+        let ready = sys::poll_any(&[line.as_fd(), parent], None);
+        if !matches!(ready, Ok(Some(0))) || sys::is_ready(parent) {
+            break;
+        }
+        let mut request = match control::receive::<Another>(&line, false) {
+            Ok(Some(request)) => request,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            // Without descriptors to spare it is of no use.
+            Ok(None) | Err(_) => break,
+        };
+        let Some(control) = request.descriptors.pop() else {
+            break;
+        };
+        let birth = match forker.fork() {
+            Ok(None) => return Newborn { control, titles },
+            Ok(Some(pid)) => Birth::Born(pid),
+            Err(error) => Birth::Refused(error.raw_os_error().unwrap_or(nix::libc::EAGAIN)),
+        };
+        drop(control);
+        said = control::send(&line, &birth, &[], &[]);
+    }
+    std::process::exit(0)
+}
+
+fn set_up(place: &Place) -> io::Result<(Forker, Option<Titles>)> {
+    place.tie()?;
+    sys::ignore_signals()?;
+    // What others wait to see closed must not be held open here.
+    for stream in [Stream::Input, Stream::Output, Stream::Error] {
+        sys::give_stream(stream, None)?;
+    }
+    sys::close_inherited()?;
+    sys::set_process_name(&short_name(std::process::id()));
+    let mut titles = Titles::new();
+    if let Some(titles) = &mut titles {
+        titles.show(&[OsStr::new("multiproc-zygote")], None);
+    }
+    Ok((Forker::new()?, titles))
+}
