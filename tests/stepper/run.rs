@@ -173,7 +173,9 @@ thread_local! {
 fn pin() {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let allowed = sched_getaffinity(None).unwrap();
-    let all: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
+    let all: Vec<usize> = (0..CpuSet::MAX_CPU)
+        .filter(|&cpu| allowed.is_set(cpu))
+        .collect();
     let cpu = all[NEXT.fetch_add(1, Ordering::Relaxed) % all.len()];
     let mut one = CpuSet::new();
     one.set(cpu);
