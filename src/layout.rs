@@ -284,15 +284,17 @@ pub(crate) struct Table {
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct Seat {
-    /// 0 asleep or not there, 1 hunting for a ticket, else the ticket it is about to take, or works on.
+    /// 0 asleep or not there, 1 hunting for a ticket, 2 at work.
     pub(crate) now: AtomicU64,
+    /// The ticket it is about to take, works on, or worked on last.
+    pub(crate) ticket: AtomicU64,
     /// The item it runs, or is about to run (low half), and how many it has begun before (high half).
     pub(crate) item: AtomicU64,
     /// Nanoseconds it has worked.
     pub(crate) busy: AtomicU64,
     /// Items it has finished.
     pub(crate) finished: AtomicU64,
-    _pad: [AtomicU64; APART / 8 - 4],
+    _pad: [AtomicU64; APART / 8 - 5],
     /// Where the worker sleeps that has asked for room.
     pub(crate) granted: SignalWords,
     /// How many requests have been answered, and the place given last.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::libc::{SIGKILL, SIGTERM};
 
 use super::arena::{Block, Place};
-use super::control::{ABSENT, Cell};
+use super::control::{ABSENT, AT_WORK, Cell};
 use super::engine::{Engine, Intake, describe, lock, piece};
 use super::error::{Death, PoolError, TaskError};
 use super::job::{self, Naming, Span, Ticket};
@@ -114,6 +114,7 @@ impl Engine {
             turn: 0,
         };
         row.now.store(ABSENT, Ordering::Relaxed);
+        row.ticket.store(0, Ordering::Relaxed);
         row.item.store(nothing.word(), Ordering::Relaxed);
         row.grants.store(0, Ordering::Relaxed);
         let orders = Orders {
@@ -194,7 +195,7 @@ impl Engine {
     fn bury(&self, seat: usize, how: Ended) -> Option<Ticket> {
         let row = &self.control.seats[seat];
         let naming = row.item.load(Ordering::Acquire);
-        let ticket = Ticket::from_word(row.now.load(Ordering::Acquire));
+        let ticket = Ticket::from_word(row.ticket.load(Ordering::Acquire));
         let begun = u64::from(Naming::from_word(naming).turn);
         let (dead, blocks, is_broken) = {
             let mut crew = lock(&self.crew);
@@ -222,6 +223,7 @@ impl Engine {
             Ordering::Relaxed,
         );
         row.now.store(ABSENT, Ordering::Relaxed);
+        row.ticket.store(0, Ordering::Relaxed);
         let ticket = self.with_intake(|intake| {
             for block in blocks {
                 intake.give_back(&self.control, block);
@@ -381,7 +383,7 @@ impl Engine {
         let mut crew = lock(&self.crew);
         for (place, row) in crew.places.iter_mut().zip(&self.control.seats) {
             let word = row.item.load(Ordering::Acquire);
-            let is_at_work = Ticket::from_word(row.now.load(Ordering::Acquire)).is_some()
+            let is_at_work = row.now.load(Ordering::Acquire) == AT_WORK
                 && Naming::from_word(word).item != Naming::NONE;
             match place.seen {
                 Some((seen, since)) if is_at_work && seen == word => {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::arena::{Arena, Block, Place};
 use super::builder::Settings;
-use super::control::{CELLS, Cell, Control, FIRST_SINGLE, HUNTING, TICKET_LANE};
+use super::control::{AT_WORK, CELLS, Cell, Control, FIRST_SINGLE, HUNTING, TICKET_LANE};
 use super::crew::Crew;
 use super::error::PoolError;
 use super::job::{self, Generation, Span, Ticket};
@@ -276,7 +276,7 @@ impl Engine {
     /// Workers that are at an item.
     pub(super) fn at_work(&self) -> u64 {
         let seats = self.control.seats.iter();
-        let busy = seats.filter(|seat| seat.now.load(Ordering::Relaxed) > HUNTING);
+        let busy = seats.filter(|seat| seat.now.load(Ordering::Relaxed) == AT_WORK);
         busy.count() as u64
     }
 

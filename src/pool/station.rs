@@ -5,7 +5,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::arena::Place;
-use super::control::{ABSENT, Cell, Control, HUNTING, NOTICE_LANE, Notice, Record, TICKET_LANE};
+use super::control::{
+    ABSENT, AT_WORK, Cell, Control, HUNTING, NOTICE_LANE, Notice, Record, TICKET_LANE,
+};
 use super::error::{Failure, What};
 use super::job::{self, Generation, Lease, Naming, Span, Ticket};
 use crate::error::SegmentError;
@@ -178,7 +180,7 @@ impl Station {
                 committed = 0;
                 ticket.generation = generation;
                 self.name_nothing();
-                self.row.now.store(ticket.word(), Ordering::Release);
+                self.row.ticket.store(ticket.word(), Ordering::Release);
             }
             let Some(chunk) = self
                 .control
@@ -194,6 +196,10 @@ impl Station {
                 *left -= 1;
             }
             committed += u32::from(self.work(ticket, index, lease));
+        }
+        if self.left != Some(0) && self.notices.room_hint(&self.row.lane) > 0 {
+            // Whoever hears this may bring the next ticket at once, and need not wake anybody for it.
+            self.row.now.store(HUNTING, Ordering::Relaxed);
         }
         self.finished(ticket, committed);
     }
@@ -343,7 +349,7 @@ impl Station {
     pub(super) fn room(&mut self, bytes: u64) -> Option<Place> {
         self.requests += 1;
         let ticket =
-            (self.row.now.load(Ordering::Relaxed) > HUNTING).then_some(self.current.ticket);
+            (self.row.now.load(Ordering::Relaxed) == AT_WORK).then_some(self.current.ticket);
         self.notify(Notice::Room { ticket, bytes });
         let (row, requests) = (&self.row, self.requests);
         let look = || -> Result<Option<()>, std::convert::Infallible> {
@@ -498,7 +504,8 @@ impl Hunter {
         };
         row.item.store(none.word(), Ordering::Relaxed);
         // Named before it is taken: if I die in between, the pool offers the ticket's job once more.
-        row.now.store(word, Ordering::Release);
+        row.ticket.store(word, Ordering::Release);
+        row.now.store(AT_WORK, Ordering::Relaxed);
         if !self.tickets.take(&page.lane, 1) {
             row.now.store(before, Ordering::Relaxed);
             return Ok(None);
