@@ -9,11 +9,17 @@
 //! handles in transit, and the sender's process holds it while that count is above zero. A handle that
 //! is lost on its way (its message was in the hands of a process that died) costs the sender's process
 //! the memory until it ends, nothing else.
+//!
+//! A process whose function has returned, or panicked, gives what it still keeps to its parent, which keeps the
+//! last of it instead; a receiver that does not find a segment where its handle says looks for it at every process, by the
+//! cookie in its name. So does one whose sender was killed, and it finds the segment if anybody else has it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
+use std::thread::sleep;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
@@ -21,8 +27,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use crate::error::SegmentError;
 use crate::kin;
 use crate::named;
-use crate::segment::{Cookie, Segment};
+use crate::segment::{Cookie, Segment, tag};
 use crate::sync::{AtomicU32, Ordering};
+use crate::sys;
 
 /// A segment on the wire.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -234,16 +241,52 @@ fn open(wire: &Wire) -> Result<Segment, SegmentError> {
             Err(SegmentError::Gone { pid: wire.pid })
         };
     }
-    let file = open_theirs(wire.pid, wire.descriptor, OFlags::RDWR)?;
-    let sealed = wire
-        .sealed
-        .map(|sealed| open_theirs(wire.pid, sealed, OFlags::RDONLY));
+    match open_at(wire, wire.pid, wire.descriptor, wire.sealed) {
+        Err(SegmentError::Gone { .. }) if wire.kept => search(wire),
+        other => other,
+    }
+}
+
+fn open_at(
+    wire: &Wire,
+    pid: i32,
+    descriptor: i32,
+    sealed: Option<i32>,
+) -> Result<Segment, SegmentError> {
+    let file = open_theirs(pid, descriptor, OFlags::RDWR)?;
+    let sealed = sealed.map(|sealed| open_theirs(pid, sealed, OFlags::RDONLY));
     match Segment::attach(file, sealed.transpose()?, wire.cookie) {
         Err(
             SegmentError::NotASegment | SegmentError::Unsealed | SegmentError::Truncated { .. },
-        ) => Err(SegmentError::Gone { pid: wire.pid }),
+        ) => Err(SegmentError::Gone { pid }),
         other => other,
     }
+}
+
+/// How the names of sealed files in memory begin.
+const SEALED: &str = "multiproc:sealed:";
+
+/// Asks every process for a segment whose sender has ended, and again after these pauses: the sender's parent
+/// has it as soon as it has heard of the end.
+fn search(wire: &Wire) -> Result<Segment, SegmentError> {
+    const PAUSES: [u64; 5] = [0, 1, 5, 20, 100];
+    let tag = tag(wire.cookie);
+    for pause in PAUSES {
+        sleep(Duration::from_millis(pause));
+        for (pid, held) in sys::holders(&tag) {
+            let number = |sealed: bool| {
+                let mut of_kind = held
+                    .iter()
+                    .filter(|(_, name)| name.starts_with(SEALED) == sealed);
+                Some(of_kind.next()?.0)
+            };
+            let found = number(false).map(|file| open_at(wire, pid, file, number(true)));
+            if let Some(Ok(segment)) = found {
+                return Ok(segment);
+            }
+        }
+    }
+    Err(SegmentError::Gone { pid: wire.pid })
 }
 
 /// Opens what another process holds as that descriptor.
@@ -269,6 +312,41 @@ static KEPT: Mutex<Option<Kept>> = Mutex::new(None);
 struct Kept {
     segments: HashMap<Cookie, Segment>,
     sweep_at: usize,
+    /// What children kept that have ended, the last of it.
+    left: VecDeque<Segment>,
+}
+
+/// Segments of ended children that are kept: handles may have been lost with whoever was to receive them.
+const LEFT: usize = 32;
+
+impl Kept {
+    fn sweep(&mut self) {
+        let is_on_its_way = |segment: &Segment| segment.in_transit().load(Ordering::Relaxed) > 0;
+        self.segments.retain(|_, segment| is_on_its_way(segment));
+        self.left.retain(is_on_its_way);
+        self.sweep_at = (self.segments.len() * 2).max(8);
+    }
+}
+
+/// Keeps what a child had kept, which has ended.
+pub(crate) fn keep_left(segments: Vec<Segment>) {
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let kept = kept.get_or_insert_default();
+    kept.sweep();
+    kept.left.extend(segments);
+    let beyond = kept.left.len().saturating_sub(LEFT);
+    kept.left.drain(..beyond);
+}
+
+/// What this process keeps and another must keep when it ends. Who has a named segment finds it by its name.
+pub(crate) fn kept() -> Vec<Segment> {
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(kept) = kept.as_mut() else {
+        return Vec::new();
+    };
+    kept.sweep();
+    let segments = kept.left.iter().chain(kept.segments.values());
+    segments.filter(|one| !one.is_named()).cloned().collect()
 }
 
 impl Passed {
@@ -290,9 +368,7 @@ impl Passed {
             kept.segments.insert(item.segment.cookie(), item.segment);
         }
         if kept.segments.len() >= kept.sweep_at {
-            kept.segments
-                .retain(|_, segment| segment.in_transit().load(Ordering::Relaxed) > 0);
-            kept.sweep_at = (kept.segments.len() * 2).max(8);
+            kept.sweep();
         }
     }
 

@@ -20,7 +20,7 @@ use memmap2::MmapRaw;
 
 use crate::error::SegmentError;
 use crate::layout::{SEALED_HEADER, sealed_header};
-use crate::segment::Cookie;
+use crate::segment::{self, Cookie};
 use crate::sys;
 
 /// How long a fork elsewhere in this process may take to let go of what it inherited.
@@ -31,6 +31,7 @@ const BUSY: Duration = Duration::from_millis(200);
 pub(crate) struct Draft {
     file: std::fs::File,
     length: u64,
+    cookie: Cookie,
 }
 
 impl Draft {
@@ -38,10 +39,13 @@ impl Draft {
     pub(crate) fn new(align: usize) -> Result<Draft, SegmentError> {
         let length = start(align) as u64;
         let explain = |error| SegmentError::from_io(error, length);
-        let file = sys::memfd("multiproc:sealed", length).map_err(explain)?;
+        let cookie = segment::new_cookie()?;
+        let name = format!("multiproc:sealed:{}", segment::tag(cookie));
+        let file = sys::memfd(&name, length).map_err(explain)?;
         Ok(Draft {
             file: file.into(),
             length,
+            cookie,
         })
     }
 
@@ -76,8 +80,14 @@ impl Draft {
         sys::map_unforked(&self.file, all as usize).map_err(explain)
     }
 
-    /// Seals it under a cookie; nothing of it may be mapped any more.
-    pub(crate) fn seal(self, cookie: Cookie) -> Result<Sealed, SegmentError> {
+    /// The cookie of the segment it will stand beside.
+    pub(crate) fn cookie(&self) -> Cookie {
+        self.cookie
+    }
+
+    /// Seals it; nothing of it may be mapped any more.
+    pub(crate) fn seal(self) -> Result<Sealed, SegmentError> {
+        let cookie = self.cookie;
         let header = sealed_header(self.length, cookie);
         self.file.write_all_at(bytemuck::cast_slice(&header), 0)?;
         let end = Instant::now() + BUSY;

@@ -282,8 +282,9 @@ impl Segment {
             return Err(SegmentError::Forked);
         }
         let kin = Roster::Kin(kin::kin()?);
-        let (map, file) = memory(name, checked_length(body)?, commit)?;
-        Segment::finish(map, Backing::Own(file), kin, shape, None)
+        let cookie = new_cookie()?;
+        let (map, file) = memory(name, cookie, checked_length(body)?, commit)?;
+        Segment::finish(map, Backing::Own(file), kin, shape, cookie, None)
     }
 
     /// As [`build`](Segment::build), in an unnamed file that will be linked to a name.
@@ -303,6 +304,7 @@ impl Segment {
             Backing::Named(file.clone()),
             Roster::Named(file),
             shape,
+            new_cookie()?,
             None,
         )
     }
@@ -313,9 +315,13 @@ impl Segment {
         shape: &str,
         draft: Draft,
     ) -> Result<Segment, SegmentError> {
+        if kin::forked() {
+            return Err(SegmentError::Forked);
+        }
         let kin = Roster::Kin(kin::kin()?);
-        let (map, file) = memory(name, HEADER as u64, Commit::All)?;
-        Segment::finish(map, Backing::Own(file), kin, shape, Some(draft))
+        let cookie = draft.cookie();
+        let (map, file) = memory(name, cookie, HEADER as u64, Commit::All)?;
+        Segment::finish(map, Backing::Own(file), kin, shape, cookie, Some(draft))
     }
 
     fn finish(
@@ -323,9 +329,9 @@ impl Segment {
         backing: Backing,
         roster: Roster,
         shape: &str,
+        cookie: Cookie,
         draft: Option<Draft>,
     ) -> Result<Segment, SegmentError> {
-        let cookie = [sys::random()?, sys::random()?];
         let length = map.len() as u64;
         write_header(header_of(&map), length, cookie, shape);
         let body = length - HEADER as u64;
@@ -336,7 +342,7 @@ impl Segment {
             cookie,
             shape: fit(shape).to_owned(),
             roster,
-            sealed: draft.map(|draft| draft.seal(cookie)).transpose()?,
+            sealed: draft.map(Draft::seal).transpose()?,
         }))
     }
 
@@ -799,10 +805,26 @@ fn header_of(map: &MmapRaw) -> &SegmentHeader {
     unsafe { base(map).cast::<SegmentHeader>().as_ref() }
 }
 
+/// A cookie that no segment has.
+pub(crate) fn new_cookie() -> io::Result<Cookie> {
+    Ok([sys::random()?, sys::random()?])
+}
+
+/// The end of the names of a segment's files in memory, by which a process that holds it is found.
+pub(crate) fn tag(cookie: Cookie) -> String {
+    format!("{:016x}{:016x}", cookie[0], cookie[1])
+}
+
 /// A new memfd, sealed and mapped.
-fn memory(name: &str, length: u64, commit: Commit) -> Result<(MmapRaw, OwnedFd), SegmentError> {
+fn memory(
+    name: &str,
+    cookie: Cookie,
+    length: u64,
+    commit: Commit,
+) -> Result<(MmapRaw, OwnedFd), SegmentError> {
     let explain = |error| SegmentError::from_io(error, length);
-    let file = sys::memfd(&format!("multiproc:{name}"), length).map_err(explain)?;
+    let name = format!("multiproc:{name}:{}", tag(cookie));
+    let file = sys::memfd(&name, length).map_err(explain)?;
     sys::allocate(&file, 0, commit.bytes(length)).map_err(explain)?;
     sys::seal(&file, SealFlags::empty()).map_err(explain)?;
     let map = sys::map(&file, length as usize).map_err(explain)?;

@@ -25,9 +25,10 @@ use std::thread;
 
 use super::control::{self, Arrived, Body, Given, Order, Report, Start, Step};
 use super::error::SpawnError;
-use super::function::{Answer, Exchange};
+use super::function::{self, Answer, Exchange};
 use super::zygote::{self, Newborn};
 use super::{Me, set_me, task};
+use crate::handle;
 use crate::kin;
 use crate::sys::{self, Image, Stream, Titles};
 
@@ -172,7 +173,9 @@ fn serve(image: &Image) -> ! {
             std::process::exit(FAILED);
         }
     };
-    std::process::exit(run(task, exchange));
+    let code = run(task, exchange);
+    leave_to_parent();
+    std::process::exit(code);
 }
 
 type Failure = (Step, io::Error);
@@ -348,7 +351,7 @@ fn run(task: task::Entry<Exchange>, mut exchange: Exchange) -> i32 {
     said.map_or(FAILED, |()| 0)
 }
 
-fn answer(bytes: &[u8], passed: crate::handle::Passed) -> io::Result<()> {
+fn answer(bytes: &[u8], passed: handle::Passed) -> io::Result<()> {
     let control = CONTROL.get().ok_or(io::ErrorKind::NotConnected)?;
     match control::send(control, &Report::Returned, bytes, &passed.descriptors()) {
         Ok(()) => {
@@ -387,6 +390,22 @@ pub(crate) fn caught(payload: Box<dyn std::any::Any + Send>) -> Caught {
             backtrace: String::new(),
         },
     }
+}
+
+/// What is still on its way from here, the parent keeps from now on.
+fn leave_to_parent() {
+    if kin::forked() {
+        return;
+    }
+    let kept = handle::kept();
+    if kept.is_empty() {
+        return;
+    }
+    let (Ok((bytes, passed)), Some(control)) = (function::encode(&kept), CONTROL.get()) else {
+        return;
+    };
+    // Without it, what nobody else has is lost; its receivers are told.
+    let _ = control::send(control, &Report::Left, &bytes, &passed.descriptors());
 }
 
 struct Panic {

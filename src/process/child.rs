@@ -233,7 +233,7 @@ fn outcome<R: Message>(report: Arrived<Report>, how: Ended) -> Result<R, JoinErr
         Report::Refused(step, errno) => Err(JoinError::NotBegun(refusal(step, errno))),
         Report::BadArguments(why) => Err(JoinError::Arguments(why)),
         Report::BadResult(why) => Err(JoinError::Encode(why)),
-        Report::Ready | Report::Began => Err(without_report(how)),
+        Report::Ready | Report::Began | Report::Left => Err(without_report(how)),
     }
 }
 

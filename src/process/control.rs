@@ -111,6 +111,8 @@ pub(crate) enum Report {
     BadArguments(String),
     /// The result could not be encoded.
     BadResult(String),
+    /// The last word: the body is what the child kept for others, which the parent keeps from now on.
+    Left,
 }
 
 /// What a child does before its function runs.

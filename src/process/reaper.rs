@@ -14,7 +14,10 @@ use rustix::event::{EventfdFlags, epoll};
 use rustix::io::Errno;
 
 use super::control::{self, Arrived, Order, Report};
+use crate::handle;
 use crate::kin;
+use crate::message;
+use crate::segment::Segment;
 use crate::sys::{self, Ended};
 
 /// What the parent keeps of a child.
@@ -193,6 +196,11 @@ impl State {
                     head: Report::Began,
                     ..
                 })) => self.began = true,
+                Ok(Some(
+                    left @ Arrived {
+                        head: Report::Left, ..
+                    },
+                )) => keep(left),
                 Ok(Some(report)) => self.reports.push(report),
                 Ok(None) => return false,
                 Err(error) => match error.kind() {
@@ -207,6 +215,17 @@ impl State {
             }
         }
         false
+    }
+}
+
+/// Keeps what a child had kept. What cannot be had, its receivers are told.
+fn keep(left: Arrived<Report>) {
+    let Ok(body) = left.body.into_bytes() else {
+        return;
+    };
+    let decode = || message::decode::<Vec<Segment>>(&body);
+    if let Ok(Ok(segments)) = handle::with_descriptors(left.descriptors, decode) {
+        handle::keep_left(segments);
     }
 }
 

@@ -1,10 +1,23 @@
-//! Segments travel in arguments and results.
+//! Segments travel in arguments, in results and inside messages, also from a process that has ended.
 
-use multiproc::{Process, Segment};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use crate::help::tests;
+use multiproc::{Frozen, Lock, Process, Queue, Receiver, RecvError, Segment, Sender};
 
-tests![in_arguments, in_results, many_at_once];
+use crate::help::{self, isolated, sleep_long, tests};
+
+tests![
+    in_arguments,
+    in_results,
+    many_at_once,
+    from_one_that_has_ended,
+    from_a_grandchild_when_both_have_ended,
+    from_one_that_was_killed,
+    lost_ones_do_not_pile_up,
+];
+
+const LONG: Duration = Duration::from_secs(30);
 
 fn in_arguments() {
     let segment = Segment::new(4096).unwrap();
@@ -26,4 +39,106 @@ fn many_at_once() {
         .unwrap();
     let sizes: Vec<_> = back.iter().map(Segment::len).collect();
     assert_eq!(sizes, (1..=40).rev().map(|n| n * 8).collect::<Vec<_>>());
+}
+
+type Things = (Segment, Lock<u64>, Frozen<u64>, Sender<u64>);
+
+/// Makes one of each, sends them, and has no more to do.
+fn leave(mut carrier: Sender<Things>, number: u64) {
+    let segment = Segment::new(64).unwrap();
+    segment.words()[0].store(number, Ordering::Relaxed);
+    let lock = Lock::new(number).unwrap();
+    let frozen = Frozen::from_slice(&[number; 1000]).unwrap();
+    let (sender, _) = Queue::new(4).unwrap();
+    carrier.send((segment, lock, frozen, sender)).unwrap();
+}
+
+fn is_whole(things: Things, number: u64) {
+    let (segment, lock, frozen, _) = things;
+    assert_eq!(segment.words()[0].load(Ordering::Relaxed), number);
+    assert_eq!(*lock.lock().unwrap(), number);
+    assert_eq!(*frozen, [number; 1000]);
+}
+
+fn from_one_that_has_ended() {
+    isolated(|| {
+        let (carrier, mut carried) = Queue::<Things>::new(4).unwrap();
+        let mut before = Vec::new();
+        for number in 0..50 {
+            let child = Process::spawn(leave, (carrier.try_clone().unwrap(), number)).unwrap();
+            child.join().unwrap();
+            is_whole(carried.recv_timeout(LONG).unwrap(), number);
+            if number == 5 {
+                before = help::descriptors();
+            }
+        }
+        assert!(help::descriptors().len() <= before.len() + 5);
+        // At the very end, while its parent hears of it.
+        let child = Process::spawn(leave, (carrier, 50)).unwrap();
+        is_whole(carried.recv_timeout(LONG).unwrap(), 50);
+        child.join().unwrap();
+    });
+}
+
+fn from_a_grandchild_when_both_have_ended() {
+    isolated(|| {
+        let (carrier, mut carried) = Queue::<Things>::new(4).unwrap();
+        let between = |carrier: Sender<Things>| {
+            Process::spawn(leave, (carrier, 7)).unwrap().join().unwrap();
+        };
+        Process::spawn(between, (carrier,)).unwrap().join().unwrap();
+        let sibling =
+            |mut carried: Receiver<Things>| is_whole(carried.recv_timeout(LONG).unwrap(), 7);
+        let found = Process::spawn(sibling, (carried.try_clone().unwrap(),));
+        found.unwrap().join().unwrap();
+        assert_eq!(carried.recv_timeout(LONG).err(), Some(RecvError::Closed));
+    });
+}
+
+fn from_one_that_was_killed() {
+    let (carrier, mut carried) = Queue::<Lock<u64>>::new(4).unwrap();
+    let known = Lock::new(1_u64).unwrap();
+    let send_and_wait = |mut carrier: Sender<Lock<u64>>, known: Lock<u64>, mut sent: Sender<()>| {
+        carrier.send(known.clone()).unwrap();
+        carrier.send(Lock::new(2_u64).unwrap()).unwrap();
+        carrier.send(known).unwrap();
+        sent.send(()).unwrap();
+        sleep_long();
+    };
+    let (sent, mut is_sent) = Queue::<()>::new(1).unwrap();
+    let child = Process::spawn(send_and_wait, (carrier, known.clone(), sent)).unwrap();
+    is_sent.recv_timeout(LONG).unwrap();
+    child.kill().unwrap();
+    child.join().unwrap_err();
+    let sibling = |mut carried: Receiver<Lock<u64>>| {
+        // This process has it, so it is found; the next is lost with its only holder; the queue goes on.
+        *carried.recv_timeout(LONG).unwrap().lock().unwrap() += 1;
+        match carried.recv_timeout(LONG) {
+            Err(RecvError::Decode(error)) => {
+                assert!(error.to_string().contains("is gone"), "{error}")
+            }
+            other => panic!("{other:?}"),
+        }
+        *carried.recv_timeout(LONG).unwrap().lock().unwrap() += 1;
+    };
+    let child = Process::spawn(sibling, (carried.try_clone().unwrap(),)).unwrap();
+    child.join().unwrap();
+    assert_eq!(*known.lock().unwrap(), 3);
+    assert_eq!(carried.recv_timeout(LONG).err(), Some(RecvError::Closed));
+}
+
+fn lost_ones_do_not_pile_up() {
+    isolated(|| {
+        let before = help::after_first_child().len();
+        for _ in 0..30 {
+            let (carrier, carried) = Queue::<Things>::new(4).unwrap();
+            Process::spawn(leave, (carrier, 1)).unwrap().join().unwrap();
+            drop(carried);
+        }
+        let now = help::descriptors().len();
+        assert!(
+            now <= before + 2 * 32,
+            "{before} descriptors, {now} in the end"
+        );
+    });
 }
