@@ -17,6 +17,7 @@
 //! | holding a lock | the next taker gets [`Abandoned`](crate::LockError::Abandoned) and decides |
 //! | waiting for a lock or a message | nothing |
 //! | writing into a pipe | everything before the unfinished message, then `Closed` |
+//! | a handle it sent is on its way | the handle, if anybody else has what it leads to; else [`RecvError::Decode`](crate::RecvError::Decode) says that it is gone |
 //! | running a task | that task's [`TaskError::WorkerDied`](crate::TaskError::WorkerDied); the worker is replaced |
 //! | after a task's result was committed | the result |
 //! | starting a process | [`SpawnError`](crate::SpawnError) or `JoinError`, and no process is left |
@@ -29,6 +30,15 @@
 //! sleeper learns of a death in well under a millisecond. Between unrelated programs, and where a parent
 //! died as well, every sleeper looks each 20 ms. The kernel itself needs time to tear a process down: tens
 //! of milliseconds for one with gigabytes of memory, longer while it writes a core dump.
+//!
+//! # Handles on their way
+//!
+//! A handle in a message leads to memory that its sender keeps until it is taken. A process that comes to the end
+//! of its function, or panics, leaves to its parent what it still keeps, the parent holds the last 32 of such
+//! things; so it may send a handle to something of its own as the last thing it does. If it is killed, or calls
+//! [`std::process::exit`], the handle still arrives when any other process has what it leads to. A lane or seat
+//! that was reserved for a [`Sender`](crate::Sender) or [`Receiver`](crate::Receiver) on its way is free again when
+//! the process that sent it ends: it takes another one where it arrives, but in between nobody counts it.
 //!
 //! # A stopped process is not a dead one
 //!

@@ -3,7 +3,7 @@
 //! | level | who may write the segment | how it comes about | promise |
 //! |---|---|---|---|
 //! | kin | processes of one tree | everything anonymous | all of this crate |
-//! | friend | programs of the same user that use this crate | a name | all of it, except that a lock's value is borrowed from memory the friend could write: its constructor says so |
+//! | friend | programs of the same user that use this crate | a name | all of it, except that nothing is borrowed: the guard of a named lock, and the loans and leases of a named queue, are copies |
 //! | stranger | whoever has the memory mapped, perhaps hostile | a descriptor that got away | this process stays memory-safe, every call ends in bounded time, nonsense is reported as [`Corrupt`](crate::Corrupt) |
 //!
 //! How that is kept:

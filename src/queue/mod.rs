@@ -45,7 +45,10 @@ pub use self::stats::QueueStats;
 /// size; a sender's part is allocated when it first comes.
 ///
 /// Each message goes to one receiver. [`Sender`] and [`Receiver`] can be sent to other processes of the
-/// tree, as arguments, in results and inside messages; one on its way counts as there.
+/// tree, as arguments, in results and inside messages; one on its way counts as there, as long as the process that
+/// sent it lives.
+///
+/// A queue with a [name](QueueBuilder::create) is shared with other programs of this user.
 ///
 /// # If a process dies
 ///
