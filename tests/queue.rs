@@ -285,6 +285,17 @@ fn closed_after_the_last_sender_and_the_last_message() {
 }
 
 #[test]
+fn closed_only_when_nothing_is_in_lanes_that_came_later() {
+    let (tx, mut rx) = Queue::<u64>::new(8).unwrap();
+    let mut late = tx.try_clone().unwrap();
+    late.send(1).unwrap();
+    drop((tx, late));
+    assert!(!rx.is_closed());
+    assert_eq!(rx.recv(), Ok(1));
+    assert!(rx.is_closed());
+}
+
+#[test]
 fn closed_after_the_last_receiver() {
     let (mut tx, rx) = Queue::<String>::new(8).unwrap();
     let other = rx.try_clone().unwrap();

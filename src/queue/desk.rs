@@ -189,12 +189,15 @@ impl Desk {
     }
 
     /// Whether a lane has anything for me now; it may be somebody else's at once.
-    pub(super) fn has_more(&mut self) -> bool {
-        self.lanes.iter_mut().any(|seen| {
-            seen.reader
-                .ready(&seen.lane.header, &seen.lane.slots)
-                .unwrap_or(true)
-        })
+    pub(super) fn has_more(&mut self, hub: &Hub) -> bool {
+        // A lane that cannot be seen is reported by the next receive.
+        let unseen = self.see_new_lanes(hub).is_err();
+        unseen
+            || self.lanes.iter_mut().any(|seen| {
+                seen.reader
+                    .ready(&seen.lane.header, &seen.lane.slots)
+                    .unwrap_or(true)
+            })
     }
 
     fn holder(&self, hub: &Hub) -> Holder {

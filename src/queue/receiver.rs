@@ -218,7 +218,7 @@ impl<T: Message> Receiver<T> {
     /// False may be outdated at once; true stays true.
     pub fn is_closed(&mut self) -> bool {
         let Receiver { desk, hub, .. } = self;
-        let look = |desk: &mut Desk, _: &Hub| Ok(desk.has_more().then_some(()));
+        let look = |desk: &mut Desk, hub: &Hub| Ok(desk.has_more(hub).then_some(()));
         matches!(look(desk, hub), Ok(None))
             && close(desk, hub, true, look) == Err(RecvError::Closed)
     }
@@ -337,7 +337,7 @@ impl<T: Message> Receiver<T> {
                     .empty
                     .wait(patience, deadline, hub.deaths, look, check)?;
                 // One wake brings one receiver; who leaves work behind brings the next.
-                if found.is_some() && desk.borrow_mut().has_more() {
+                if found.is_some() && desk.borrow_mut().has_more(hub) {
                     hub.header.empty.notify_one();
                 }
                 found.ok_or(RecvError::TimedOut)
