@@ -55,6 +55,17 @@ impl<M: Item> Line<M> {
         }
     }
 
+    /// Sends as many of the survivors' messages as find room.
+    pub(crate) fn fill(&mut self) {
+        while self.sent < CAPACITY as u64 + 3 {
+            match self.tx.try_send(M::of(OURS + self.sent)) {
+                Ok(()) => self.sent += 1,
+                Err(SendError::Full(_)) => break,
+                Err(other) => panic!("a survivor cannot send: {other}"),
+            }
+        }
+    }
+
     /// Receives all there is.
     pub(crate) fn drain(&mut self) -> Vec<u64> {
         let mut numbers = Vec::new();

@@ -2,9 +2,9 @@
 //! nothing is torn, repeated, lost beyond what is allowed, or held for ever.
 //!
 //! The victim runs under `ptrace`, one instruction at a time. Short operations are looked at after every
-//! instruction. Of long ones (a process that attaches runs thousands) every instruction that changes
-//! anything shared is, with its neighbours, and others evenly spread: between two changes there is nothing
-//! that survivors could tell. To take every instruction of those too:
+//! instruction, long ones (a process that attaches runs thousands) right after every change of shared memory,
+//! and at other moments evenly spread: between two changes there is nothing that survivors could tell. To take
+//! every instruction of those too:
 //!
 //! ```text
 //! STEPPER=every cargo test --release --test stepper

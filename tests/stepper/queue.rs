@@ -125,7 +125,7 @@ const BATCH: usize = CAPACITY * 6 + 2;
 
 /// Sends a batch, and will not live to complete it.
 fn break_off<M: Item>(stage: Stage, mut tx: Sender<M>) {
-    let batch: Vec<M> = (0..CAPACITY).map(|_| M::of(0)).collect();
+    let batch: Vec<M> = (0..CAPACITY).map(|_| M::of(u64::MAX)).collect();
     stage.act(|| tx.send_many(batch)).unwrap();
 }
 
@@ -188,6 +188,8 @@ impl<R: Receiving> Case for ReceiverDies<R> {
     }
 
     fn prove(mut self, _done: bool) {
+        // Room that was given too early would be written to.
+        self.line.fill();
         let came = self.line.drain();
         self.line.check_ours(&came, R::TAKES);
         self.line.check_seat();

@@ -9,7 +9,7 @@ use multiproc::Message;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::stage::Stage;
-use crate::trace::Victim;
+use crate::trace::{Shared, Victim};
 
 /// One operation, on something that survivors go on with.
 pub(crate) trait Case: Sized + 'static {
@@ -42,11 +42,11 @@ pub(crate) trait Case: Sized + 'static {
     fn prove_stopped(self, resume: impl FnOnce() -> Self::Said);
 }
 
-/// Operations up to this many instructions are killed at each, longer ones at those that change anything
-/// shared, at their neighbours, and at so many others, evenly spread.
+/// Operations up to this many instructions are killed after each, longer ones after so many, evenly spread; and
+/// all right after each change of shared memory, and so many instructions behind it.
 const SHORT: usize = 500;
-const OTHERS: usize = 60;
-const NEIGHBOURS: usize = 2;
+const SPREAD: usize = 50;
+const BEHIND: usize = 2;
 
 /// After so many failures the others are left out.
 const ENOUGH: usize = 3;
@@ -59,8 +59,8 @@ fn every() -> bool {
 /// Kills a victim after each instruction of the operation.
 pub(crate) fn killed<C: Case>() {
     let plan = Plan::of::<C>();
-    plan.run(|n| {
-        let (case, victim) = after::<C>(n);
+    plan.run(|point| {
+        let (case, victim) = after::<C>(point);
         let done = victim.is_done();
         victim.kill();
         case.prove(done);
@@ -70,83 +70,143 @@ pub(crate) fn killed<C: Case>() {
 /// Stops a victim after each instruction of the operation.
 pub(crate) fn stopped<C: Case>() {
     let plan = Plan::of::<C>();
-    plan.run(|n| {
-        let (case, victim) = after::<C>(n);
+    plan.run(|point| {
+        let (case, victim) = after::<C>(point);
         case.prove_stopped(|| victim.release());
     });
 }
 
-/// A victim that has run so many instructions of its operation.
-fn after<C: Case>(n: usize) -> (C, Victim<C::Said>) {
-    let (mut case, ends) = C::set_up();
-    let mut victim = Victim::start(C::act, ends);
-    let before = victim.steps(n.min(C::MEANWHILE));
-    if before == C::MEANWHILE {
-        case.meanwhile();
-        victim.steps(n - before);
-    }
-    (case, victim)
+/// A moment of an operation.
+#[derive(Debug, Clone, Copy)]
+enum Point {
+    /// After so many instructions.
+    Instruction(usize),
+    /// So many instructions after the change of shared memory with that number: this is found again also when
+    /// an operation takes another number of instructions each time, as one that reads the clock does.
+    Behind { change: usize, instructions: usize },
 }
 
-/// The instructions after which something is to happen.
+/// A victim at some moment of its operation.
+fn after<C: Case>(point: Point) -> (C, Victim<C::Said>) {
+    let mut steps = Steps::<C>::start(matches!(point, Point::Behind { .. }));
+    match point {
+        Point::Instruction(count) => while steps.count < count && steps.step() {},
+        Point::Behind {
+            change,
+            instructions,
+        } => {
+            while steps.changes < change && steps.step() {}
+            let end = steps.count + instructions;
+            while steps.count < end && steps.step() {}
+        }
+    }
+    (steps.case, steps.victim)
+}
+
+/// An operation, step by step.
+struct Steps<C: Case> {
+    case: C,
+    victim: Victim<C::Said>,
+    /// Looked at only if changes are counted.
+    shared: Option<Shared>,
+    count: usize,
+    changes: usize,
+}
+
+impl<C: Case> Steps<C> {
+    fn start(counts_changes: bool) -> Steps<C> {
+        let (case, ends) = C::set_up();
+        let victim = Victim::start(C::act, ends);
+        let shared = counts_changes.then(|| victim.shared());
+        let mut steps = Steps {
+            case,
+            victim,
+            shared,
+            count: 0,
+            changes: 0,
+        };
+        steps.meanwhile();
+        steps
+    }
+
+    fn meanwhile(&mut self) {
+        if self.count == C::MEANWHILE {
+            self.case.meanwhile();
+            // What survivors change is not counted.
+            self.shared.as_mut().map(Shared::has_changed);
+        }
+    }
+
+    /// Runs one instruction; false if the operation has returned.
+    fn step(&mut self) -> bool {
+        if self.count == C::AT_MOST || self.victim.steps(1) == 0 {
+            return false;
+        }
+        self.count += 1;
+        if self.shared.as_mut().is_some_and(Shared::has_changed) {
+            self.changes += 1;
+        }
+        self.meanwhile();
+        true
+    }
+}
+
+/// The moments at which something is to happen.
 struct Plan {
     length: usize,
-    points: Vec<usize>,
     changes: usize,
+    points: Vec<Point>,
 }
 
 impl Plan {
     /// Runs the operation once, and notes where it changes what others see.
     fn of<C: Case>() -> Plan {
         pin();
-        let (mut case, mut victim) = after::<C>(0);
-        let mut shared = victim.shared();
-        let mut changes = Vec::new();
-        let mut length = 0;
-        while length < C::AT_MOST && victim.steps(1) == 1 {
-            length += 1;
-            if length == C::MEANWHILE {
-                case.meanwhile();
-            }
-            if shared.has_changed() {
-                changes.push(length);
-            }
-        }
+        let mut steps = Steps::<C>::start(true);
+        while steps.step() {}
+        let Steps {
+            count: length,
+            changes,
+            victim,
+            ..
+        } = steps;
         victim.kill();
-        drop(case);
-        let points = if length <= SHORT || every() {
-            (0..=length).collect()
-        } else {
-            let near = |&at: &usize| at.saturating_sub(NEIGHBOURS + 1)..=at + NEIGHBOURS;
-            let mut points: Vec<usize> = changes.iter().flat_map(near).collect();
-            points.extend((0..=length).step_by(length / OTHERS));
-            points.push(length);
-            points.sort_unstable();
-            points.dedup();
-            points
-        };
+        let every = length <= SHORT || every();
+        let step = if every { 1 } else { length / SPREAD };
+        let behind = (1..=changes).flat_map(|change| {
+            (0..=BEHIND).map(move |instructions| Point::Behind {
+                change,
+                instructions,
+            })
+        });
+        let points = (0..length)
+            .step_by(step)
+            .chain([length])
+            .map(Point::Instruction)
+            .chain(behind)
+            .collect();
         Plan {
             length,
+            changes,
             points,
-            changes: changes.len(),
         }
     }
 
-    fn run(&self, mut one: impl FnMut(usize)) {
+    fn run(&self, mut one: impl FnMut(Point)) {
         let start = Instant::now();
         let mut failures = Vec::new();
-        for &n in &self.points {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| one(n))) {
-                failures.push(format!("after instruction {n}: {}", text(&*panic)));
+        for &point in &self.points {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| one(point))) {
+                failures.push(format!("{point:?}: {}", text(&*panic)));
                 if failures.len() == ENOUGH {
                     break;
                 }
             }
         }
         eprintln!(
-            "{} of {} instructions, {} of which change shared memory, in {:.1} s",
+            "at {} moments of {} instructions, {} of which change shared memory, in {:.1} s",
             self.points.len(),
-            self.length + 1,
+            self.length,
             self.changes,
             start.elapsed().as_secs_f64()
         );
