@@ -9,7 +9,7 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
-use std::ops::{Deref, Range};
+use std::ops::Deref;
 use std::ptr::NonNull;
 use std::slice;
 
@@ -126,7 +126,7 @@ impl<T: NoUninit + CheckedBitPattern> Frozen<T> {
         T: Zeroable,
     {
         let mut draft = Self::draft()?;
-        let bytes = len.checked_mul(size_of::<T>()).unwrap_or(usize::MAX);
+        let bytes = len.saturating_mul(size_of::<T>());
         let start = draft.len();
         let map = draft.extend(bytes as u64)?;
         // SAFETY: the mapping has `start + bytes` bytes and `start` is aligned for `T`; they are zero, which
@@ -165,18 +165,6 @@ impl<T: NoUninit + CheckedBitPattern> Frozen<T> {
         }
         let items = NonNull::slice_from_raw_parts(bits.items.cast(), bits.len());
         Ok(Frozen { items, segment })
-    }
-
-    /// The bytes of some items.
-    pub(crate) fn bytes(&self, range: Range<usize>) -> &[u8] {
-        cast_slice(&self[range])
-    }
-}
-
-impl<T> Frozen<T> {
-    /// The segment that travels for the array.
-    pub(crate) fn segment(&self) -> &Segment {
-        &self.segment
     }
 }
 

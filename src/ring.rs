@@ -204,13 +204,6 @@ impl Writer {
         }
         self.position = self.position.wrapping_add(n);
     }
-
-    /// Messages published and not yet taken; stale at once.
-    pub(crate) fn len(&self, header: &LaneHeader) -> u64 {
-        self.position
-            .wrapping_sub(header.head.load(Ordering::Relaxed))
-            .min(self.capacity)
-    }
 }
 
 /// A reading end: a private position, good for any number of readers of the same lane.

@@ -45,19 +45,9 @@ mod real {
             self.0.compare_exchange(current, new, success, failure)
         }
 
-        #[inline]
-        pub(crate) fn word(&self) -> &AtomicU32 {
-            &self.0
-        }
-
         /// Wakes up to `n` sleepers; the number really woken.
         pub(crate) fn wake(&self, n: u32) -> usize {
             sys::futex_wake(&self.0, n)
-        }
-
-        /// Sleeps while the word is `expected`, at most `limit`; may wake for no reason.
-        pub(crate) fn wait(&self, expected: u32, limit: Duration) {
-            sys::futex_wait(&self.0, expected, limit);
         }
 
         /// Sleeps while both words are as expected, at most `limit`; may wake for no reason.

@@ -332,8 +332,8 @@ impl Run {
         Finished {
             pid: self.child.id(),
             status,
-            stdout: self.stdout.to_the_end(),
-            stderr: self.stderr.to_the_end(),
+            stdout: self.stdout.run_out(),
+            stderr: self.stderr.run_out(),
         }
     }
 }
@@ -396,7 +396,7 @@ impl Collected {
         self.so_far.lock().expect("unharmed").clone()
     }
 
-    fn to_the_end(self) -> String {
+    fn run_out(self) -> String {
         self.thread.join().expect("a thread that only reads");
         self.so_far.lock().expect("unharmed").clone()
     }

@@ -124,7 +124,7 @@ macro_rules! zigzag {
     };
 }
 
-impl<'a, S: Sink> ser::Serializer for &'a mut Writer<'_, S> {
+impl<S: Sink> ser::Serializer for &mut Writer<'_, S> {
     type Ok = ();
     type Error = EncodeError;
     type SerializeSeq = Self;

@@ -135,9 +135,7 @@ pub(super) fn take(insist: bool) -> Option<Spare> {
             let waited = KEEPER.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        if state.zygote.is_none() {
-            return None;
-        }
+        state.zygote.as_ref()?;
     }
 }
 

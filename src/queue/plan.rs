@@ -111,8 +111,9 @@ impl Plan {
                 asked,
                 largest: MAX_BLOCKS,
             })?;
-        Plan::lay_out::<T>(capacity, message_size, lanes, seats, blocks)
-            .ok_or_else(|| QueueError::Segment(SegmentError::NoSpace { needed: u64::MAX }))
+        Plan::lay_out::<T>(capacity, message_size, lanes, seats, blocks).ok_or(QueueError::Segment(
+            SegmentError::NoSpace { needed: u64::MAX },
+        ))
     }
 
     /// The plan of a queue that exists, from its header; `None` if no queue has such numbers.

@@ -59,17 +59,16 @@ impl Sink for Fill<'_> {
     #[inline]
     fn put(&mut self, bytes: &[u8]) {
         let mut bytes = bytes;
-        while self.bytes != 0
-            && let Some((&first, rest)) = bytes.split_first()
-        {
-            self.put_byte(first);
-            bytes = rest;
+        while self.bytes != 0 && !bytes.is_empty() {
+            self.put_byte(bytes[0]);
+            bytes = &bytes[1..];
         }
-        let (whole, rest) = bytes.as_chunks::<8>();
-        let fits = whole.len().min(self.words.len());
-        let (now, later) = self.words.split_at(fits);
+        let whole = bytes.chunks_exact(8);
+        let rest = whole.remainder();
+        let (now, later) = self.words.split_at(whole.len().min(self.words.len()));
         for (word, bytes) in now.iter().zip(whole) {
-            word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+            let bytes: [u8; 8] = bytes.try_into().unwrap_or_default();
+            word.store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
         }
         self.words = later;
         for &byte in rest {

@@ -7,8 +7,8 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-pub use std::hint::spin_loop;
-pub use std::sync::atomic::Ordering;
+pub(crate) use std::hint::spin_loop;
+pub(crate) use std::sync::atomic::Ordering;
 
 thread_local! {
     static CHOICES: RefCell<Choices> = const { RefCell::new(Choices { bytes: Vec::new(), at: 0, loads: 0 }) };
@@ -21,7 +21,7 @@ struct Choices {
 }
 
 /// From now on loads return what these bytes say; when they are used up, they start again.
-pub fn choose(bytes: &[u8]) {
+pub(crate) fn choose(bytes: &[u8]) {
     CHOICES.with(|cell| {
         *cell.borrow_mut() = Choices {
             bytes: bytes.to_vec(),
@@ -32,7 +32,7 @@ pub fn choose(bytes: &[u8]) {
 }
 
 /// Loads since the last call.
-pub fn loads() -> usize {
+pub(crate) fn loads() -> usize {
     CHOICES.with(|cell| std::mem::take(&mut cell.borrow_mut().loads))
 }
 
@@ -63,27 +63,27 @@ fn next(near: u64) -> u64 {
 
 /// A word that remembers what this side stored, and tells it or a lie.
 #[derive(Debug, Default)]
-pub struct AtomicU64(std::sync::atomic::AtomicU64);
+pub(crate) struct AtomicU64(std::sync::atomic::AtomicU64);
 
 impl AtomicU64 {
-    pub fn new(value: u64) -> Self {
+    pub(crate) fn new(value: u64) -> Self {
         AtomicU64(value.into())
     }
 
-    pub fn load(&self, _: Ordering) -> u64 {
+    pub(crate) fn load(&self, _: Ordering) -> u64 {
         next(self.0.load(Ordering::Relaxed))
     }
 
-    pub fn store(&self, value: u64, _: Ordering) {
+    pub(crate) fn store(&self, value: u64, _: Ordering) {
         self.0.store(value, Ordering::Relaxed);
     }
 
-    pub fn fetch_or(&self, value: u64, _: Ordering) -> u64 {
+    pub(crate) fn fetch_or(&self, value: u64, _: Ordering) -> u64 {
         self.0.fetch_or(value, Ordering::Relaxed);
         next(0)
     }
 
-    pub fn compare_exchange(
+    pub(crate) fn compare_exchange(
         &self,
         expected: u64,
         value: u64,
@@ -101,38 +101,38 @@ impl AtomicU64 {
 }
 
 /// The 32-bit twin; none of the protocols under test decides anything on one.
-pub type AtomicU32 = std::sync::atomic::AtomicU32;
+pub(crate) type AtomicU32 = std::sync::atomic::AtomicU32;
 
 /// A futex that never really sleeps: the peer may wake us at any time.
 #[derive(Debug, Default)]
-pub struct Futex(std::sync::atomic::AtomicU32);
+pub(crate) struct Futex(std::sync::atomic::AtomicU32);
 
 impl Futex {
-    pub fn load(&self, _: Ordering) -> u32 {
+    pub(crate) fn load(&self, _: Ordering) -> u32 {
         next(u64::from(self.0.load(Ordering::Relaxed))) as u32
     }
 
-    pub fn fetch_add(&self, n: u32, _: Ordering) -> u32 {
+    pub(crate) fn fetch_add(&self, n: u32, _: Ordering) -> u32 {
         self.0.fetch_add(n, Ordering::Relaxed)
     }
 
-    pub fn wake(&self, _: u32) -> usize {
+    pub(crate) fn wake(&self, _: u32) -> usize {
         next(0) as usize
     }
 
-    pub fn wait_either(&self, _: u32, _: &Futex, _: u32, _: Duration) {}
+    pub(crate) fn wait_either(&self, _: u32, _: &Futex, _: u32, _: Duration) {}
 }
 
-pub fn asymmetric() -> bool {
+pub(crate) fn asymmetric() -> bool {
     true
 }
 
-pub fn light() {}
+pub(crate) fn light() {}
 
-pub fn heavy() {}
+pub(crate) fn heavy() {}
 
-pub fn fence() {}
+pub(crate) fn fence() {}
 
-pub fn has_one_processor() -> bool {
+pub(crate) fn has_one_processor() -> bool {
     false
 }

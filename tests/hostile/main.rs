@@ -5,10 +5,10 @@
 
 #![cfg(not(loom))]
 
-pub mod chosen;
-pub mod error {
+mod chosen;
+mod error {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub struct Corrupt(pub &'static str);
+    pub(crate) struct Corrupt(pub(crate) &'static str);
 }
 mod lane;
 #[path = "../../src/layout.rs"]

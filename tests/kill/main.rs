@@ -13,7 +13,7 @@ fn main() {
     arguments.test_threads = Some(1);
     let trials = queue::TESTS
         .iter()
-        .map(|&(name, test)| Trial::test(name, move || test()))
+        .map(|&(name, test)| Trial::test(name, test))
         .collect();
     libtest_mimic::run(&arguments, trials).exit();
 }

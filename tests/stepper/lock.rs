@@ -196,11 +196,11 @@ const WAITS: usize = 1_500;
 
 operations! {
     LockAndUnlock {} |stage, lock| {
-        stage.act(|| raise(&mut *lock.lock().unwrap()));
+        stage.act(|| raise(&mut lock.lock().unwrap()));
         1
     };
     TryLockAndUnlock {} |stage, lock| {
-        stage.act(|| raise(&mut *lock.try_lock().unwrap()));
+        stage.act(|| raise(&mut lock.try_lock().unwrap()));
         1
     };
     LockAlone { WHOLE: bool = false } |stage, lock| {
@@ -226,7 +226,7 @@ operations! {
         0
     };
     LockHandedOver { HELD: bool = true, MEANWHILE: usize = WAITS } |stage, lock| {
-        stage.act(|| raise(&mut *lock.lock().unwrap()));
+        stage.act(|| raise(&mut lock.lock().unwrap()));
         1
     };
     TryLockHeld { HELD: bool = true, INSIDE: bool = false } |stage, lock| {
