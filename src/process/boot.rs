@@ -86,15 +86,11 @@ pub fn init() {
 /// The image to be executed, if a child of it would find its work.
 pub(super) fn ready() -> Result<&'static Image, SpawnError> {
     let image = task::image().ok_or(SpawnError::NotInitialised)?;
+    // Named here so that no linker drops it from a program that starts processes.
     #[cfg(feature = "hook")]
-    let hooked = {
-        // Named here so that no linker drops it from a program that starts processes.
-        std::hint::black_box(&HOOK);
-        // In the program itself it runs before `main`; in a library that is loaded later, too late.
-        image.is_program
-    };
-    #[cfg(not(feature = "hook"))]
-    let hooked = false;
+    std::hint::black_box(&HOOK);
+    // In the program itself it runs before `main`; in a library that is loaded later, too late.
+    let hooked = cfg!(feature = "hook") && image.is_program;
     // A mark of ours that is still there means that this is a child that has not found its work.
     let lost = std::env::var_os(MARK).is_some_and(|found| found == *mark(image));
     if lost || !(hooked || INITIALISED.load(Ordering::Relaxed)) {

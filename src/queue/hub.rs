@@ -2,7 +2,7 @@
 //!
 //! # Coming and going
 //!
-//! A sender owns a lane, a receiver a seat, by an owner word each (see [`roster`](crate::roster)). Nobody
+//! A sender owns a lane, a receiver a seat, by an owner word each (see [`roster`]). Nobody
 //! counts them, since counts drift when processes are killed. The header's `state` word says what has been *concluded*:
 //!
 //! | bits of `state` | meaning |
