@@ -61,7 +61,7 @@ struct Game {
 }
 
 /// Plays a game.
-pub fn play(input: &[u8]) {
+pub(crate) fn play(input: &[u8]) {
     let mut input = input.iter().copied();
     let Some(shape) = input.next() else { return };
     let capacity = [1, 2, 3, 8][usize::from(shape & 3)];
