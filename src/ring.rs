@@ -20,7 +20,7 @@
 //!
 //! | edge | release | acquire | what it carries |
 //! |---|---|---|---|
-//! | A | the stamp in [`Writer::publish`] | the stamp in [`Reader::ready`] | the payload |
+//! | A | the stamp in [`Writer::publish`] | the stamp in [`Reader::ready`] and [`Reader::run`] | the payload |
 //! | B | `head` in [`Reader::take`], directly or through `freed` | `freed` or `head` in [`Writer::room`] | that the copy is finished before the slot is overwritten |
 //!
 //! Nothing here trusts what it reads: positions are only compared and masked, every loop has a bound.
@@ -78,7 +78,6 @@ impl Track {
 }
 
 /// Whether the message at `position` has been published, and not overwritten since.
-#[inline]
 fn is_published(track: Track, slots: &[AtomicU64], position: u64) -> bool {
     // Edge A, reader's end.
     track.slot(slots, position)[0].load(Ordering::Acquire) == position.wrapping_add(1)
@@ -274,14 +273,26 @@ impl Reader {
         Err(Corrupt("a lane's stamps do not belong to its head"))
     }
 
-    /// Whether the message `ahead` of my position is published too.
+    /// The payload words of the messages published from my position on, as far as the lane's memory goes
+    /// before it starts over. To be copied by relaxed loads; the copies mean something only after
+    /// [`take`](Reader::take) has succeeded.
     #[inline]
-    pub(crate) fn ready_ahead(&self, slots: &[AtomicU64], ahead: u64) -> bool {
-        is_published(self.track, slots, self.position.wrapping_add(ahead))
+    pub(crate) fn run<'a>(
+        &self,
+        slots: &'a [AtomicU64],
+    ) -> impl Iterator<Item = &'a [AtomicU64]> + use<'a> {
+        let first = (self.position & self.track.mask) as usize * self.track.stride;
+        let mut stamp = self.position;
+        slots[first..]
+            .chunks_exact(self.track.stride)
+            .map_while(move |slot| {
+                stamp = stamp.wrapping_add(1);
+                // Edge A, reader's end.
+                (slot[0].load(Ordering::Acquire) == stamp).then_some(&slot[1..])
+            })
     }
 
-    /// The payload words of the message `ahead` of my position. To be copied by relaxed loads; the copy
-    /// means something only after [`take`](Reader::take) has succeeded.
+    /// The payload words of the message `ahead` of my position; as for [`run`](Reader::run).
     #[inline]
     pub(crate) fn payload<'a>(&self, slots: &'a [AtomicU64], ahead: u64) -> &'a [AtomicU64] {
         &self.track.slot(slots, self.position.wrapping_add(ahead))[1..]

@@ -342,8 +342,8 @@ fn batch_is_taken_whole() {
         while !reader.ready(&lane.header, &lane.slots).unwrap() {
             thread::yield_now();
         }
-        if reader.ready_ahead(&lane.slots, 1) {
-            let word = reader.payload(&lane.slots, 1)[0].load(Ordering::Relaxed);
+        if let Some(second) = reader.run(&lane.slots).nth(1) {
+            let word = second[0].load(Ordering::Relaxed);
             assert_eq!(
                 word,
                 content(1, 0),

@@ -65,9 +65,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         // A forked copy holds nothing.
-        if let Some(hold) = self.hold.take()
-            && !kin::forked()
-        {
+        if let Some(hold) = self.hold.take().filter(|_| !kin::forked()) {
             blocks::give_back(&*self.lane, self.block, hold);
             hub::announce_returned(&self.lane.queue);
         }

@@ -235,9 +235,10 @@ impl Desk {
         let count = self.lanes.len();
         for _ in 0..ROUNDS {
             let mut lost = false;
-            let first = self.current + usize::from(self.left == 0);
-            for step in 0..count {
-                let at = (first + step) % count;
+            let mut next = self.current + usize::from(self.left == 0);
+            for _ in 0..count {
+                let at = if next < count { next } else { 0 };
+                next = at + 1;
                 match take(&mut self.lanes[at], &mut self.scratch) {
                     Look::Found(found) => {
                         if at != self.current || self.left == 0 {
@@ -339,58 +340,111 @@ fn take_values<T: Message>(
         Ok(false) => return Look::Nothing,
         Err(corrupt) => return Look::Found(Err(corrupt.into())),
     }
-    let fixed = message::fixed_size::<T>();
-    let mut count = 0;
-    let mut filled = 0;
-    loop {
-        let payload = reader.payload(&lane.slots, count);
-        // A slot holds the length, if it is not fixed, and the bytes; so does its copy.
-        let (length, from) = match fixed {
-            Some(size) => (size, payload),
-            None => (length_of(payload), &payload[1..]),
-        };
-        let words = length.min(limit).div_ceil(8);
-        let start = filled + usize::from(fixed.is_none());
-        if count > 0 && start + words > scratch.len() {
-            break;
-        }
-        // Each word is read once: what is checked is what is used.
-        scratch[filled] = length as u64;
-        copy(from, &mut scratch[start..start + words]);
-        filled = start + words;
-        count += 1;
-        if count == most as u64 || !reader.ready_ahead(&lane.slots, count) {
-            break;
-        }
-    }
-    if !reader.take(header, count) {
+    // Each word is read once: what is checked is what is used.
+    let run = reader.run(&lane.slots).take(most);
+    let count = match message::fixed_size::<T>() {
+        Some(size) => copy_fixed(run, size.div_ceil(8), scratch),
+        None => copy_prefixed(run, limit, scratch),
+    };
+    // None at all if I have been overtaken since.
+    if count == 0 || !reader.take(header, count as u64) {
         return Look::Lost;
     }
+    Look::Found(Ok(read_values(scratch, count, limit)))
+}
+
+/// Copies messages of so many words each; how many there were room for.
+#[inline]
+fn copy_fixed<'a>(
+    run: impl Iterator<Item = &'a [AtomicU64]>,
+    words: usize,
+    scratch: &mut [u64],
+) -> usize {
+    let mut count = 0;
+    match words {
+        1 => {
+            for (word, to) in run.zip(scratch) {
+                *to = word[0].load(Ordering::Relaxed);
+                count += 1;
+            }
+        }
+        _ => {
+            for (payload, to) in run.zip(scratch.chunks_exact_mut(words.max(1))) {
+                copy(payload, to);
+                count += 1;
+            }
+        }
+    }
+    count
+}
+
+/// Copies messages that begin with their length; how many there was room for.
+#[inline]
+fn copy_prefixed<'a>(
+    run: impl Iterator<Item = &'a [AtomicU64]>,
+    limit: usize,
+    scratch: &mut [u64],
+) -> usize {
+    let mut count = 0;
+    let mut room = scratch;
+    for payload in run {
+        // Until the messages are taken their lengths are as doubtful as their bytes.
+        let length = length_of(payload);
+        let words = 1 + length.min(limit).div_ceil(8);
+        if words > room.len() {
+            break;
+        }
+        let (to, rest) = room.split_at_mut(words);
+        to[0] = length as u64;
+        copy(&payload[1..], &mut to[1..]);
+        room = rest;
+        count += 1;
+    }
+    count
+}
+
+/// The values of so many messages that were copied and taken.
+#[inline]
+fn read_values<T: Message>(scratch: &[u64], count: usize, limit: usize) -> Batch<T> {
+    let taken = count as u64;
+    let fixed = message::fixed_size::<T>();
+    if let Some(size) = fixed.filter(|size| size % 8 == 0) {
+        let bytes = &cast_slice(scratch)[..count * size];
+        if let Ok(values) = message::decode_vec(bytes, count) {
+            return Batch {
+                values,
+                taken,
+                failure: None,
+            };
+        }
+    }
     let mut batch = Batch {
-        values: Vec::with_capacity(count as usize),
-        taken: count,
+        values: Vec::with_capacity(count),
+        taken,
         failure: None,
     };
-    let mut at = 0;
+    let mut rest = scratch;
     for _ in 0..count {
-        let (size, start) = match fixed {
-            Some(size) => (size, at),
-            None => (scratch[at] as usize, at + 1),
-        };
-        let words = size.min(limit).div_ceil(8);
-        at = start + words;
-        let value = match size {
-            size if size > limit => Err(TOO_LONG.into()),
-            size => {
-                message::decode(&cast_slice(&scratch[start..at])[..size]).map_err(RecvError::Decode)
+        let length = match fixed {
+            Some(size) => size,
+            None => {
+                let (length, behind) = rest.split_at(1);
+                rest = behind;
+                length[0] as usize
             }
+        };
+        let (words, behind) = rest.split_at(length.min(limit).div_ceil(8));
+        rest = behind;
+        let value = match cast_slice(words).get(..length) {
+            Some(bytes) => message::decode(bytes).map_err(RecvError::Decode),
+            None => Err(TOO_LONG.into()),
         };
         match value {
             Ok(value) => batch.values.push(value),
             Err(error) => _ = batch.failure.get_or_insert(error),
         }
     }
-    Look::Found(Ok(batch))
+    batch
 }
 
 /// Takes the next block of a lane whose messages lie in blocks; see [`blocks`] for the steps.

@@ -199,9 +199,7 @@ impl<T: InPlace> Sender<T> {
         if !self.hub().is_in_place() {
             return Err(LoanError::NotInPlace);
         }
-        if !self.is_clear() {
-            self.wait_for_room(waiting)?;
-        }
+        self.ready(|| waiting)?;
         let limit = self.hub().plan.message_size;
         let length = match T::UNIT {
             (unit, true) => limit - limit % unit,

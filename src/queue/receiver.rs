@@ -285,10 +285,10 @@ impl<T: Message> Receiver<T> {
 
     #[inline]
     fn claim(&mut self, waiting: Waiting) -> Result<Claim, RecvError> {
-        if !kin::forked()
-            && let Some(found) = self.desk.claim_here(&self.hub)
-        {
-            return found;
+        if !kin::forked() {
+            if let Some(found) = self.desk.claim_here(&self.hub) {
+                return found;
+            }
         }
         self.wait_for(waiting, Desk::find_claim)
     }

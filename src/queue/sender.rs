@@ -198,9 +198,7 @@ impl<T: Message> Sender<T> {
         let mut values = values.into_iter();
         let mut sent = 0;
         while let Some(first) = values.next() {
-            if !self.is_clear()
-                && let Err(refusal) = self.wait_for_room(Waiting::Until(None))
-            {
+            if let Err(refusal) = self.ready(|| Waiting::Until(None)) {
                 return Err(refusal.of(first));
             }
             if self.hub.is_in_place() {
@@ -251,9 +249,7 @@ impl<T: Message> Sender<T> {
         value: T,
         waiting: impl FnOnce() -> Waiting,
     ) -> Result<(), SendError<T>> {
-        if !self.is_clear()
-            && let Err(refusal) = self.wait_for_room(waiting())
-        {
+        if let Err(refusal) = self.ready(waiting) {
             return Err(refusal.of(value));
         }
         if self.hub.is_in_place() {
@@ -272,9 +268,18 @@ impl<T: Message> Sender<T> {
         }
     }
 
+    /// Sees to it that a message can be written; waits for that as it is told to.
+    #[inline]
+    pub(super) fn ready(&mut self, waiting: impl FnOnce() -> Waiting) -> Result<(), Refusal> {
+        match self.is_clear() {
+            true => Ok(()),
+            false => self.wait_for_room(waiting()),
+        }
+    }
+
     /// Whether a message can be written now, from what is known without asking anyone.
     #[inline]
-    pub(super) fn is_clear(&mut self) -> bool {
+    fn is_clear(&mut self) -> bool {
         !kin::forked()
             && self.hub.is_open()
             && self.writer.room_hint(&self.lane.header) != 0
@@ -383,7 +388,7 @@ impl<T: Message> Sender<T> {
 
     /// Waits until there is a slot and a block, if the queue has any, for one message.
     #[cold]
-    pub(super) fn wait_for_room(&mut self, waiting: Waiting) -> Result<(), Refusal> {
+    fn wait_for_room(&mut self, waiting: Waiting) -> Result<(), Refusal> {
         if kin::forked() {
             return Err(Refusal::Forked);
         }

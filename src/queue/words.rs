@@ -25,9 +25,7 @@ impl<'a> Fill<'a> {
     /// Stores what has not filled a word yet, padded with zeroes.
     #[inline]
     pub(super) fn finish(self) {
-        if self.bytes > 0
-            && let Some(word) = self.words.first()
-        {
+        if let Some(word) = self.words.first().filter(|_| self.bytes > 0) {
             word.store(self.word, Ordering::Relaxed);
         }
     }
@@ -58,17 +56,17 @@ impl<'a> Fill<'a> {
 impl Sink for Fill<'_> {
     #[inline]
     fn put(&mut self, bytes: &[u8]) {
-        let mut bytes = bytes;
-        while self.bytes != 0 && !bytes.is_empty() {
-            self.put_byte(bytes[0]);
-            bytes = &bytes[1..];
-        }
-        let whole = bytes.chunks_exact(8);
-        let rest = whole.remainder();
-        let (now, later) = self.words.split_at(whole.len().min(self.words.len()));
-        for (word, bytes) in now.iter().zip(whole) {
-            let bytes: [u8; 8] = bytes.try_into().unwrap_or_default();
-            word.store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
+        // First the word that is begun, then whole words, then what is left.
+        let begun = bytes.len().min((8 - self.bytes) % 8);
+        let (begun, bytes) = bytes.split_at(begun);
+        begun.iter().for_each(|&byte| self.put_byte(byte));
+        let (whole, rest) = bytes.split_at(bytes.len() - bytes.len() % 8);
+        let fits = (whole.len() / 8).min(self.words.len());
+        let (now, later) = self.words.split_at(fits);
+        for (word, bytes) in now.iter().zip(whole.chunks_exact(8)) {
+            let mut copy = [0; 8];
+            copy.copy_from_slice(bytes);
+            word.store(u64::from_ne_bytes(copy), Ordering::Relaxed);
         }
         self.words = later;
         for &byte in rest {

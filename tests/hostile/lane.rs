@@ -67,13 +67,10 @@ pub(crate) fn play(input: &[u8]) {
                 assert!(loads() <= 1 + 2 * 1_000, "catching up is bounded");
             }
             3 => {
-                let mut n = 1;
-                while n < capacity && reader.ready_ahead(&slots, n) {
-                    n += 1;
-                }
-                for ahead in 0..n {
-                    assert_eq!(reader.payload(&slots, ahead).len(), geometry.stride - 1);
-                }
+                let run = reader.run(&slots).take(capacity as usize);
+                let n = run
+                    .map(|payload| assert_eq!(payload.len(), geometry.stride - 1))
+                    .count() as u64;
                 loads();
                 reader.take(&header, n);
                 assert!(

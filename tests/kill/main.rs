@@ -5,7 +5,10 @@
 
 mod queue;
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// A test and its name.
+type Test = (&'static str, fn() -> Result<(), Failed>);
 
 fn main() {
     let mut arguments = Arguments::from_args();

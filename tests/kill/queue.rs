@@ -14,9 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Random, kills};
 
-type Test = fn() -> Result<(), Failed>;
-
-pub(crate) const TESTS: &[(&str, Test)] = &[
+pub(crate) const TESTS: &[crate::Test] = &[
     ("queue_of_capacity_2", || torture(2, Way::Take, 3_400)),
     ("queue_of_capacity_8", || torture(8, Way::Take, 3_300)),
     ("queue_of_capacity_1024", || torture(1024, Way::Take, 3_300)),
