@@ -63,6 +63,10 @@ struct Args {
     /// Measure one cell once, in this process
     #[arg(long, hide = true)]
     cell: Option<String>,
+
+    /// Be the one that is killed: what it does, and the name it finds
+    #[arg(long, hide = true)]
+    victim: Vec<String>,
 }
 
 /// A cell that takes longer than this is ended.
@@ -71,6 +75,10 @@ const DEADLINE: Duration = Duration::from_secs(60);
 fn main() -> Result<ExitCode> {
     procspawn::init();
     let args = Args::parse();
+    if let [part, name] = args.victim.as_slice() {
+        ours::death::victim(part, name)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let rows = rows();
     let pace = if args.quick { Pace::QUICK } else { Pace::USUAL };
     if let Some(id) = &args.cell {

@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod borrow;
+pub mod death;
 pub mod lock;
 pub mod many;
 pub mod oneway;
@@ -19,6 +20,7 @@ pub fn rows() -> Vec<Row> {
         many::rows(),
         lock::rows(),
         borrow::rows(),
+        death::rows(),
         process::rows(),
         pool::rows(),
     ]

@@ -1,5 +1,6 @@
 //! multiproc's own side of every row, in processes made by `Process::spawn`.
 
+pub mod death;
 mod lock;
 mod part;
 mod process;
@@ -12,6 +13,7 @@ use anyhow::Result;
 /// Adds our cells to the rows of the peers.
 pub fn add(rows: &mut [Row]) {
     let mut ours = Ours(rows);
+    death::add(&mut ours);
     lock::add(&mut ours);
     process::add(&mut ours);
     queue::add(&mut ours);

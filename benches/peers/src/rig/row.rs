@@ -19,6 +19,8 @@ pub enum Group {
     Lock,
     /// Messages written and read where they lie
     Borrow,
+    /// Being told that another process was killed
+    Death,
     /// Starting a function in a process and waiting for its end
     Process,
     /// Many small tasks, and large ones
