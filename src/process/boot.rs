@@ -19,11 +19,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
+use std::vec::IntoIter;
 
-use super::control::{self, Arrived, Body, Given, Order, Report, Start, Step};
+use super::control::{self, Body, Given, Order, Report, Start, Step};
 use super::error::SpawnError;
 use super::function::{self, Answer, Exchange};
 use super::zygote::{self, Newborn};
@@ -134,32 +135,28 @@ fn serve(image: &Image) -> ! {
     let Some(place) = Place::take(&mut descriptors) else {
         std::process::exit(FAILED);
     };
-    let arrived = match first.head {
+    let prepared = match first.head {
         Order::Run(start) => {
             CONTROL.get_or_init(|| control);
-            settle(place).map(|()| {
-                let body = first.body;
-                (start, body, descriptors, None)
-            })
+            settle(place)
+                .and_then(|parent| watch(parent).map_err(at(Step::Watch)))
+                .and_then(|()| prepare(image, start, first.body, descriptors, None))
         }
         Order::Breed(other) if other == image.fingerprint => {
+            let Some(lifeline) = descriptors.next() else {
+                std::process::exit(FAILED);
+            };
             let Newborn { control, titles } = zygote::breed(control, &place);
             let control = CONTROL.get_or_init(|| control);
-            settle(place).map(|()| match control::receive::<Order>(control, true) {
-                Ok(Some(Arrived {
-                    head: Order::Run(start),
-                    body,
-                    descriptors,
-                })) => (start, body, descriptors.into_iter(), titles),
-                // The parent has no more use for it, or is gone.
-                _ => std::process::exit(0),
+            settle(place).and_then(|parent| {
+                be_watched(lifeline, &parent).map_err(at(Step::Watch))?;
+                let (start, body, descriptors) = wait_for_order(control, &parent);
+                drop(parent);
+                prepare(image, start, body, descriptors, titles)
             })
         }
         Order::Breed(_) => std::process::exit(FAILED),
     };
-    let prepared = arrived.and_then(|(start, body, descriptors, titles)| {
-        prepare(image, start, body, descriptors, titles)
-    });
     let (task, exchange) = match prepared {
         Ok(prepared) => prepared,
         Err((step, error)) => {
@@ -207,20 +204,63 @@ impl Place {
     }
 }
 
-/// What every child does before it is told what for.
-fn settle(place: Place) -> Result<(), Failure> {
+/// What every child does before it is told what for; gives the parent's descriptor back.
+fn settle(place: Place) -> Result<OwnedFd, Failure> {
     place.tie().map_err(at(Step::Watch))?;
     sys::unblock_signals();
     sys::ignore_signals().map_err(at(Step::Signals))?;
     kin::adopt(place.roster, place.page).map_err(at(Step::Kin))?;
-    watch(place.parent).map_err(at(Step::Watch))
+    Ok(place.parent)
+}
+
+/// What a child of the zygote is to do. If it is nothing, for the parent has no more use for it or is
+/// gone, it ends.
+fn wait_for_order(control: &OwnedFd, parent: &OwnedFd) -> (Start, Body, IntoIter<OwnedFd>) {
+    // If the wait is refused, what follows waits as well.
+    let ready = sys::poll_any(&[control.as_fd(), parent.as_fd()], None);
+    if !matches!(ready, Ok(Some(1))) {
+        if let Ok(Some(arrived)) = control::receive::<Order>(control, true) {
+            if let Order::Run(start) = arrived.head {
+                return (start, arrived.body, arrived.descriptors.into_iter());
+            }
+        }
+    }
+    std::process::exit(0)
+}
+
+/// Ends this process when its parent does, whatever it is doing then.
+fn watch(parent: OwnedFd) -> io::Result<()> {
+    let control = CONTROL.get().ok_or(io::ErrorKind::NotConnected)?;
+    thread::Builder::new()
+        .name("multiproc-watch".into())
+        .stack_size(64 * 1024)
+        .spawn(move || {
+            sys::block_signals();
+            sys::wait_for_end(control.as_fd(), parent.as_fd());
+            sys::kill_self();
+        })
+        .map(drop)
+}
+
+/// As [`watch`], without a thread, which would double the time that a process takes to end: the kernel
+/// ends this process when the parent's end of a pipe is closed. If this process has closed its own end,
+/// and has cut the system's tie as well, the zygote is still there to end it.
+fn be_watched(lifeline: OwnedFd, parent: &OwnedFd) -> io::Result<()> {
+    let lifeline = sys::die_with_pipe(lifeline.as_fd())?;
+    // It may have been too late.
+    if sys::is_ready(lifeline.as_fd()) || sys::is_ready(parent.as_fd()) {
+        sys::kill_self();
+    }
+    // Open as long as this process lives.
+    std::mem::forget(lifeline);
+    Ok(())
 }
 
 fn prepare(
     image: &Image,
     start: Start,
     body: Body,
-    mut descriptors: std::vec::IntoIter<OwnedFd>,
+    mut descriptors: IntoIter<OwnedFd>,
     titles: Option<Titles>,
 ) -> Result<(task::Entry<Exchange>, Exchange), Failure> {
     if start.image != image.fingerprint {
@@ -246,7 +286,7 @@ fn prepare(
     }
     for (key, value) in &start.environment {
         let key = OsStr::from_bytes(key);
-        // SAFETY: of the other threads there is only the watcher, which never looks at the environment.
+        // SAFETY: only a child of the zygote is given changes, and it has no other threads.
         unsafe {
             match value {
                 Some(value) => std::env::set_var(key, OsStr::from_bytes(value)),
@@ -292,30 +332,6 @@ fn prepare(
 fn say_began() {
     // If the parent is gone there is nobody to be told.
     let _ = say(&Report::Began, &[]);
-}
-
-/// Ends this process when its parent does, whatever it is doing then.
-///
-/// Returns when the thread is at rest, for good: it uses no memory from then on.
-fn watch(parent: OwnedFd) -> io::Result<()> {
-    static AT_REST: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
-    let control = CONTROL.get().ok_or(io::ErrorKind::NotConnected)?;
-    let (at_rest, changed) = &AT_REST;
-    thread::Builder::new()
-        .name("multiproc-watch".into())
-        .stack_size(64 * 1024)
-        .spawn(move || {
-            sys::block_signals();
-            *at_rest.lock().unwrap_or_else(PoisonError::into_inner) = true;
-            changed.notify_one();
-            sys::wait_for_end(control.as_fd(), parent.as_fd());
-            sys::kill_self();
-        })?;
-    let mut rests = at_rest.lock().unwrap_or_else(PoisonError::into_inner);
-    while !*rests {
-        rests = changed.wait(rests).unwrap_or_else(PoisonError::into_inner);
-    }
-    Ok(())
 }
 
 /// Runs the function and tells the parent how it went; gives the exit code.

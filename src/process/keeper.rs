@@ -33,11 +33,13 @@ const FORKING: Duration = Duration::from_secs(2);
 /// The environment of a process.
 pub(super) type Environment = Vec<(OsString, OsString)>;
 
-/// What a zygote and its children have from the moment it was made.
+/// What a zygote and its children have from the moment it was made. Kept as long as any of them lives.
 #[derive(Debug)]
 pub(super) struct Stock {
     surroundings: Surroundings,
     pub(super) environment: Environment,
+    /// The end of a pipe to which nothing is ever written: the children end when it is closed.
+    _lifeline: OwnedFd,
 }
 
 #[derive(Debug)]
@@ -102,8 +104,6 @@ pub(super) fn take(insist: bool) -> Option<Spare> {
                 if state.zygote.is_none() {
                     state.want();
                 }
-                // The thread fills the place.
-                KEEPER.changed.notify_all();
                 return Some(spare);
             }
         }
@@ -137,6 +137,11 @@ pub(super) fn take(insist: bool) -> Option<Spare> {
         }
         state.zygote.as_ref()?;
     }
+}
+
+/// Has the places of spares that were taken filled again.
+pub(super) fn refill() {
+    KEEPER.changed.notify_all();
 }
 
 impl Keeper {
@@ -252,12 +257,10 @@ fn make() -> io::Result<Arc<Zygote>> {
     let environment: Environment = std::env::vars_os().collect();
     let (line, theirs) = sys::socket_pair()?;
     let place = Place::for_children()?;
-    control::send(
-        &line,
-        &Order::Breed(image.fingerprint),
-        &[],
-        &place.descriptors(),
-    )?;
+    let (their_lifeline, lifeline) = sys::pipe()?;
+    let mut descriptors = place.descriptors();
+    descriptors.push(their_lifeline.as_fd());
+    control::send(&line, &Order::Breed(image.fingerprint), &[], &descriptors)?;
     let mut command = start::command(theirs);
     let arguments: Vec<OsString> = std::env::args_os().take(1).collect();
     // As this process has it, for its children take it for their own.
@@ -271,6 +274,7 @@ fn make() -> io::Result<Arc<Zygote>> {
         stock: Arc::new(Stock {
             surroundings,
             environment,
+            _lifeline: lifeline,
         }),
     });
     let heard = hear(&zygote.line(), BEGINNING);
@@ -321,6 +325,7 @@ impl Zygote {
         };
         let watched = sys::process_descriptor(pid).and_then(|process| {
             let record = Record::new(pid, process, Some(ours));
+            record.keep(self.stock.clone());
             reaper()?.watch(&record)?;
             Ok(record)
         });

@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, epoll};
 use rustix::io::Errno;
@@ -27,7 +27,6 @@ pub(crate) struct Record {
     name: OnceLock<Arc<str>>,
     process: OwnedFd,
     state: Mutex<State>,
-    ended: Condvar,
 }
 
 type Callback = Box<dyn FnOnce(Ended) + Send>;
@@ -35,6 +34,8 @@ type Callback = Box<dyn FnOnce(Ended) + Send>;
 struct State {
     /// The lifeline: held while the child lives, for the child ends when it is closed.
     control: Option<Arc<OwnedFd>>,
+    /// What else must stay as it is while the child lives.
+    kept: Option<Arc<dyn Send + Sync>>,
     reports: Vec<Arrived<Report>>,
     /// Whether the child has taken the handles among its arguments.
     began: bool,
@@ -62,18 +63,23 @@ impl Record {
             process,
             state: Mutex::new(State {
                 control: control.map(Arc::new),
+                kept: None,
                 reports: Vec::new(),
                 began: false,
                 failed: None,
                 how: None,
                 callbacks: Vec::new(),
             }),
-            ended: Condvar::new(),
         })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps something as long as the child lives.
+    pub(crate) fn keep(&self, what: Arc<dyn Send + Sync>) {
+        self.state().kept = Some(what);
     }
 
     /// Its name; empty when it has none yet.
@@ -110,27 +116,38 @@ impl Record {
     }
 
     /// Waits until the child has ended and is reaped; `None` when `deadline` has passed.
+    ///
+    /// Whoever waits reaps: it would take longer to be told by the reaper's thread.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> Option<Ended> {
-        let mut state = self.state();
         loop {
-            if state.how.is_some() {
-                return state.how;
+            if let Some(how) = self.reap() {
+                return Some(how);
             }
-            state = match deadline {
-                None => self
-                    .ended
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
-                Some(at) => {
-                    let left = at.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return None;
-                    }
-                    let waited = self.ended.wait_timeout(state, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
+            match sys::poll_any(&[self.process()], deadline) {
+                Ok(Some(_)) => {}
+                Ok(None) => return self.reap(),
+                // The kernel has no room for a wait just now.
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
             }
         }
+    }
+
+    /// How it has ended; takes its status if nobody has before. `None` while it lives.
+    fn reap(&self) -> Option<Ended> {
+        let mut state = self.state();
+        if state.how.is_none() {
+            state.how = sys::reap(self.process());
+            if state.how.is_some() {
+                // First those who wait for something the dead held, in the whole tree; then our own.
+                if let Ok(kin) = kin::kin() {
+                    kin.announce_death();
+                }
+                state.read();
+                state.control = None;
+                state.kept = None;
+            }
+        }
+        state.how
     }
 
     /// Calls `callback` on the reaper's thread when the child has ended, or now if it has.
@@ -173,14 +190,8 @@ impl Record {
         (std::mem::take(&mut state.reports), state.failed.take())
     }
 
-    fn end(&self, how: Ended) {
-        let mut state = self.state();
-        state.read();
-        state.control = None;
-        state.how = Some(how);
-        let callbacks = std::mem::take(&mut state.callbacks);
-        drop(state);
-        self.ended.notify_all();
+    fn call_back(&self, how: Ended) {
+        let callbacks = std::mem::take(&mut self.state().callbacks);
         for callback in callbacks {
             callback(how);
         }
@@ -376,15 +387,11 @@ impl Reaper {
         let Some(record) = self.table().living.get(&token).cloned() else {
             return;
         };
-        let Some(how) = sys::reap(record.process()) else {
+        let Some(how) = record.reap() else {
             return;
         };
-        // First those who wait for something the dead held, in the whole tree; then our own.
-        if let Ok(kin) = kin::kin() {
-            kin.announce_death();
-        }
         let _ = epoll::delete(&self.watched, &record.process);
         self.table().living.remove(&token);
-        record.end(how);
+        record.call_back(how);
     }
 }

@@ -211,7 +211,10 @@ impl Work<'_> {
             self.tell(&spare.record, Vec::new())
         });
         match told {
-            Ok(()) => Ok(Some(spare.record)),
+            Ok(()) => {
+                keeper::refill();
+                Ok(Some(spare.record))
+            }
             Err(error) => {
                 end_now(&spare.record);
                 match error.kind() {

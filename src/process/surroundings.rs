@@ -10,38 +10,47 @@ use crate::sys;
 /// made in others makes no children for these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Surroundings {
-    status: String,
+    status: Vec<u8>,
     limits: Vec<[Option<u64>; 2]>,
     root: (u64, u64),
 }
 
 /// Lines of the kernel's own account of a process.
-const WATCHED: &[&str] = &[
-    "Umask:",
-    "Uid:",
-    "Gid:",
-    "Groups:",
-    "NSpgid:",
-    "NSsid:",
-    "CapInh:",
-    "CapPrm:",
-    "CapEff:",
-    "CapBnd:",
-    "CapAmb:",
-    "NoNewPrivs:",
-    "Seccomp:",
+const WATCHED: &[&[u8]] = &[
+    b"Umask:",
+    b"Uid:",
+    b"Gid:",
+    b"Groups:",
+    b"NSpgid:",
+    b"NSsid:",
+    b"CapInh:",
+    b"CapPrm:",
+    b"CapEff:",
+    b"CapBnd:",
+    b"CapAmb:",
+    b"NoNewPrivs:",
+    b"Seccomp:",
 ];
 
 impl Surroundings {
     /// As they are now.
     pub(super) fn now() -> io::Result<Surroundings> {
-        let mut text = String::with_capacity(4096);
-        File::open("/proc/self/status")?.read_to_string(&mut text)?;
-        let mut status = String::with_capacity(512);
-        for line in text.lines() {
+        let mut file = File::open("/proc/self/status")?;
+        let mut text = vec![0; 4096];
+        let mut len = 0;
+        loop {
+            let read = file.read(&mut text[len..])?;
+            len += read;
+            // One read gives all that there is room for.
+            if len < text.len() {
+                break;
+            }
+            text.resize(2 * len, 0);
+        }
+        let mut status = Vec::with_capacity(1024);
+        for line in text[..len].split_inclusive(|byte| *byte == b'\n') {
             if WATCHED.iter().any(|name| line.starts_with(name)) {
-                status.push_str(line);
-                status.push('\n');
+                status.extend_from_slice(line);
             }
         }
         let root = std::fs::metadata("/")?;

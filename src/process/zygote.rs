@@ -35,6 +35,8 @@ pub(super) fn breed(line: OwnedFd, place: &Place) -> Newborn {
             std::process::exit(0)
         }
     };
+    let mut living: Vec<OwnedFd> = Vec::new();
+    let mut look_at = 16;
     let mut said = control::send(&line, &Birth::Ready, &[], &[]);
     while said.is_ok() {
         let ready = sys::poll_any(&[line.as_fd(), parent], None);
@@ -52,11 +54,25 @@ pub(super) fn breed(line: OwnedFd, place: &Place) -> Newborn {
         };
         let birth = match forker.fork() {
             Ok(None) => return Newborn { control, titles },
-            Ok(Some(pid)) => Birth::Born(pid),
+            Ok(Some((pid, process))) => {
+                living.push(process);
+                if living.len() == look_at {
+                    living.retain(|process| !sys::is_ready(process.as_fd()));
+                    look_at = living.len() * 2 + 16;
+                }
+                Birth::Born(pid)
+            }
             Err(error) => Birth::Refused(error.raw_os_error().unwrap_or(nix::libc::EAGAIN)),
         };
         drop(control);
         said = control::send(&line, &birth, &[], &[]);
+    }
+    if sys::is_ready(parent) {
+        // Each has its own ties to the parent; this is for those who have cut them.
+        for process in living {
+            // Refused only if it has ended.
+            let _ = sys::send_signal(process, nix::libc::SIGKILL);
+        }
     }
     std::process::exit(0)
 }

@@ -16,7 +16,7 @@
 use std::env::VarsOs;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::ptr::null_mut;
 
 use nix::libc;
@@ -70,22 +70,25 @@ impl Forker {
         })
     }
 
-    /// Forks. In the parent, the child's number; in the child, nothing.
+    /// Forks. In the parent, the child's number and a descriptor of it; in the child, nothing.
     ///
     /// The child has this process's memory and descriptors, a single thread, and this process's parent.
     ///
     /// # Errors
     ///
     /// What the kernel said.
-    pub(crate) fn fork(&self) -> io::Result<Option<u32>> {
+    pub(crate) fn fork(&self) -> io::Result<Option<(u32, OwnedFd)>> {
         // The first version of `struct clone_args`: flags, pidfd, child_tid, parent_tid, exit_signal, stack,
         // stack_size, tls. The signal at its end is this process's own, as the kernel demands.
-        let flags = (libc::CLONE_PARENT | libc::CLONE_CHILD_SETTID) as u64;
-        let arguments = [flags, 0, self.number as u64, 0, 0, 0, 0, 0];
+        let flags = libc::CLONE_PARENT | libc::CLONE_PIDFD | libc::CLONE_CHILD_SETTID;
+        let mut process: RawFd = -1;
+        let place = (&raw mut process) as u64;
+        let arguments = [flags as u64, place, self.number as u64, 0, 0, 0, 0, 0];
         // SAFETY: without CLONE_VM this is a fork: the child gets a copy of all memory and goes on from
         // here. The caller is the only thread (`new` has looked, and a process that forks for others makes
         // none), therefore the copy is consistent. The kernel writes the child's number to `number` in the
-        // child's copy alone, which is where the library looks for exactly that.
+        // child's copy alone, which is where the library looks for exactly that, and a new descriptor to
+        // `process` in the parent's.
         let made = unsafe {
             libc::syscall(
                 libc::SYS_clone3,
@@ -98,7 +101,11 @@ impl Forker {
                 self.settle();
                 Ok(None)
             }
-            made if made > 0 => Ok(Some(made as u32)),
+            made if made > 0 => {
+                // SAFETY: the kernel has made the descriptor for this call, and nothing else knows it.
+                let process = unsafe { OwnedFd::from_raw_fd(process) };
+                Ok(Some((made as u32, process)))
+            }
             _ => Err(io::Error::last_os_error()),
         }
     }
@@ -214,7 +221,7 @@ impl Titles {
     }
 
     /// Shows `arguments` as those of this process and, if it is given,
-    /// `environment`. Only shown: a refusal changes nothing. No other thread may use memory meanwhile.
+    /// `environment`. Only shown: a refusal changes nothing. This process must have one thread.
     pub(crate) fn show(&mut self, arguments: &[&OsStr], environment: Option<VarsOs>) {
         let mut bytes = Vec::new();
         for argument in arguments {

@@ -11,7 +11,7 @@ use std::fs::OpenOptions;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -316,6 +316,31 @@ pub(crate) fn ignore_signals() -> io::Result<()> {
         unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }?;
     }
     Ok(())
+}
+
+/// Which signal tells of what happens at a descriptor, as the kernel numbers its commands.
+const SETSIG: libc::c_int = 10;
+
+/// Asks for SIGKILL when the last writing end of a pipe is closed, or anything is written.
+///
+/// No thread of this process has a part in that. It holds as long as this process has what is given open.
+pub(crate) fn die_with_pipe(reading: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // Opened anew: whom to tell is a matter of each opening, and the one given is shared with others.
+    let path = format!("/proc/self/fd/{}", reading.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let own = rustix::fs::open(path, flags, Mode::empty())?;
+    let me = std::process::id() as libc::c_int;
+    for (command, argument) in [
+        (libc::F_SETOWN, me),
+        (SETSIG, libc::SIGKILL),
+        (libc::F_SETFL, libc::O_ASYNC | libc::O_NONBLOCK),
+    ] {
+        // SAFETY: the three commands take a number each, and the descriptor is open.
+        if unsafe { libc::fcntl(own.as_raw_fd(), command, argument) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(own)
 }
 
 /// Asks for SIGKILL when the thread ends that made this process.
