@@ -4,6 +4,7 @@
 //! other tests (limits, signals, descriptors, forks) runs in a child of its own, see [`isolated`].
 
 #![allow(unsafe_code)]
+#![allow(clippy::incompatible_msrv, reason = "the tests run on the newest Rust only")]
 
 mod arrays;
 mod builder;
