@@ -220,9 +220,10 @@ fn written(head: &[u8], body: &[u8]) -> io::Result<File> {
 ///
 /// `WouldBlock` if there is none and `wait` is false; what the kernel said.
 pub(crate) fn receive<H: Message>(socket: impl AsFd, wait: bool) -> io::Result<Option<Arrived<H>>> {
-    let mut buffer = vec![0; HEADER + IN_SOCKET];
     let mut descriptors = Vec::new();
     loop {
+        // Asked first: a child would touch much memory for the largest.
+        let mut buffer = vec![0; sys::next_message(&socket, wait)?];
         let len = sys::receive(&socket, &mut buffer, &mut descriptors, wait)?;
         if len == 0 {
             return Ok(None);

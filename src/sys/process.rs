@@ -60,6 +60,18 @@ pub(crate) fn send(
     }
 }
 
+/// Bytes of the next message; 0 mean that the other side is gone.
+pub(crate) fn next_message(socket: impl AsFd, wait: bool) -> io::Result<usize> {
+    let mut flags = RecvFlags::PEEK | RecvFlags::TRUNC;
+    flags.set(RecvFlags::DONTWAIT, !wait);
+    loop {
+        match rustix::net::recv(&socket, &mut [0; 1][..], flags) {
+            Err(Errno::INTR) => continue,
+            other => return Ok(other?.1),
+        }
+    }
+}
+
 /// Receives one message into `buffer` and `descriptors`; 0 bytes mean that the other side is gone.
 pub(crate) fn receive(
     socket: impl AsFd,
