@@ -157,6 +157,38 @@ pub(crate) struct QueueHeader {
     _pad4: [AtomicU64; APART / 8 - 2],
 }
 
+/// One direction of a pipe; see [`stream`](crate::stream). Both of them, then their rings, are a pipe's body.
+///
+/// ```text
+///  0       16               128              256     384                512     3840 (a page)
+///  +-------+-------+--------+-------+--------+-------+----------+-------+-------+--------+--------+
+///  | ready | owner |        | freed | room   | taken | writer,  |       | the   | ring 0 | ring 1 |
+///  | signal|       |        |       | signal |       | reader   |       | other |        |        |
+///  +-------+-------+--------+-------+--------+-------+----------+-------+-------+--------+--------+
+/// ```
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct StreamHeader {
+    /// Where the reader sleeps when there is nothing. The writer looks at it with every message.
+    pub(crate) ready: SignalWords,
+    /// Who has the end that reads here (and writes the other direction): see [`roster`](crate::roster).
+    pub(crate) owner: AtomicU64,
+    _pad: [AtomicU64; APART / 8 - 3],
+    /// A lazy copy of `taken`, always at or behind it.
+    pub(crate) freed: AtomicU64,
+    /// Where the writer sleeps when there is no room.
+    pub(crate) room: SignalWords,
+    _pad2: [AtomicU64; APART / 8 - 3],
+    /// The reader's control line: all before it may be written again.
+    pub(crate) taken: AtomicU64,
+    _pad3: [AtomicU64; APART / 8 - 1],
+    /// Where the writer was when its end was sent to another process: line and word, next control line.
+    pub(crate) writer: [AtomicU64; 2],
+    /// The same of the reader.
+    pub(crate) reader: [AtomicU64; 2],
+    _pad4: [AtomicU64; APART / 8 - 4],
+}
+
 /// The words of a lock, its value right behind them. Written only by who enters, leaves or waits.
 #[repr(C)]
 #[derive(Debug, Default)]
@@ -321,6 +353,12 @@ const _: () = {
     assert!(size_of::<LaneHeader>() == 3 * APART);
     assert!(offset_of!(LaneHeader, owner) == APART);
     assert!(offset_of!(LaneHeader, freed) == 2 * APART);
+    assert!(size_of::<StreamHeader>() == 4 * APART);
+    assert!(offset_of!(StreamHeader, owner) == 16);
+    assert!(offset_of!(StreamHeader, freed) == APART);
+    assert!(offset_of!(StreamHeader, room) == APART + 8);
+    assert!(offset_of!(StreamHeader, taken) == 2 * APART);
+    assert!(offset_of!(StreamHeader, writer) == 3 * APART);
     assert!(size_of::<QueueHeader>() == 3 * APART);
     assert!(offset_of!(QueueHeader, empty) == APART);
     assert!(offset_of!(QueueHeader, redelivered) == 2 * APART);

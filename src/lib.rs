@@ -13,6 +13,7 @@ mod layout;
 mod lock;
 mod message;
 mod named;
+mod pipe;
 mod pool;
 mod process;
 mod queue;
@@ -21,6 +22,7 @@ mod roster;
 mod sealed;
 mod segment;
 mod signal;
+mod stream;
 mod sync;
 mod sys;
 
@@ -28,6 +30,7 @@ pub use error::{Corrupt, DecodeError, EncodeError, RecvError, SegmentError, Send
 pub use frozen::Frozen;
 pub use lock::{Abandoned, Guard, Lock, LockError};
 pub use message::{Message, Plain};
+pub use pipe::{Pipe, PipeBuilder, PipeEnd, PipeError};
 pub use pool::{
     Chunked, Death, Items, OnDeath, Pool, PoolBuilder, PoolError, PoolStats, Task, TaskError, What,
     With, Worker,

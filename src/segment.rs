@@ -25,7 +25,7 @@ use crate::error::SegmentError;
 use crate::kin::{self, Kin};
 use crate::layout::{
     HEADER, LaneHeader, LatchWords, MAGIC, PoolPage, QueueHeader, SHAPE_WORDS, Seat, SegmentHeader,
-    SignalWords, Table, TreePage, VERSION, WORD,
+    SignalWords, StreamHeader, Table, TreePage, VERSION, WORD,
 };
 use crate::named;
 use crate::roster::Life;
@@ -57,6 +57,7 @@ shared!(
     SignalWords,
     LaneHeader,
     QueueHeader,
+    StreamHeader,
     LatchWords,
     PoolPage,
     Table,

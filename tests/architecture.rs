@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["error"],
     &["sync", "sys"],
     &["layout"],
-    &["latch", "roster", "ring", "signal"], // Pure protocols: handed headers and slots, never a segment.
+    &["latch", "roster", "ring", "signal", "stream"], // Pure protocols: handed headers and slots, never a segment.
     &["segment", "sealed", "named", "handle", "kin"],
     &["message"],
     &["queue", "pipe", "lock", "frozen"],
@@ -28,7 +28,7 @@ const TEXT: &[&str] = &["docs"];
 
 /// Modules that loom, the fuzzers and Miri run as they are: no mapping, no system call, no `unsafe`,
 /// and no atomics but those of `sync`.
-const PURE: &[&str] = &["latch", "roster", "ring", "signal"];
+const PURE: &[&str] = &["latch", "roster", "ring", "signal", "stream"];
 const NOT_IN_PURE: &[&str] = &[
     "crate::segment",
     "crate::sys",

@@ -142,6 +142,14 @@ pub enum RecvError {
     /// Others have seen this process dead: something in it closed all descriptors, or unlocked them.
     #[error("{EVICTED}")]
     Evicted,
+    /// The message is longer than the buffer; it is kept for the next call.
+    #[error("the message has {needed} bytes, the buffer {given}")]
+    TooSmall {
+        /// Bytes the message has.
+        needed: usize,
+        /// Bytes the buffer has.
+        given: usize,
+    },
     /// The queue was not built with `in_place`, so its messages cannot be leased.
     #[error("the queue was not built with in_place, so its messages cannot be leased")]
     NotInPlace,

@@ -14,6 +14,8 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use std::any::Any;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -99,6 +101,23 @@ pub(crate) fn decode<T: Message>(bytes: &[u8]) -> Result<T, DecodeError> {
     let value = T::deserialize(&mut reader)?;
     reader.finish()?;
     Ok(value)
+}
+
+/// Makes a `T` of a message's own memory, if `T` is `Vec<u8>` or `String`: nothing is copied then.
+pub(crate) fn decode_owned<T: Message>(
+    take: impl FnOnce() -> Vec<u8>,
+) -> Option<Result<T, DecodeError>> {
+    let mut value = None::<T>;
+    let any: &mut dyn Any = &mut value;
+    if let Some(bytes) = any.downcast_mut::<Option<Vec<u8>>>() {
+        *bytes = Some(take());
+    } else if let Some(text) = any.downcast_mut::<Option<String>>() {
+        match String::from_utf8(take()) {
+            Ok(whole) => *text = Some(whole),
+            Err(_) => return Some(Err(DecodeError::InvalidText)),
+        }
+    }
+    value.map(Ok)
 }
 
 /// Writes values one after another, for [`decode_vec`], and returns how many bytes they have together.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use bytemuck::cast_slice;
 
 use crate::error::{Corrupt, RecvError};
+use crate::kin::Vigil;
 use crate::message::{self, Message};
 use crate::ring::Reader;
 use crate::sync::{AtomicU64, Ordering};
 
 use super::blocks::{self, Holder, InHand};
 use super::claim::Claim;
-use super::hub::{Hub, Lane, Vigil};
+use super::hub::{Hub, Lane};
 use super::words::copy;
 
 /// Messages a receiver takes from one lane before it looks at the next.

@@ -20,8 +20,6 @@
 //! Of a named queue nothing is concluded before bit 2 is set, since the others find it when they please; and bits 0
 //! and 1 are taken back when somebody comes to that side.
 
-use std::time::{Duration, Instant};
-
 use crate::error::{Corrupt, SegmentError};
 use crate::kin;
 use crate::layout::{LaneHeader, QueueHeader};
@@ -465,42 +463,5 @@ impl Life for Unasked {
 
     fn is_evicted(&self) -> bool {
         false
-    }
-}
-
-/// When to ask again who is dead, for calls that do not wait: after a death in the tree, and now and then.
-#[derive(Debug)]
-pub(super) struct Vigil {
-    deaths: u32,
-    asked: Option<Instant>,
-}
-
-impl Vigil {
-    const PAUSE: Duration = Duration::from_millis(20);
-
-    pub(super) fn new() -> Vigil {
-        Vigil {
-            deaths: 0,
-            asked: None,
-        }
-    }
-
-    /// Whether it is time; says yes once.
-    pub(super) fn is_due(&mut self, deaths: &Futex) -> bool {
-        let died = deaths.load(Ordering::Acquire);
-        let due = died != self.deaths
-            || self
-                .asked
-                .is_none_or(|asked| asked.elapsed() >= Vigil::PAUSE);
-        if due {
-            self.deaths = died;
-            self.asked = Some(Instant::now());
-        }
-        due
-    }
-
-    /// Whether somebody in the tree has died since it was last asked.
-    pub(super) fn has_news(&self, deaths: &Futex) -> bool {
-        deaths.load(Ordering::Relaxed) != self.deaths
     }
 }

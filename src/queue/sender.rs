@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::SendError;
 use crate::handle::{self, Passed, Transport};
-use crate::kin;
+use crate::kin::{self, Vigil};
 use crate::message::{self, EncodeError, Message, Sink};
 use crate::ring::Writer;
 use crate::roster::Owner;
@@ -17,7 +17,7 @@ use crate::sync::{AtomicU64, Ordering};
 use super::Waiting;
 use super::blocks;
 use super::error::QueueError;
-use super::hub::{Hub, Lane, Side, Vigil};
+use super::hub::{Hub, Lane, Side};
 use super::stats::QueueStats;
 use super::words::Fill;
 

@@ -1,0 +1,358 @@
+//! The receiving half of an end: words and runs become a message, waiting for what has not come yet.
+
+use std::cell::RefCell;
+use std::time::Instant;
+
+use bytemuck::cast_slice;
+
+use crate::error::{Corrupt, RecvError, SegmentError};
+use crate::kin;
+use crate::layout::StreamHeader;
+use crate::segment::{Bytes, Words};
+use crate::signal::Patience;
+use crate::stream::{CONTENT, Next, Reader, Ring};
+
+use super::Waiting;
+use super::link::Link;
+use super::lull::Lull;
+
+/// Runs and words that one look takes at most before it asks for the time: a peer may send for ever.
+const TAKES: usize = 1000;
+/// Bytes of memory that are kept for the next message.
+const KEEP: usize = 1 << 20;
+
+/// The receiving half.
+#[derive(Debug)]
+pub(super) struct Inlet {
+    pub(super) reader: Reader,
+    pub(super) words: Words,
+    bytes: Bytes,
+    patience: Patience,
+    lull: Lull,
+    /// What is here of a message that could not be handed out yet.
+    kept: Vec<u8>,
+    /// How much of it: see [`Held`].
+    held: Held,
+    /// Bytes of the last long message: the next one may be like it.
+    usual: usize,
+}
+
+/// What `kept` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    /// Nothing.
+    Nothing,
+    /// The beginning of a message.
+    Part,
+    /// A message.
+    Whole,
+}
+
+impl Inlet {
+    pub(super) fn over(link: &Link) -> Result<Inlet, SegmentError> {
+        let (at, len) = link.plan.ring(link.side.other());
+        Ok(Inlet {
+            reader: Reader::resume(link.lines(), &link.inn)?,
+            words: link.segment.slots(at, len / 8)?,
+            bytes: link.segment.bytes(at, len)?,
+            patience: Patience::new(),
+            lull: Lull::new(),
+            kept: Vec::new(),
+            held: Held::Nothing,
+            usual: 0,
+        })
+    }
+
+    /// Whether nothing of any message is held here, so that all of it is in the stream.
+    #[inline]
+    pub(super) fn is_clean(&self) -> bool {
+        self.held == Held::Nothing
+    }
+
+    /// Takes the next message if it has so many bytes, at most eight.
+    #[inline(always)]
+    pub(super) fn take_word(&mut self, link: &Link, bytes: usize) -> Option<u64> {
+        self.reader.take_word(&link.inn, &self.words, bytes)
+    }
+
+    /// Takes the next message into `to` if it is here, in one run, and as long as that.
+    #[inline(always)]
+    pub(super) fn take_run(&mut self, link: &Link, to: &mut [u8]) -> Option<()> {
+        match self.reader.next(&link.inn, &self.words) {
+            Ok(Next::Run { bytes, last: true }) if bytes == to.len() => {
+                let ring = Ring {
+                    header: &*link.inn,
+                    words: &self.words,
+                    bytes: &self.bytes,
+                };
+                self.reader.take_run(&ring, to);
+                Some(())
+            }
+            _ => None,
+        }
+    }
+
+    /// Shows `look` the next message if it is here and lies in one piece; takes it.
+    #[inline(always)]
+    pub(super) fn take_small<R>(
+        &mut self,
+        link: &Link,
+        look: impl FnOnce(&[u8]) -> R,
+    ) -> Option<R> {
+        if !self.is_clean() {
+            return None;
+        }
+        match self.reader.next(&link.inn, &self.words) {
+            Ok(Next::Small(bytes)) => {
+                let mut content = [0; CONTENT];
+                let (header, words) = (&*link.inn, &*self.words);
+                self.reader.take_small(header, words, bytes, &mut content);
+                Some(look(&cast_slice(&content)[..bytes]))
+            }
+            _ => None,
+        }
+    }
+
+    /// Waits until a whole message is held.
+    ///
+    /// A message that has begun when its writer ends is forgotten.
+    pub(super) fn fetch(
+        &mut self,
+        link: &mut Link,
+        waiting: Waiting,
+        spoke: bool,
+    ) -> Result<(), RecvError> {
+        if kin::forked() {
+            return Err(RecvError::Forked);
+        }
+        loop {
+            let before = self.reader.position();
+            self.pull(link)?;
+            if self.held == Held::Whole {
+                return Ok(());
+            }
+            let moved = self.reader.position() != before;
+            match waiting {
+                Waiting::Not if moved => return Err(RecvError::Empty),
+                Waiting::Not => return self.nothing_now(link),
+                Waiting::Until(Some(end)) if moved && Instant::now() >= end => {
+                    return Err(RecvError::TimedOut);
+                }
+                Waiting::Until(_) if moved => {}
+                Waiting::Until(deadline) => self.wait(link, deadline, spoke)?,
+            }
+        }
+    }
+
+    /// Takes what is here of the next message, up to its end.
+    fn pull(&mut self, link: &Link) -> Result<(), Corrupt> {
+        let header: &StreamHeader = &link.inn;
+        let ring = Ring {
+            header,
+            words: &self.words,
+            bytes: &self.bytes,
+        };
+        for _ in 0..TAKES {
+            if self.held == Held::Whole {
+                return Ok(());
+            }
+            match self.reader.next(header, &self.words)? {
+                Next::Nothing => {
+                    self.reader.settle(header);
+                    return Ok(());
+                }
+                Next::Small(_) if self.held == Held::Part => {
+                    return Err(Corrupt("a message begins inside another"));
+                }
+                Next::Small(bytes) => {
+                    let mut content = [0; CONTENT];
+                    self.reader
+                        .take_small(header, &self.words, bytes, &mut content);
+                    self.kept.extend_from_slice(&cast_slice(&content)[..bytes]);
+                    self.held = Held::Whole;
+                }
+                Next::Run { bytes, last } => {
+                    if self.held == Held::Nothing && !last {
+                        self.kept.reserve(self.usual);
+                    }
+                    self.reader.append_run(&ring, bytes, &mut self.kept);
+                    self.held = if last { Held::Whole } else { Held::Part };
+                }
+                Next::Forget => {
+                    self.reader.take_forget(header);
+                    self.kept.clear();
+                    self.held = Held::Nothing;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the next message into `buffer` and says how many bytes it has.
+    ///
+    /// Of a message that is too long, everything is held instead.
+    pub(super) fn fetch_into(
+        &mut self,
+        link: &mut Link,
+        buffer: &mut [u8],
+        spoke: bool,
+    ) -> Result<usize, RecvError> {
+        if kin::forked() {
+            return Err(RecvError::Forked);
+        }
+        let mut filled = 0;
+        while self.is_clean() {
+            let header: &StreamHeader = &link.inn;
+            match self.reader.next(header, &self.words)? {
+                Next::Nothing => {
+                    self.reader.settle(header);
+                    self.wait(link, None, spoke)?;
+                }
+                Next::Small(_) if filled > 0 => {
+                    return Err(Corrupt("a message begins inside another").into());
+                }
+                Next::Small(bytes) => {
+                    let mut content = [0; CONTENT];
+                    self.reader
+                        .take_small(header, &self.words, bytes, &mut content);
+                    let message = &cast_slice(&content)[..bytes];
+                    if let Some(to) = buffer.get_mut(..bytes) {
+                        to.copy_from_slice(message);
+                        return Ok(bytes);
+                    }
+                    self.kept.extend_from_slice(message);
+                    self.held = Held::Whole;
+                }
+                Next::Run { bytes, last } => match buffer.get_mut(filled..filled + bytes) {
+                    Some(to) => {
+                        let ring = Ring {
+                            header,
+                            words: &self.words,
+                            bytes: &self.bytes,
+                        };
+                        self.reader.take_run(&ring, to);
+                        filled += bytes;
+                        if last {
+                            return Ok(filled);
+                        }
+                    }
+                    None => {
+                        self.kept.extend_from_slice(&buffer[..filled]);
+                        self.held = Held::Part;
+                    }
+                },
+                Next::Forget => {
+                    self.reader.take_forget(header);
+                    filled = 0;
+                }
+            }
+        }
+        self.fetch(link, Waiting::Until(None), spoke)?;
+        let needed = self.kept.len();
+        match buffer.get_mut(..needed) {
+            Some(to) => {
+                to.copy_from_slice(&self.kept);
+                self.release();
+                Ok(needed)
+            }
+            None => Err(RecvError::TooSmall {
+                needed,
+                given: buffer.len(),
+            }),
+        }
+    }
+
+    /// The message that is held.
+    pub(super) fn message(&self) -> &[u8] {
+        &self.kept
+    }
+
+    /// Hands out the message that is held, with its memory.
+    pub(super) fn take_message(&mut self) -> Vec<u8> {
+        let mut message = std::mem::take(&mut self.kept);
+        self.usual = message.len();
+        if message.capacity() / 2 > message.len() {
+            message.shrink_to_fit();
+        }
+        self.held = Held::Nothing;
+        message
+    }
+
+    /// Lets go of what is held.
+    pub(super) fn release(&mut self) {
+        self.usual = self.kept.len();
+        self.kept.clear();
+        self.kept.shrink_to(KEEP);
+        self.held = Held::Nothing;
+    }
+
+    /// What a call that does not wait says when there is nothing.
+    fn nothing_now(&mut self, link: &mut Link) -> Result<(), RecvError> {
+        if !link.is_alone() {
+            return Err(RecvError::Empty);
+        }
+        // What it sent before it went is seen now.
+        self.pull(link)?;
+        match self.held {
+            Held::Whole => Ok(()),
+            Held::Part | Held::Nothing => {
+                self.release();
+                Err(RecvError::Closed)
+            }
+        }
+    }
+
+    /// Waits until anything more is here.
+    #[cold]
+    fn wait(
+        &mut self,
+        link: &Link,
+        deadline: Option<Instant>,
+        spoke: bool,
+    ) -> Result<(), RecvError> {
+        let Inlet {
+            reader,
+            words,
+            patience,
+            lull,
+            ..
+        } = self;
+        let header: &StreamHeader = &link.inn;
+        lull.rest(reader.position(), spoke);
+        let reader = RefCell::new(reader);
+        let something = || -> Result<Option<()>, RecvError> {
+            let next = reader.borrow_mut().next(header, words)?;
+            Ok((next != Next::Nothing).then_some(()))
+        };
+        let look = || {
+            lull.look();
+            something()
+        };
+        let check = || {
+            if link.is_evicted() {
+                return Err(RecvError::Evicted);
+            }
+            if !link.ask() {
+                return Ok(None);
+            }
+            // What it sent before it went is seen now.
+            match something()? {
+                Some(()) => Ok(Some(())),
+                None => Err(RecvError::Closed),
+            }
+        };
+        let waited = header
+            .ready
+            .wait(patience, deadline, link.deaths, look, check);
+        self.lull.over();
+        match waited {
+            Ok(Some(())) => Ok(()),
+            Ok(None) => Err(RecvError::TimedOut),
+            Err(RecvError::Closed) => {
+                self.release();
+                Err(RecvError::Closed)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,453 @@
+//! The sending half of an end: a message becomes words and runs, waiting for room where there is none.
+
+use std::cell::RefCell;
+
+use crate::error::{EncodeError, RecvError, SegmentError, SendError};
+use crate::handle::{self, Transport};
+use crate::kin;
+use crate::message::{self, Message, Sink};
+use crate::segment::{Bytes, Words};
+use crate::signal::Patience;
+use crate::stream::{CONTENT, Ring, SMALL, Writer};
+
+use super::Waiting;
+use super::link::Link;
+
+/// While it spins, a sender looks at the reader's true position only this often: that line is the reader's.
+const EXACTLY_EVERY: u32 = 32;
+
+/// Why there is no sending now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Full,
+    TimedOut,
+    Closed,
+    TooLarge { needed: usize, limit: usize },
+    Encode(EncodeError),
+    Forked,
+    Evicted,
+}
+
+impl Refusal {
+    #[cold]
+    pub(super) fn of<T>(self, value: T) -> SendError<T> {
+        match self {
+            Refusal::Full => SendError::Full(value),
+            Refusal::TimedOut => SendError::TimedOut(value),
+            Refusal::Closed => SendError::Closed(value),
+            Refusal::TooLarge { needed, limit } => SendError::TooLarge {
+                value,
+                needed,
+                limit,
+            },
+            Refusal::Encode(error) => SendError::Encode { value, error },
+            Refusal::Forked => SendError::Forked(value),
+            Refusal::Evicted => SendError::Evicted(value),
+        }
+    }
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub(super) struct Outlet {
+    pub(super) writer: Writer,
+    words: Words,
+    bytes: Bytes,
+    patience: Patience,
+    /// Bytes of a message that is being encoded; kept for the next one.
+    scratch: Vec<u8>,
+}
+
+impl Outlet {
+    pub(super) fn over(link: &Link) -> Result<Outlet, SegmentError> {
+        let (at, len) = link.plan.ring(link.side);
+        let (words, bytes) = (link.segment.slots(at, len / 8)?, link.segment.bytes(at, len)?);
+        let ring = Ring {
+            header: &*link.out,
+            words: &words,
+            bytes: &bytes,
+        };
+        Ok(Outlet {
+            writer: Writer::resume(link.lines(), &ring)?,
+            words,
+            bytes,
+            patience: Patience::new(),
+            scratch: Vec::new(),
+        })
+    }
+
+    /// Whether a message can be sent now if there is room, from what is known without asking anyone.
+    #[inline(always)]
+    pub(super) fn is_open(&self, link: &Link) -> bool {
+        !kin::forked() && link.is_up() && !self.writer.has_begun()
+    }
+
+    /// The same, and there is room for a message that needs `ahead` lines.
+    #[inline(always)]
+    pub(super) fn is_clear(&mut self, link: &Link, ahead: u64) -> bool {
+        self.is_open(link) && self.writer.has_room(&link.out, ahead)
+    }
+
+    /// Makes a small message possible: waits for room, asks who is there, takes back what has begun.
+    #[inline]
+    pub(super) fn clear(&mut self, link: &mut Link, waiting: Waiting) -> Result<(), Refusal> {
+        match self.is_clear(link, 2) {
+            true => Ok(()),
+            false => self.clear_slowly(link, waiting),
+        }
+    }
+
+    #[cold]
+    fn clear_slowly(&mut self, link: &mut Link, waiting: Waiting) -> Result<(), Refusal> {
+        if kin::forked() {
+            return Err(Refusal::Forked);
+        }
+        if !link.is_mine() {
+            return Err(match link.not_mine() {
+                RecvError::Evicted => Refusal::Evicted,
+                _ => Refusal::Closed,
+            });
+        }
+        if link.is_alone() {
+            return Err(Refusal::Closed);
+        }
+        let ahead = link.lines().ahead(SMALL);
+        self.wait_for_room(link, ahead, waiting)?;
+        if self.writer.has_begun() {
+            self.writer.forget(&self.words);
+            link.out.ready.notify_one();
+            self.wait_for_room(link, ahead, waiting)?;
+        }
+        Ok(())
+    }
+
+    /// Publishes a message of at most [`SMALL`] bytes, for which there is room.
+    #[inline(always)]
+    pub(super) fn put_small(&mut self, link: &Link, content: &[u64], bytes: usize) {
+        self.writer.put_small(&self.words, content, bytes);
+        link.out.ready.notify_one();
+    }
+
+    /// Publishes a message of at most eight bytes; false if it cannot be done at once.
+    #[inline(always)]
+    pub(super) fn put_word(&mut self, link: &Link, word: u64, bytes: usize) -> bool {
+        let done = self.is_open(link)
+            && self
+                .writer
+                .put_word(&link.out, &self.words, word, bytes);
+        if done {
+            link.out.ready.notify_one();
+        }
+        done
+    }
+
+    /// Publishes a run, for which there is room.
+    #[inline(always)]
+    fn put_run(&mut self, link: &Link, bytes: &[u8], last: bool) {
+        let ring = Ring {
+            header: &*link.out,
+            words: &self.words,
+            bytes: &self.bytes,
+        };
+        self.writer.put_run(&ring, bytes, last);
+        link.out.ready.notify_one();
+    }
+
+    /// Sends bytes as one message. It must be clear for a small one.
+    #[inline]
+    pub(super) fn send(
+        &mut self,
+        link: &Link,
+        bytes: &[u8],
+        waiting: Waiting,
+    ) -> Result<(), Refusal> {
+        if bytes.len() <= SMALL {
+            let mut small = Small::default();
+            small.put(bytes);
+            self.put_small(link, small.words(), bytes.len());
+            return Ok(());
+        }
+        if let Waiting::Not = waiting {
+            self.expect_room(link, bytes.len())?;
+        }
+        self.send_runs(link, bytes, waiting)
+    }
+
+    /// Sends bytes, more than a small message has, as the end of a message.
+    #[inline]
+    fn send_runs(
+        &mut self,
+        link: &Link,
+        mut bytes: &[u8],
+        waiting: Waiting,
+    ) -> Result<(), Refusal> {
+        let piece = link.lines().piece();
+        while bytes.len() > piece {
+            let (now, rest) = bytes.split_at(piece);
+            self.send_run(link, now, false, waiting)?;
+            bytes = rest;
+        }
+        self.send_run(link, bytes, true, waiting)
+    }
+
+    #[inline]
+    fn send_run(
+        &mut self,
+        link: &Link,
+        bytes: &[u8],
+        last: bool,
+        waiting: Waiting,
+    ) -> Result<(), Refusal> {
+        // The last run of a long message may be a short one.
+        let ahead = link.lines().ahead(bytes.len().max(SMALL + 1));
+        if !self.writer.has_room(&link.out, ahead) {
+            self.wait_for_room(link, ahead, waiting)?;
+        }
+        self.put_run(link, bytes, last);
+        Ok(())
+    }
+
+    /// Refuses a message that does not fit now.
+    fn expect_room(&mut self, link: &Link, bytes: usize) -> Result<(), Refusal> {
+        let lines = link.lines();
+        let ahead = lines.ahead(bytes);
+        if ahead > lines.most() {
+            return Err(Refusal::TooLarge {
+                needed: bytes,
+                limit: lines.largest(),
+            });
+        }
+        if self.writer.has_room(&link.out, ahead) || self.writer.has_room_exactly(&link.out, ahead)
+        {
+            Ok(())
+        } else {
+            Err(Refusal::Full)
+        }
+    }
+
+    /// Sends a value of a type that may hold anything. It must be clear for a small one.
+    pub(super) fn send_value<T: Message>(
+        &mut self,
+        link: &Link,
+        value: &T,
+        waiting: Waiting,
+    ) -> Result<(), Refusal> {
+        if message::is_raw::<T>() {
+            // Its bytes come in one piece, and need no buffer.
+            let mut whole = Whole {
+                outlet: self,
+                link,
+                waiting,
+                sent: Ok(()),
+            };
+            message::encode(value, &mut whole).map_err(Refusal::Encode)?;
+            return whole.sent;
+        }
+        let scratch = std::mem::take(&mut self.scratch);
+        let mut pieces = Pieces {
+            outlet: self,
+            link,
+            waiting,
+            scratch,
+            sent: Ok(()),
+        };
+        let (written, passed) =
+            handle::collect(Transport::Ring, || message::encode(value, &mut pieces));
+        let sent = match written {
+            Ok(bytes) => pieces.finish(bytes),
+            Err(error) => Err(Refusal::Encode(error)),
+        };
+        let mut scratch = pieces.scratch;
+        scratch.clear();
+        scratch.shrink_to(link.lines().piece());
+        self.scratch = scratch;
+        if sent.is_ok() {
+            passed.sent();
+        }
+        sent
+    }
+
+    /// Waits until `ahead` lines are free. Looks once before it does.
+    #[cold]
+    fn wait_for_room(
+        &mut self,
+        link: &Link,
+        ahead: u64,
+        waiting: Waiting,
+    ) -> Result<(), Refusal> {
+        let Outlet {
+            writer, patience, ..
+        } = self;
+        let header = &*link.out;
+        if writer.has_room(header, ahead) || writer.has_room_exactly(header, ahead) {
+            return Ok(());
+        }
+        let Waiting::Until(deadline) = waiting else {
+            return Err(Refusal::Full);
+        };
+        let writer = RefCell::new(writer);
+        let mut looks = 0_u32;
+        let look = || {
+            looks = looks.wrapping_add(1);
+            let mut writer = writer.borrow_mut();
+            let room = match looks % EXACTLY_EVERY {
+                0 => writer.has_room_exactly(header, ahead),
+                _ => writer.has_room(header, ahead),
+            };
+            Ok(room.then_some(()))
+        };
+        let check = || {
+            if link.is_evicted() {
+                return Err(Refusal::Evicted);
+            }
+            if link.ask() {
+                return Err(Refusal::Closed);
+            }
+            let room = writer.borrow_mut().has_room_exactly(header, ahead);
+            Ok(room.then_some(()))
+        };
+        match header
+            .room
+            .wait(patience, deadline, link.deaths, look, check)?
+        {
+            Some(()) => Ok(()),
+            None => Err(Refusal::TimedOut),
+        }
+    }
+}
+
+/// A message of one word.
+#[derive(Debug, Default)]
+pub(super) struct Word(pub(super) u64);
+
+impl Sink for Word {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        let mut word = [0; 8];
+        word[..bytes.len()].copy_from_slice(bytes);
+        self.0 = u64::from_ne_bytes(word);
+    }
+
+    #[inline(always)]
+    fn put_word(&mut self, word: u64, _: usize) {
+        self.0 = word;
+    }
+}
+
+/// Publishes the bytes of a raw value, for which there is room, as a run.
+pub(super) struct Direct<'a> {
+    pub(super) outlet: &'a mut Outlet,
+    pub(super) link: &'a Link,
+}
+
+impl Sink for Direct<'_> {
+    #[inline(always)]
+    fn put(&mut self, bytes: &[u8]) {
+        self.outlet.put_run(self.link, bytes, true);
+    }
+}
+
+/// The words of a small message.
+#[derive(Debug, Default)]
+pub(super) struct Small {
+    words: [u64; CONTENT],
+    bytes: usize,
+}
+
+impl Small {
+    #[inline]
+    pub(super) fn words(&self) -> &[u64] {
+        &self.words[..self.bytes.div_ceil(8).max(1)]
+    }
+}
+
+impl Sink for Small {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        let room = &mut bytemuck::cast_slice_mut(&mut self.words)[self.bytes..];
+        let fits = bytes.len().min(room.len());
+        room[..fits].copy_from_slice(&bytes[..fits]);
+        self.bytes += fits;
+    }
+
+    #[inline(always)]
+    fn put_word(&mut self, word: u64, size: usize) {
+        if self.bytes == 0 {
+            self.words[0] = word;
+            self.bytes = size;
+        } else {
+            self.put(&word.to_ne_bytes()[..size]);
+        }
+    }
+}
+
+/// Sends the bytes of a raw value, which come in one piece.
+struct Whole<'a> {
+    outlet: &'a mut Outlet,
+    link: &'a Link,
+    waiting: Waiting,
+    sent: Result<(), Refusal>,
+}
+
+impl Sink for Whole<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.sent = self.outlet.send(self.link, bytes, self.waiting);
+    }
+}
+
+/// Sends the bytes of any value: gathers a piece, and publishes it when more come than it holds.
+struct Pieces<'a> {
+    outlet: &'a mut Outlet,
+    link: &'a Link,
+    waiting: Waiting,
+    scratch: Vec<u8>,
+    sent: Result<(), Refusal>,
+}
+
+impl Pieces<'_> {
+    /// Bytes to gather: a piece, but everything that can fit for one who does not wait.
+    fn limit(&self) -> usize {
+        let lines = self.link.lines();
+        match self.waiting {
+            Waiting::Not => lines.largest(),
+            Waiting::Until(_) => lines.piece(),
+        }
+    }
+
+    /// Sends the rest of a message that has so many bytes in all.
+    fn finish(&mut self, needed: usize) -> Result<(), Refusal> {
+        std::mem::replace(&mut self.sent, Ok(()))?;
+        let limit = self.link.lines().largest();
+        match self.waiting {
+            Waiting::Not if needed > limit => Err(Refusal::TooLarge { needed, limit }),
+            waiting if self.outlet.writer.has_begun() => {
+                self.outlet.send_runs(self.link, &self.scratch, waiting)
+            }
+            waiting => self.outlet.send(self.link, &self.scratch, waiting),
+        }
+    }
+}
+
+impl Sink for Pieces<'_> {
+    fn put(&mut self, mut bytes: &[u8]) {
+        let limit = self.limit();
+        while self.sent.is_ok() {
+            let room = limit - self.scratch.len();
+            if bytes.len() <= room {
+                self.scratch.extend_from_slice(bytes);
+                return;
+            }
+            if let Waiting::Not = self.waiting {
+                // Too large, which the count of all bytes will say.
+                return;
+            }
+            let (now, rest) = bytes.split_at(room);
+            self.scratch.extend_from_slice(now);
+            bytes = rest;
+            self.sent = self
+                .outlet
+                .send_run(self.link, &self.scratch, false, self.waiting);
+            self.scratch.clear();
+        }
+    }
+}
