@@ -311,11 +311,9 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
             Some(size @ LARGER..=64) => self.take_run::<64>(size),
             Some(size @ LARGER..=128) => self.take_run::<128>(size),
             Some(size @ LARGER..=256) => self.take_run::<256>(size),
-            _ => self
-                .inlet
-                .take_small(&self.link, |bytes| {
-                    message::decode(bytes).map_err(RecvError::Decode)
-                }),
+            _ => self.inlet.take_small(&self.link, |bytes| {
+                message::decode(bytes).map_err(RecvError::Decode)
+            }),
         }
     }
 

@@ -61,7 +61,10 @@ pub(super) struct Outlet {
 impl Outlet {
     pub(super) fn over(link: &Link) -> Result<Outlet, SegmentError> {
         let (at, len) = link.plan.ring(link.side);
-        let (words, bytes) = (link.segment.slots(at, len / 8)?, link.segment.bytes(at, len)?);
+        let (words, bytes) = (
+            link.segment.slots(at, len / 8)?,
+            link.segment.bytes(at, len)?,
+        );
         let ring = Ring {
             header: &*link.out,
             words: &words,
@@ -131,10 +134,7 @@ impl Outlet {
     /// Publishes a message of at most eight bytes; false if it cannot be done at once.
     #[inline(always)]
     pub(super) fn put_word(&mut self, link: &Link, word: u64, bytes: usize) -> bool {
-        let done = self.is_open(link)
-            && self
-                .writer
-                .put_word(&link.out, &self.words, word, bytes);
+        let done = self.is_open(link) && self.writer.put_word(&link.out, &self.words, word, bytes);
         if done {
             link.out.ready.notify_one();
         }
@@ -269,12 +269,7 @@ impl Outlet {
 
     /// Waits until `ahead` lines are free. Looks once before it does.
     #[cold]
-    fn wait_for_room(
-        &mut self,
-        link: &Link,
-        ahead: u64,
-        waiting: Waiting,
-    ) -> Result<(), Refusal> {
+    fn wait_for_room(&mut self, link: &Link, ahead: u64, waiting: Waiting) -> Result<(), Refusal> {
         let Outlet {
             writer, patience, ..
         } = self;

@@ -192,6 +192,7 @@ fn bits_are_checked_on_arrival() {
             Green = 2,
         }
     }
+    assert_eq!([new::Light::Red as u8, new::Light::Green as u8], [1, 2]);
     let fits = Frozen::from_slice(&[old::Light::Red; 3]).unwrap();
     assert_eq!(swapped::<_, new::Light>(fits), Ok(3));
     let does_not = Frozen::from_slice(&[old::Light::Red, old::Light::Blue]).unwrap();

@@ -4,7 +4,10 @@
 //! other tests (limits, signals, descriptors, forks) runs in a child of its own, see [`isolated`].
 
 #![allow(unsafe_code)]
-#![allow(clippy::incompatible_msrv, reason = "the tests run on the newest Rust only")]
+#![allow(
+    clippy::incompatible_msrv,
+    reason = "the tests run on the newest Rust only"
+)]
 
 mod arrays;
 mod builder;
