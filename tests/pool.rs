@@ -370,10 +370,10 @@ fn tasks_can_be_waited_for_asked_and_awaited() {
         let slow = |ms: u64| std::thread::sleep(Duration::from_millis(ms));
         let task = pool.apply_async(slow, (200,));
         assert!(!task.is_ready());
+        let too_soon = task.get_timeout(Duration::from_millis(20)).unwrap_err();
         assert!(
-            task.get_timeout(Duration::from_millis(20))
-                .unwrap()
-                .is_none()
+            matches!(too_soon, TaskError::TimedOut { pid: 0, .. }),
+            "{too_soon}"
         );
         assert!(task.wait(Duration::from_secs(10)));
         assert!(task.is_ready());

@@ -107,16 +107,17 @@ pub enum TaskError {
         /// How often the item was begun, this time included.
         attempt: u32,
     },
-    /// The function ran longer than the pool's limit; its worker was killed and replaced.
-    #[error("item {item} ran longer than {limit:?} in {name} (pid {pid})")]
+    /// The function ran longer than the pool's limit, and its worker was killed and replaced; or the caller
+    /// did not want to wait any longer, and the task goes on.
+    #[error("item {item} was not done within {limit:?}")]
     TimedOut {
         /// Index of the item.
         item: usize,
-        /// Process number of the worker.
+        /// Process number of the worker, 0 if only the caller's patience is at an end.
         pid: u32,
-        /// Name of the worker.
+        /// Name of the worker, if one was killed.
         name: String,
-        /// The pool's limit.
+        /// The limit that was passed.
         limit: Duration,
     },
     /// The task was cancelled before it began.

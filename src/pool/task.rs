@@ -82,17 +82,22 @@ impl<R> Task<R> {
         self.take()
     }
 
-    /// As [`get`](Task::get), but gives `None` when there is no value after `timeout`; the task goes on.
+    /// As [`get`](Task::get), waiting at most for `timeout`; the task goes on if that was too short.
     ///
     /// # Errors
     ///
-    /// As [`get`](Task::get).
-    pub fn get_timeout(&self, timeout: Duration) -> Result<Option<R>, TaskError> {
+    /// [`TaskError::TimedOut`], with no worker named, when there is no value after `timeout`; else as
+    /// [`get`](Task::get).
+    pub fn get_timeout(&self, timeout: Duration) -> Result<R, TaskError> {
         if self.wait(timeout) {
-            self.take().map(Some)
-        } else {
-            Ok(None)
+            return self.take();
         }
+        Err(TaskError::TimedOut {
+            item: 0,
+            pid: 0,
+            name: String::new(),
+            limit: timeout,
+        })
     }
 
     /// Waits until the task has ended, at most for `timeout`; whether it has.

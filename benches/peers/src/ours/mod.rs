@@ -3,6 +3,8 @@
 pub mod death;
 mod lock;
 mod part;
+mod pipe;
+mod pool;
 mod process;
 mod queue;
 
@@ -16,6 +18,8 @@ pub fn add(rows: &mut [Row]) {
     death::add(&mut ours);
     lock::add(&mut ours);
     process::add(&mut ours);
+    pipe::add(&mut ours);
+    pool::add(&mut ours);
     queue::add(&mut ours);
 }
 
