@@ -46,8 +46,9 @@ const FREE: u32 = 0;
 /// No participant has this number: they stay below `kin::MAX_PARTICIPANT`.
 const UNFINISHED: u32 = !WAITERS;
 
-/// The longest spin before a sleep. A sleep and its wake cost about as much.
-const SPIN: Duration = Duration::from_micros(5);
+/// The longest spin before a sleep: a few times what a sleep and its wake cost, so that those who use the lock
+/// all the time rarely sleep.
+const SPIN: Duration = Duration::from_micros(20);
 /// The most pauses between two looks.
 const PAUSES: u32 = 128;
 

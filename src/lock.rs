@@ -5,13 +5,14 @@
 //! It borrows the value of a lock from shared memory. A [`Guard`] is made only by entering the lock, and
 //! leaves it when it is dropped; all processes that have the lock run this code (they are of one tree), so
 //! while a guard exists nobody else reads or writes the value. A *named* lock may be had by programs of other
-//! trees, so its value is never borrowed: its guard holds a checked copy ([`Copied`]).
+//! trees, so its value is never borrowed: its guard holds a checked copy (in [`Apart`]).
 
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -244,7 +245,8 @@ impl<T: NoUninit + CheckedBitPattern> Lock<T> {
         self.enter(Limit::For(limit))
     }
 
-    #[inline]
+    /// Part of the caller, so that a lock that is free is entered without a call, and the guard lies in registers.
+    #[inline(always)]
     fn enter(&self, limit: Limit) -> Result<Guard<'_, T>, LockError<T>> {
         if kin::forked() {
             return Err(LockError::Forked);
@@ -255,27 +257,28 @@ impl<T: NoUninit + CheckedBitPattern> Lock<T> {
         };
         let left = match self.words.try_enter(me) {
             true => Left::Finished,
-            false => self
-                .words
-                .enter(me, limit, self.segment().life(), self.kin.deaths())?,
+            false => self.wait(me, limit)?,
         };
         let mut guard = Guard {
-            held: Held::Here(self),
-            copy: None,
+            held: ManuallyDrop::new(Held::Here(self)),
             left,
             panicking: panicking(),
             on_thread: PhantomData,
         };
-        if self.named {
-            guard.copy = self.copy();
-        }
-        // Always true, and no code, for types without invalid bits.
         let whole = match self.named {
-            true => guard.copy.is_some(),
+            // Always true, and no code, for types without invalid bits.
             false => T::is_valid_bit_pattern(guard.bits()),
+            true => match self.copy() {
+                Some(apart) => {
+                    guard.held = ManuallyDrop::new(Held::Apart(apart));
+                    true
+                }
+                None => false,
+            },
         };
         if !whole {
-            return Err(guard.refuse());
+            guard.left = Left::Unfinished;
+            return Err(LockError::Corrupt(SCRIBBLED));
         }
         match left {
             Left::Finished => Ok(guard),
@@ -283,22 +286,42 @@ impl<T: NoUninit + CheckedBitPattern> Lock<T> {
         }
     }
 
-    /// A copy of the value, if its bits are one.
+    /// A guard's own handle, and a copy of the value, if its bits are one.
     #[cold]
-    fn copy(&self) -> Option<Copied<T>> {
+    #[inline(never)]
+    fn copy(&self) -> Option<Box<Apart<T>>> {
         let mut bytes = vec![0; size_of::<T>()];
         self.value.copy_out(0, &mut bytes);
         let value = checked::try_pod_read_unaligned(&bytes).ok()?;
-        Some(Copied {
-            value: Box::new(value),
-            bytes: bytes_of,
-        })
+        Some(Box::new(Apart {
+            lock: self.clone(),
+            copy: Some((value, bytes_of)),
+        }))
     }
 }
+
+const SCRIBBLED: Corrupt = Corrupt("a locked value has bits that its type never has");
 
 impl<T> Lock<T> {
     fn segment(&self) -> &Segment {
         self.value.segment()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wait(&self, me: Visitor, limit: Limit) -> Result<Left, Refused> {
+        let (life, deaths) = (self.segment().life(), self.kin.deaths());
+        self.words.enter(me, limit, life, deaths)
+    }
+
+    /// A handle of a guard's own.
+    #[cold]
+    #[inline(never)]
+    fn to_own(&self) -> Box<Apart<T>> {
+        Box::new(Apart {
+            lock: self.clone(),
+            copy: None,
+        })
     }
 }
 
@@ -336,23 +359,40 @@ impl<'de, T: NoUninit + CheckedBitPattern> Deserialize<'de> for Lock<T> {
 }
 
 enum Held<'a, T> {
+    /// In place, through the caller's handle.
     Here(&'a Lock<T>),
-    /// By a guard that may outlive the handle it came from, as errors must.
-    Own(Box<Lock<T>>),
+    Apart(Box<Apart<T>>),
 }
 
-/// What a guard of a named lock works on.
-struct Copied<T> {
-    value: Box<T>,
-    bytes: fn(&T) -> &[u8],
+/// What the unusual guard holds: one that may outlive the handle it came from, as errors must, or one of a
+/// named lock.
+struct Apart<T> {
+    lock: Lock<T>,
+    /// What the guard of a named lock works on, and its bytes.
+    copy: Option<(T, fn(&T) -> &[u8])>,
+}
+
+impl<T> Apart<T> {
+    /// Apart from the usual way out, so that the usual guard stays in registers.
+    #[cold]
+    #[inline(never)]
+    fn leave(&self, left: Left) {
+        let Lock { words, me, .. } = &self.lock;
+        if let Some((value, bytes)) = &self.copy {
+            if left == Left::Finished && words.is_inside(*me) {
+                self.lock.value.copy_in(0, bytes(value));
+            }
+        }
+        words.leave(*me, left);
+    }
 }
 
 /// The way into a lock's value; the lock is left when it is dropped.
 ///
 /// It stays on its thread. Dropped by a panic, it leaves the lock abandoned: the value may be half changed.
 pub struct Guard<'a, T> {
-    held: Held<'a, T>,
-    copy: Option<Copied<T>>,
+    /// Dropped by hand, for the same reason.
+    held: ManuallyDrop<Held<'a, T>>,
     /// How the lock is left.
     left: Left,
     /// Whether a panic was under way already when the lock was entered.
@@ -362,25 +402,26 @@ pub struct Guard<'a, T> {
 
 impl<T> Guard<'_, T> {
     #[inline]
-    fn lock(&self) -> &Lock<T> {
-        match &self.held {
-            Held::Here(lock) => lock,
-            Held::Own(lock) => lock,
-        }
-    }
-
-    #[inline]
     fn value(&self) -> *mut T {
-        self.lock().value.as_ptr().cast()
+        let lock = match &*self.held {
+            Held::Here(lock) => lock,
+            Held::Apart(apart) => &apart.lock,
+        };
+        lock.value.as_ptr().cast()
     }
 
+    #[inline(always)]
     fn outlive(mut self) -> Guard<'static, T> {
-        let own = Box::new(self.lock().clone());
-        let (copy, left, panicking) = (self.copy.take(), self.left, self.panicking);
+        // SAFETY: `self` is forgotten at once, so nobody looks at what is taken.
+        let held = unsafe { ManuallyDrop::take(&mut self.held) };
+        let (left, panicking) = (self.left, self.panicking);
         std::mem::forget(self);
+        let apart = match held {
+            Held::Here(lock) => lock.to_own(),
+            Held::Apart(apart) => apart,
+        };
         Guard {
-            held: Held::Own(own),
-            copy,
+            held: ManuallyDrop::new(Held::Apart(apart)),
             left,
             panicking,
             on_thread: PhantomData,
@@ -395,12 +436,6 @@ impl<T: CheckedBitPattern> Guard<'_, T> {
         // and alignment and any bits are one of its values; nobody else touches it while this guard exists.
         unsafe { &*self.value().cast() }
     }
-
-    #[cold]
-    fn refuse(mut self) -> LockError<T> {
-        self.left = Left::Unfinished;
-        LockError::Corrupt(Corrupt("a locked value has bits that its type never has"))
-    }
 }
 
 impl<T> Deref for Guard<'_, T> {
@@ -408,11 +443,13 @@ impl<T> Deref for Guard<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        if let Some(copy) = &self.copy {
-            return &copy.value;
+        if let Held::Apart(apart) = &*self.held {
+            if let Some((value, _)) = &apart.copy {
+                return value;
+            }
         }
-        // SAFETY: as in `bits`, whose check every guard has passed; since then only its owner wrote, through
-        // `deref_mut`.
+        // SAFETY: as in `bits`, whose check every guard without a copy has passed; since then only its owner
+        // wrote, through `deref_mut`.
         unsafe { &*self.value() }
     }
 }
@@ -421,8 +458,10 @@ impl<T> DerefMut for Guard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         let at = self.value();
-        if let Some(copy) = &mut self.copy {
-            return &mut copy.value;
+        if let Held::Apart(apart) = &mut *self.held {
+            if let Some((value, _)) = &mut apart.copy {
+                return value;
+            }
         }
         // SAFETY: as in `deref`; the guard is borrowed mutably.
         unsafe { &mut *at }
@@ -430,26 +469,30 @@ impl<T> DerefMut for Guard<'_, T> {
 }
 
 impl<T> Drop for Guard<'_, T> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         // The copy of a guard in a forked process is not inside.
-        if kin::forked() {
-            return;
+        if !kin::forked() {
+            let left = match !self.panicking && panicking() {
+                true => Left::Unfinished,
+                false => self.left,
+            };
+            match &*self.held {
+                Held::Here(lock) => lock.words.leave(lock.me, left),
+                Held::Apart(apart) => apart.leave(left),
+            }
         }
-        let left = if !self.panicking && panicking() {
-            Left::Unfinished
-        } else {
-            self.left
-        };
-        let lock = self.lock();
-        if let Some(copy) = &self.copy
-            && left == Left::Finished
-            && lock.words.is_inside(lock.me)
-        {
-            lock.value.copy_in(0, (copy.bytes)(&copy.value));
+        if matches!(*self.held, Held::Apart(_)) {
+            // SAFETY: this is the end of `drop`, after which nobody looks at it.
+            let_go(unsafe { ManuallyDrop::take(&mut self.held) });
         }
-        lock.words.leave(lock.me, left);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn let_go<T>(held: Held<'_, T>) {
+    drop(held);
 }
 
 impl<T: fmt::Debug> fmt::Debug for Guard<'_, T> {
