@@ -7,13 +7,16 @@
 //! `RUSTFLAGS="--cfg planted"` a death inside is not told, and this must fail.
 
 use std::process::ExitCode;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use multiproc::{Child, Lock, LockError, Process, Segment};
 
 const LOCKERS: usize = 8;
+/// Threads that kill and replace, each its own share of the lockers.
+const HERDS: usize = 2;
 /// Nobody entered for so long, with all lockers alive: it hangs.
 const HUNG: Duration = Duration::from_secs(1);
 
@@ -69,45 +72,54 @@ fn main() -> ExitCode {
         Ok(text) => text.parse().expect("a number"),
         Err(_) => default,
     };
-    let (kills, seconds) = (setting("KILLS", 10_000), setting("LIMIT", 40));
+    let kills = setting("KILLS", 10_000);
+    let limit = Duration::from_secs(setting("LIMIT", 40));
     let pair = Lock::new([0; 2]).unwrap();
     let board = Segment::new(at::WORDS * 8).unwrap();
     let read = |at: usize| board.words()[at].load(Relaxed);
-    let mut started = 0;
-    let mut start = || -> Child<()> {
-        started += 1;
-        Process::spawn(locker, (started, pair.clone(), board.clone())).unwrap()
-    };
-    let mut lockers: Vec<_> = (0..LOCKERS).map(|_| start()).collect();
-
-    let mut random = Random(u64::from(std::process::id()));
-    println!("seed {}", random.0);
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
     let begin = Instant::now();
-    let (mut killed, mut hung) = (0, 0);
-    let mut progress = Progress::new(HUNG);
-    while killed < kills && begin.elapsed() < Duration::from_secs(seconds) {
-        sleep(Duration::from_nanos(random.below(1_500_000)));
-        let one = random.below(LOCKERS as u64) as usize;
-        lockers[one].kill().unwrap();
-        killed += 1;
-        // Replaced; the dead one is reaped when it is dropped.
-        lockers[one] = start();
-        if progress.stopped(read(at::ENTERED)) {
-            hung += 1;
-            break;
+    let (killed, started, hung) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let start = || -> Child<()> {
+        let me = started.fetch_add(1, Relaxed) + 1;
+        Process::spawn(locker, (me, pair.clone(), board.clone())).unwrap()
+    };
+    // As many kill and start as it takes to keep up.
+    let herd = |number: u64| {
+        let mut random = Random(seed + number);
+        let mut lockers: Vec<_> = (0..LOCKERS / HERDS).map(|_| start()).collect();
+        let mut progress = Progress::new();
+        while killed.fetch_add(1, Relaxed) < kills && begin.elapsed() < limit {
+            sleep(Duration::from_nanos(random.below(1_500_000 * HERDS as u64)));
+            let one = random.below(lockers.len() as u64) as usize;
+            lockers[one].kill().unwrap();
+            // Replaced; the dead one is reaped when it is dropped.
+            lockers[one] = start();
+            if progress.stopped(read(at::ENTERED)) {
+                hung.fetch_add(1, Relaxed);
+                break;
+            }
         }
-    }
-    let took = begin.elapsed();
-    board.words()[at::STOP].store(1, Relaxed);
-    for locker in lockers {
-        match locker.join_timeout(Duration::from_secs(5)) {
-            Ok(Some(())) => {}
-            Ok(None) => hung += 1,
-            Err(error) => panic!("{error}"),
+        board.words()[at::STOP].store(1, Relaxed);
+        for locker in lockers {
+            match locker.join_timeout(Duration::from_secs(5)) {
+                Ok(Some(())) => {}
+                Ok(None) => _ = hung.fetch_add(1, Relaxed),
+                Err(error) => panic!("{error}"),
+            }
         }
-    }
+    };
+    thread::scope(|scope| {
+        for number in 0..HERDS as u64 {
+            scope.spawn(move || herd(number));
+        }
+    });
 
-    let (double, untold) = (read(at::DOUBLE), read(at::UNTOLD));
+    let took = begin.elapsed();
+    // Each herd counted one more than it killed.
+    let killed = killed.into_inner() - HERDS as u64;
+    let (double, untold, hung) = (read(at::DOUBLE), read(at::UNTOLD), hung.into_inner());
     println!(
         "{killed} kills in {took:.1?}: {} times inside, {} deaths told, {untold} untold, {double} double, {hung} hung",
         read(at::ENTERED),
@@ -120,16 +132,14 @@ fn main() -> ExitCode {
 /// Watches a count that must not stand still. Time in which the watcher itself was kept from running, as on
 /// a crowded machine, counts for little.
 struct Progress {
-    limit: Duration,
     last: u64,
     still: Duration,
     looked: Instant,
 }
 
 impl Progress {
-    fn new(limit: Duration) -> Progress {
+    fn new() -> Progress {
         Progress {
-            limit,
             last: 0,
             still: Duration::ZERO,
             looked: Instant::now(),
@@ -145,7 +155,7 @@ impl Progress {
             Duration::ZERO
         };
         self.last = count;
-        self.still >= self.limit
+        self.still >= HUNG
     }
 }
 
