@@ -272,7 +272,7 @@ pub(crate) struct Job {
 
 /// Items that one worker claims together: where they, and their results, are.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Chunk {
     /// Who works on it; see `pool::job`.
     pub(crate) state: AtomicU64,

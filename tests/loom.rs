@@ -12,6 +12,9 @@ mod error {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(crate) struct Corrupt(pub(crate) &'static str);
 }
+#[path = "../src/pool/job.rs"]
+#[allow(dead_code, reason = "a model needs some of the job")]
+mod job;
 #[path = "../src/latch.rs"]
 #[allow(dead_code, reason = "a model needs some of the latch")]
 mod latch;
@@ -36,7 +39,7 @@ mod signal;
 mod sync;
 
 use latch::{Left, Limit, Refused, Visitor};
-use layout::{LaneHeader, LatchWords, SignalWords};
+use layout::{Chunk, LaneHeader, LatchWords, SignalWords};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
@@ -861,4 +864,184 @@ fn lock_is_not_left_for_another() {
         lock.words.leave(9, Left::Finished);
         assert_eq!(lock.enter(visitor(2, 1), Limit::Now), Err(Refused::Held));
     });
+}
+
+/// A job's words and its one chunk.
+#[derive(Default)]
+struct Job {
+    chunk: Chunk,
+    cursor: AtomicU64,
+    argument: AtomicU64,
+    result: AtomicU64,
+    /// Who may touch the two: loom reports when the pool and a worker do at once.
+    turn: UnsafeCell<()>,
+}
+
+const SEAT: u16 = 5;
+
+fn generation(n: usize) -> job::Generation {
+    (0..n).fold(job::Generation::default(), |generation, _| {
+        generation.next()
+    })
+}
+
+impl Job {
+    /// The pool's part: fills a chunk that nobody has, and offers it.
+    fn offer(&self, n: usize) {
+        self.turn.with_mut(|_| ());
+        self.argument.store(content(n as u64, 0), Ordering::Relaxed);
+        job::offer(&self.chunk.state, generation(n), 0);
+    }
+
+    /// A worker's part: the chunk, if it is on offer.
+    fn work(&self, n: usize, seat: u16) -> bool {
+        let Some(lease) = job::lease(&self.chunk.state, generation(n), seat) else {
+            return false;
+        };
+        self.turn.with_mut(|_| ());
+        assert_eq!(self.argument.load(Ordering::Relaxed), content(n as u64, 0));
+        self.result.store(content(n as u64, 1), Ordering::Relaxed);
+        job::commit(&self.chunk.state, lease)
+    }
+
+    fn wait_until_settled(&self, n: usize) {
+        while !job::is_settled(&self.chunk.state, generation(n)) {
+            thread::yield_now();
+        }
+        self.turn.with_mut(|_| ());
+        assert_eq!(self.result.load(Ordering::Relaxed), content(n as u64, 1));
+    }
+}
+
+/// Edges G and H: who leases sees the job, who sees it settled sees the results; of two workers one leases.
+#[test]
+fn a_chunk_goes_out_and_its_results_come_back() {
+    model(3, || {
+        let it = Arc::new(Job::default());
+        let workers: Vec<_> = (0..2)
+            .map(|seat| {
+                let it = it.clone();
+                thread::spawn(move || {
+                    // Comes with a ticket of the first job, perhaps too late.
+                    u32::from(it.work(1, seat))
+                })
+            })
+            .collect();
+        it.offer(1);
+        if it.work(1, SEAT) {
+            it.wait_until_settled(1);
+        }
+        let others: u32 = workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap())
+            .sum();
+        it.wait_until_settled(1);
+        assert!(others <= 1);
+        // The next job stands in the same words.
+        it.offer(2);
+        assert!(!it.work(1, SEAT) && it.work(2, SEAT));
+        it.wait_until_settled(2);
+    });
+}
+
+/// Edge G alone: the worker waits for the offer and then reads what was written before it.
+#[test]
+fn an_offer_publishes_the_job() {
+    model(3, || {
+        let it = Arc::new(Job::default());
+        let worker = thread::spawn({
+            let it = it.clone();
+            move || {
+                while !it.work(1, SEAT) {
+                    thread::yield_now();
+                }
+            }
+        });
+        it.offer(1);
+        it.wait_until_settled(1);
+        worker.join().unwrap();
+    });
+}
+
+/// Edge I: whoever claims a chunk of a generation can lease it, also with an old ticket, so none is lost.
+#[test]
+fn a_claimed_chunk_can_be_leased() {
+    model(3, || {
+        let it = Arc::new(Job::default());
+        it.offer(1);
+        job::open(&it.cursor, generation(1));
+        assert!(it.work(1, SEAT));
+        job::open(&it.cursor, generation(1));
+        let worker = thread::spawn({
+            let it = it.clone();
+            move || {
+                // An old ticket leads here; what is claimed may be of either job.
+                let (claimed, index) = job::claim(&it.cursor);
+                let is_mine = claimed == generation(2);
+                assert!(!is_mine || (index == 0 && it.work(2, SEAT)));
+                is_mine
+            }
+        });
+        it.offer(2);
+        job::open(&it.cursor, generation(2));
+        if !worker.join().unwrap() {
+            assert_eq!(job::claim(&it.cursor), (generation(2), 0));
+            assert!(it.work(2, SEAT));
+        }
+        it.wait_until_settled(2);
+    });
+}
+
+/// Of a worker's commit and the pool's burial one wins; the other leaves things as they are.
+#[test]
+fn a_commit_and_a_burial_exclude_each_other() {
+    model(3, || {
+        let it = Arc::new(Job::default());
+        job::offer(&it.chunk.state, generation(1), 0);
+        let lease = job::lease(&it.chunk.state, generation(1), SEAT).unwrap();
+        let worker = thread::spawn({
+            let it = it.clone();
+            move || job::commit(&it.chunk.state, lease)
+        });
+        let buried = job::bury(&it.chunk.state, generation(1), SEAT).is_some();
+        assert!(worker.join().unwrap() != buried);
+        assert!(job::is_settled(&it.chunk.state, generation(1)) != buried);
+    });
+}
+
+/// A withdrawal and a lease exclude each other too.
+#[test]
+fn a_withdrawal_and_a_lease_exclude_each_other() {
+    model(3, || {
+        let it = Arc::new(Job::default());
+        it.offer(1);
+        let worker = thread::spawn({
+            let it = it.clone();
+            move || it.work(1, SEAT)
+        });
+        let withdrawn = job::withdraw(&it.chunk.state, generation(1));
+        assert!(worker.join().unwrap() != withdrawn);
+        assert!(job::is_settled(&it.chunk.state, generation(1)));
+    });
+}
+
+/// Edge S: a worker that tires, or takes a ticket up, sees the next one, or the pool sees that it does not hunt.
+#[test]
+fn a_ticket_is_seen_or_somebody_is_woken() {
+    for stop in [job::tire, job::take_up] {
+        model(3, move || {
+            let words = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
+            job::hunt(&words.0);
+            let worker = thread::spawn({
+                let words = words.clone();
+                move || {
+                    stop(&words.0);
+                    words.1.load(Ordering::Relaxed) == 1
+                }
+            });
+            words.1.store(1, Ordering::Release);
+            let wakes = job::hunters([&words.0].into_iter()) == 0;
+            assert!(worker.join().unwrap() || wakes);
+        });
+    }
 }

@@ -167,13 +167,6 @@ fn tables_at(workers: usize) -> u64 {
     seat_at(workers)
 }
 
-/// What a worker is at: asleep, or not there.
-pub(super) const ABSENT: u64 = 0;
-/// Looks for a ticket all the time, and need not be woken.
-pub(super) const HUNTING: u64 = 1;
-/// Has taken a ticket, or is about to.
-pub(super) const AT_WORK: u64 = 2;
-
 /// Bytes that a worker wrote for the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Record {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::libc::{SIGKILL, SIGTERM};
 
 use super::arena::{Block, Place};
-use super::control::{ABSENT, AT_WORK, Cell};
+use super::control::Cell;
 use super::engine::{Engine, Intake, describe, lock, piece};
 use super::error::{Death, PoolError, TaskError};
 use super::job::{self, Naming, Span, Ticket};
@@ -113,7 +113,7 @@ impl Engine {
             item: Naming::NONE,
             turn: 0,
         };
-        row.now.store(ABSENT, Ordering::Relaxed);
+        row.now.store(job::ABSENT, Ordering::Relaxed);
         row.ticket.store(0, Ordering::Relaxed);
         row.item.store(nothing.word(), Ordering::Relaxed);
         row.grants.store(0, Ordering::Relaxed);
@@ -222,7 +222,7 @@ impl Engine {
             .word(),
             Ordering::Relaxed,
         );
-        row.now.store(ABSENT, Ordering::Relaxed);
+        row.now.store(job::ABSENT, Ordering::Relaxed);
         row.ticket.store(0, Ordering::Relaxed);
         let ticket = self.with_intake(|intake| {
             for block in blocks {
@@ -383,7 +383,7 @@ impl Engine {
         let mut crew = lock(&self.crew);
         for (place, row) in crew.places.iter_mut().zip(&self.control.seats) {
             let word = row.item.load(Ordering::Acquire);
-            let is_at_work = row.now.load(Ordering::Acquire) == AT_WORK
+            let is_at_work = row.now.load(Ordering::Acquire) == job::AT_WORK
                 && Naming::from_word(word).item != Naming::NONE;
             match place.seen {
                 Some((seen, since)) if is_at_work && seen == word => {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::arena::{Arena, Block, Place};
 use super::builder::Settings;
-use super::control::{AT_WORK, CELLS, Cell, Control, FIRST_SINGLE, HUNTING, TICKET_LANE};
+use super::control::{CELLS, Cell, Control, FIRST_SINGLE, TICKET_LANE};
 use super::crew::Crew;
 use super::error::PoolError;
 use super::job::{self, Generation, Span, Ticket};
@@ -22,7 +22,7 @@ use crate::kin::{self, Kin};
 use crate::layout::{CHUNKS, Chunk, EXTENTS, INLINE, SMALL};
 use crate::ring::Writer;
 use crate::segment::{Bytes, Commit, Segment};
-use crate::sync::{Ordering, fence};
+use crate::sync::Ordering;
 
 /// The first extent; each further one is as large as all before, up to the largest.
 const FIRST_EXTENT: u64 = 256 * 1024;
@@ -170,14 +170,7 @@ impl Engine {
     /// Wakes workers for tickets just pushed, unless enough of them hunt anyway.
     fn wake(&self, pushed: usize) {
         let signal = &self.control.page.tasks;
-        // See `Station::hunt`: it says that it no longer hunts, then looks for tickets once more.
-        fence();
-        let hunting = self
-            .control
-            .seats
-            .iter()
-            .filter(|seat| seat.now.load(Ordering::Relaxed) == HUNTING)
-            .count();
+        let hunting = job::hunters(self.control.seats.iter().map(|seat| &seat.now));
         match pushed.saturating_sub(hunting) {
             0 => {}
             1 => signal.notify_one(),
@@ -276,7 +269,7 @@ impl Engine {
     /// Workers that are at an item.
     pub(super) fn at_work(&self) -> u64 {
         let seats = self.control.seats.iter();
-        let busy = seats.filter(|seat| seat.now.load(Ordering::Relaxed) == AT_WORK);
+        let busy = seats.filter(|seat| seat.now.load(Ordering::Relaxed) == job::AT_WORK);
         busy.count() as u64
     }
 

@@ -22,11 +22,12 @@
 //! | G | [`offer`] | [`lease`] | the job's words and its arguments |
 //! | H | [`commit`] | [`is_settled`] | the results |
 //! | I | [`open`], [`rewind`] | [`claim`] | that the chunks of the generation are offered |
+//! | S | [`tire`], [`take_up`], before a look for tickets | [`hunters`], after a ticket was pushed | that somebody sees the ticket: a fence on each side |
 //!
 //! What a dead worker wrote is seen by whoever has the proof of its death.
 
 use crate::layout::Chunk;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, fence};
 
 const KIND: u64 = 0xf;
 const READY: u64 = 1;
@@ -198,7 +199,7 @@ pub(crate) fn open(cursor: &AtomicU64, generation: Generation) {
 /// Lets workers claim the chunks from `index` on once more. Those that are taken cannot be leased again.
 pub(crate) fn rewind(cursor: &AtomicU64, generation: Generation, index: usize) {
     // Edge I, the pool's end. What is claimed at this moment is lost from the cursor, not from its claimant.
-    cursor.store(
+    cursor.swap(
         generation.0 << GENERATION_SHIFT | index as u64,
         Ordering::Release,
     );
@@ -225,6 +226,41 @@ pub(crate) fn left(chunks: &[Chunk], generation: Generation) -> Option<(usize, u
         .map(|(index, _)| index);
     let first = ready.next()?;
     Some((first, 1 + ready.count()))
+}
+
+/// What a worker is at: asleep, or not there.
+pub(crate) const ABSENT: u64 = 0;
+/// Looks for a ticket all the time, and need not be woken.
+pub(crate) const HUNTING: u64 = 1;
+/// Has taken a ticket, or is about to.
+pub(crate) const AT_WORK: u64 = 2;
+
+/// This worker looks for tickets all the time.
+pub(crate) fn hunt(now: &AtomicU64) {
+    now.store(HUNTING, Ordering::Relaxed);
+}
+
+/// This worker will sleep, unless it finds a ticket when it looks once more, now.
+pub(crate) fn tire(now: &AtomicU64) {
+    now.store(ABSENT, Ordering::Relaxed);
+    // Edge S, the worker's end.
+    fence();
+}
+
+/// This worker has taken a ticket. If it sees another when it looks once more, now, it wakes somebody.
+pub(crate) fn take_up(now: &AtomicU64) {
+    now.store(AT_WORK, Ordering::Relaxed);
+    // Edge S, the worker's end.
+    fence();
+}
+
+/// How many workers look for tickets all the time. To be asked after tickets were pushed: each of the others
+/// will look once more before it sleeps, or wake somebody if it has work.
+pub(crate) fn hunters<'a>(rows: impl Iterator<Item = &'a AtomicU64>) -> usize {
+    // Edge S, the pool's end.
+    fence();
+    rows.filter(|now| now.load(Ordering::Relaxed) == HUNTING)
+        .count()
 }
 
 /// Items of a chunk.

@@ -5,9 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::arena::Place;
-use super::control::{
-    ABSENT, AT_WORK, Cell, Control, HUNTING, NOTICE_LANE, Notice, Record, TICKET_LANE,
-};
+use super::control::{Cell, Control, NOTICE_LANE, Notice, Record, TICKET_LANE};
 use super::error::{Failure, What};
 use super::job::{self, Generation, Lease, Naming, Span, Ticket};
 use crate::error::SegmentError;
@@ -19,7 +17,7 @@ use crate::process::task::{self, Entry, TaskName};
 use crate::ring::{Reader, Writer};
 use crate::segment::{Bytes, Segment, View};
 use crate::signal::Patience;
-use crate::sync::{Ordering, fence};
+use crate::sync::Ordering;
 
 /// Contexts a worker keeps decoded.
 const CONTEXTS: usize = 4;
@@ -128,15 +126,10 @@ impl Station {
     /// Waits for a ticket.
     pub(super) fn hunt(&mut self) -> Result<Hunt, SegmentError> {
         let (page, row, hunter) = (&self.control.page, &self.row, &self.hunter);
-        let mut asleep = false;
-        row.now.store(HUNTING, Ordering::Relaxed);
+        job::hunt(&row.now);
         let look = || hunter.borrow_mut().look(&self.control, row);
         let check = || {
-            // Whoever brings a ticket wakes nobody while somebody hunts. Of "publish the ticket, then read
-            // this word" and "change this word, then look for a ticket", one sees the other's store.
-            row.now.store(ABSENT, Ordering::Relaxed);
-            asleep = true;
-            fence();
+            job::tire(&row.now);
             hunter.borrow_mut().look(&self.control, row)
         };
         let found = page
@@ -145,8 +138,7 @@ impl Station {
         let Some(Hunt::Ticket(ticket)) = found else {
             return Ok(Hunt::Over);
         };
-        // I no longer hunt: who brings the next ticket sees that, or I see the ticket and pass the wake on.
-        fence();
+        job::take_up(&row.now);
         let more = self
             .hunter
             .borrow_mut()
@@ -199,7 +191,7 @@ impl Station {
         }
         if self.left != Some(0) && self.notices.room_hint(&self.row.lane) > 0 {
             // Whoever hears this may bring the next ticket at once, and need not wake anybody for it.
-            self.row.now.store(HUNTING, Ordering::Relaxed);
+            job::hunt(&self.row.now);
         }
         self.finished(ticket, committed);
     }
@@ -349,7 +341,7 @@ impl Station {
     pub(super) fn room(&mut self, bytes: u64) -> Option<Place> {
         self.requests += 1;
         let ticket =
-            (self.row.now.load(Ordering::Relaxed) == AT_WORK).then_some(self.current.ticket);
+            (self.row.now.load(Ordering::Relaxed) == job::AT_WORK).then_some(self.current.ticket);
         self.notify(Notice::Room { ticket, bytes });
         let (row, requests) = (&self.row, self.requests);
         let look = || -> Result<Option<()>, std::convert::Infallible> {
@@ -505,7 +497,7 @@ impl Hunter {
         row.item.store(none.word(), Ordering::Relaxed);
         // Named before it is taken: if I die in between, the pool offers the ticket's job once more.
         row.ticket.store(word, Ordering::Release);
-        row.now.store(AT_WORK, Ordering::Relaxed);
+        row.now.store(job::AT_WORK, Ordering::Relaxed);
         if !self.tickets.take(&page.lane, 1) {
             row.now.store(before, Ordering::Relaxed);
             return Ok(None);
