@@ -288,16 +288,28 @@ fn search(wire: &Wire) -> Result<Segment, SegmentError> {
     }
     Err(SegmentError::Gone { pid: wire.pid })
 }
+/// What the links of descriptors of files in memory start with, if they are of this crate.
+const MEMORY: &[u8] = b"/memfd:multiproc:";
+const ROSTER: &[u8] = b"/memfd:multiproc:roster";
 
 /// Opens what another process holds as that descriptor.
 fn open_theirs(pid: i32, descriptor: i32, access: OFlags) -> Result<OwnedFd, SegmentError> {
-    let path = format!("/proc/{pid}/fd/{descriptor}");
-    // The number may mean another file by now, perhaps one whose opening waits; so never wait.
-    let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
+    let explain = |errno| match errno {
         rustix::io::Errno::MFILE => SegmentError::from_io(errno.into(), 0),
         _ => SegmentError::Gone { pid },
-    })
+    };
+    // The numbers may mean another file by now. So it is first held without being opened: to open and close
+    // a file on which this process has a lock, a roster, would drop that lock, which is its proof of life.
+    let theirs = format!("/proc/{pid}/fd/{descriptor}");
+    let held = rustix::fs::open(theirs, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let held = held.map_err(explain)?;
+    let ours = format!("/proc/self/fd/{}", held.as_raw_fd());
+    let name = rustix::fs::readlink(&*ours, Vec::new()).map_err(explain)?;
+    if !name.to_bytes().starts_with(MEMORY) || name.to_bytes().starts_with(ROSTER) {
+        return Err(SegmentError::Gone { pid });
+    }
+    let flags = access | OFlags::CLOEXEC;
+    rustix::fs::open(ours, flags, Mode::empty()).map_err(explain)
 }
 
 fn count_down(count: &AtomicU32) {
@@ -399,6 +411,30 @@ impl Drop for Passed {
             if let Some(ticket) = &item.ticket {
                 ticket.undo();
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_means_the_roster_by_now_costs_nobody_the_proof_of_life() {
+        let kin = kin::kin().unwrap();
+        let [roster, page] = kin.descriptors();
+        for file in [roster, page] {
+            let wire = Wire {
+                cookie: [1, 2],
+                pid: std::process::id() as i32,
+                descriptor: file.as_raw_fd(),
+                kept: false,
+                sealed: None,
+                name: None,
+            };
+            let gone = SegmentError::Gone { pid: wire.pid };
+            assert_eq!(take(wire).unwrap_err().to_string(), gone.to_string());
+            assert!(!kin.is_evicted());
         }
     }
 }
