@@ -195,7 +195,7 @@ impl Place {
 
     /// Ties this process to its parent by the system's own means, as an extra; then looks whether it was
     /// too late.
-    pub(super) fn tie(&self) -> io::Result<()> {
+    fn tie(&self) -> io::Result<()> {
         sys::die_with_parent()?;
         if sys::is_ready(self.parent.as_fd()) {
             sys::kill_self();

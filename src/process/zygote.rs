@@ -7,10 +7,14 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use super::boot::Place;
 use super::control::{self, Another, Birth};
 use crate::sys::{self, Forker, Stream, Titles};
+
+/// How long a parent may take to end after it has closed its end of the line.
+const LAST_MOMENT: Duration = Duration::from_secs(5);
 
 /// What the kernel calls the zygote of that number, and its children until they are given a function.
 pub(super) fn short_name(pid: u32) -> String {
@@ -67,7 +71,9 @@ pub(super) fn breed(line: OwnedFd, place: &Place) -> Newborn {
         drop(control);
         said = control::send(&line, &birth, &[], &[]);
     }
-    if sys::is_ready(parent) {
+    // The line of a parent that ends is closed a moment before it has ended.
+    let ended = sys::poll_any(&[parent], Some(Instant::now() + LAST_MOMENT));
+    if matches!(ended, Ok(Some(_))) {
         // Each has its own ties to the parent; this is for those who have cut them.
         for process in living {
             // Refused only if it has ended.
@@ -78,7 +84,8 @@ pub(super) fn breed(line: OwnedFd, place: &Place) -> Newborn {
 }
 
 fn set_up(place: &Place) -> io::Result<(Forker, Option<Titles>)> {
-    place.tie()?;
+    // It ends when it sees that the parent has ended, and not before it has ended those it made.
+    sys::go_on_without_parent()?;
     sys::ignore_signals()?;
     // What others wait to see closed must not be held open here.
     for stream in [Stream::Input, Stream::Output, Stream::Error] {

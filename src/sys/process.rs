@@ -362,6 +362,13 @@ pub(crate) fn die_with_parent() -> io::Result<()> {
     ))?)
 }
 
+/// Asks to be set going, if this process is stopped, when the thread ends that made it.
+pub(crate) fn go_on_without_parent() -> io::Result<()> {
+    Ok(rustix::process::set_parent_process_death_signal(Some(
+        Signal::CONT,
+    ))?)
+}
+
 /// Sets the name that `top` and `ps` show: its first 15 bytes.
 pub(crate) fn set_process_name(name: &str) {
     let shown: Vec<u8> = name.bytes().filter(|byte| *byte != 0).take(15).collect();

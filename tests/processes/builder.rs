@@ -4,9 +4,9 @@ use std::io::{BufRead, Read, Write};
 use std::thread;
 use std::time::Duration;
 
-use multiproc::{Process, SpawnError, Stdio};
+use multiproc::{SpawnError, Stdio};
 
-use crate::help::{self, sleep_long, tests};
+use crate::help::{self, process, sleep_long, spawn, tests};
 
 tests![
     names_show,
@@ -26,7 +26,7 @@ tests![
 ];
 
 fn names_show() {
-    let child = Process::builder()
+    let child = process()
         .name("a-reader-of-long-things")
         .spawn(sleep_long, ())
         .unwrap();
@@ -50,7 +50,7 @@ fn odd_names() {
         "two\nlines",
         &"x".repeat(5000),
     ] {
-        let child = Process::builder().name(odd).spawn(name, ()).unwrap();
+        let child = process().name(odd).spawn(name, ()).unwrap();
         assert_eq!(child.join().unwrap(), odd);
     }
 }
@@ -63,7 +63,7 @@ fn environment() {
         found.sort();
         (found, std::env::var_os("PATH").is_some())
     };
-    let child = Process::builder()
+    let child = process()
         .env("MULTIPROC_TEST_A", "1")
         .env("MULTIPROC_TEST_B", "2")
         .env("MULTIPROC_TEST_A", "3")
@@ -82,21 +82,15 @@ fn the_mark_is_gone() {
         let here = std::env::vars_os().any(|(key, _)| key == "MULTIPROC_CHILD");
         here || String::from_utf8_lossy(&program).contains("MULTIPROC_CHILD")
     };
-    assert!(!Process::spawn(look, ()).unwrap().join().unwrap());
+    assert!(!spawn(look, ()).unwrap().join().unwrap());
 }
 
 fn working_directory() {
     let here = || std::env::current_dir().unwrap().display().to_string();
-    let child = Process::builder()
-        .current_dir("/proc")
-        .spawn(here, ())
-        .unwrap();
+    let child = process().current_dir("/proc").spawn(here, ()).unwrap();
     assert_eq!(child.join().unwrap(), "/proc");
     for missing in ["/no/such/place", "/etc/passwd"] {
-        let error = Process::builder()
-            .current_dir(missing)
-            .spawn(here, ())
-            .unwrap_err();
+        let error = process().current_dir(missing).spawn(here, ()).unwrap_err();
         assert!(
             matches!(&error, SpawnError::CurrentDir { path, .. } if path.as_os_str() == missing),
             "{error:?}"
@@ -111,7 +105,7 @@ fn streams() {
         print!("out {given}");
         eprint!("err {given}");
     };
-    let child = Process::builder()
+    let child = process()
         .stdin(Stdio::Pipe)
         .stdout(Stdio::Pipe)
         .stderr(Stdio::Pipe)
@@ -135,7 +129,7 @@ fn streams() {
     assert_eq!((out.as_str(), err.as_str()), ("out text", "err text"));
     child.join().unwrap();
 
-    let nothing = Process::builder()
+    let nothing = process()
         .stdin(Stdio::Null)
         .stdout(Stdio::Null)
         .stderr(Stdio::Null)
@@ -152,12 +146,9 @@ fn standard_input_is_given_back() {
         line
     }
     fn nested() -> String {
-        Process::spawn(read_line, ()).unwrap().join().unwrap()
+        spawn(read_line, ()).unwrap().join().unwrap()
     }
-    let child = Process::builder()
-        .stdin(Stdio::Pipe)
-        .spawn(nested, ())
-        .unwrap();
+    let child = process().stdin(Stdio::Pipe).spawn(nested, ()).unwrap();
     child
         .take_stdin()
         .unwrap()
@@ -168,55 +159,46 @@ fn standard_input_is_given_back() {
 
 fn joining_ends_the_input() {
     let count = || std::io::stdin().lock().bytes().count();
-    let child = Process::builder()
-        .stdin(Stdio::Pipe)
-        .spawn(count, ())
-        .unwrap();
+    let child = process().stdin(Stdio::Pipe).spawn(count, ()).unwrap();
     assert_eq!(child.join().unwrap(), 0);
 }
 
 fn affinity() {
     let allowed = || thread::available_parallelism().unwrap().get();
-    let child = Process::builder()
-        .affinity(&[0])
-        .spawn(allowed, ())
-        .unwrap();
+    let child = process().affinity(&[0]).spawn(allowed, ()).unwrap();
     assert_eq!(child.join().unwrap(), 1);
 }
 
 fn niceness() {
     let niceness = || rustix::process::getpriority_process(None).unwrap();
     let before = niceness();
-    let child = Process::builder().nice(5).spawn(niceness, ()).unwrap();
+    let child = process().nice(5).spawn(niceness, ()).unwrap();
     assert_eq!(child.join().unwrap(), (before + 5).min(19));
 }
 
 fn refused_settings_leave_nothing() {
     for nowhere in [&[] as &[usize], &[1000], &[1_000_000]] {
-        let error = Process::builder()
+        let error = process()
             .affinity(nowhere)
             .spawn(sleep_long, ())
             .unwrap_err();
         assert!(matches!(error, SpawnError::Affinity { .. }), "{error:?}");
     }
     for (key, value) in [("A=B", "C"), ("", "C"), ("A\0", "B"), ("A", "B\0")] {
-        let error = Process::builder()
-            .env(key, value)
-            .spawn(sleep_long, ())
-            .unwrap_err();
+        let error = process().env(key, value).spawn(sleep_long, ()).unwrap_err();
         assert!(matches!(error, SpawnError::Io(_)), "{error:?}");
     }
 }
 
 fn arguments_of_the_program() {
     let arguments = || std::env::args().skip(1).collect::<Vec<_>>();
-    let child = Process::spawn(arguments, ()).unwrap();
+    let child = spawn(arguments, ()).unwrap();
     assert_eq!(child.join().unwrap(), arguments());
 }
 
 fn few_descriptors_are_inherited() {
     let _file = std::fs::File::open("/dev/null").unwrap();
-    let child = Process::builder()
+    let child = process()
         .stdin(Stdio::Null)
         .stdout(Stdio::Null)
         .stderr(Stdio::Null)
@@ -233,10 +215,7 @@ fn children_do_not_inherit_from_each_other() {
         // Whoever starts other programs at the same time gives them nothing of ours.
         let starter = thread::spawn(|| {
             for _ in 0..40 {
-                let child = Process::builder()
-                    .stdin(Stdio::Pipe)
-                    .spawn(|| (), ())
-                    .unwrap();
+                let child = process().stdin(Stdio::Pipe).spawn(|| (), ()).unwrap();
                 child.join().unwrap();
             }
         });

@@ -3,10 +3,10 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc::{JoinError, Message, Process, Stdio};
+use multiproc::{JoinError, Message, Stdio};
 use serde::{Deserialize, Serialize};
 
-use crate::help::{isolated, sleep_long, tests};
+use crate::help::{isolated, process, sleep_long, spawn, tests};
 
 tests![
     panics_travel,
@@ -40,12 +40,7 @@ fn panics_travel() {
         n
     }
     let line = line!() - 3;
-    match error_of(
-        Process::builder()
-            .stderr(Stdio::Null)
-            .spawn(fragile, (3,))
-            .unwrap(),
-    ) {
+    match error_of(process().stderr(Stdio::Null).spawn(fragile, (3,)).unwrap()) {
         JoinError::Panicked {
             message,
             location,
@@ -61,7 +56,7 @@ fn panics_travel() {
 }
 
 fn panics_without_text() {
-    let child = Process::builder()
+    let child = process()
         .stderr(Stdio::Null)
         .spawn(|| std::panic::panic_any(5_u8), ());
     let error = error_of::<()>(child.unwrap());
@@ -73,12 +68,12 @@ fn panics_without_text() {
 }
 
 fn caught_panics_do_not_count() {
-    let child = Process::builder()
+    let child = process()
         .stderr(Stdio::Null)
         .spawn(|| std::panic::catch_unwind(|| panic!("inner")).is_err(), ());
     assert!(child.unwrap().join().unwrap());
     // A payload that is raised without a panic has no place; that of an earlier panic is not it.
-    let child = Process::builder().stderr(Stdio::Null).spawn(
+    let child = process().stderr(Stdio::Null).spawn(
         || {
             let _ = std::panic::catch_unwind(|| panic!("inner"));
             std::panic::resume_unwind(Box::new("raised"))
@@ -95,7 +90,7 @@ fn caught_panics_do_not_count() {
 
 fn panics_are_printed_with_the_name() {
     use std::io::Read;
-    let child = Process::builder()
+    let child = process()
         .name("fragile")
         .env("RUST_BACKTRACE", "0")
         .stderr(Stdio::Pipe)
@@ -113,7 +108,7 @@ fn panics_are_printed_with_the_name() {
 }
 
 fn panics_of_other_threads_are_their_own() {
-    let child = Process::builder()
+    let child = process()
         .stderr(Stdio::Null)
         .spawn(|| thread::spawn(|| panic!("inner")).join().is_err(), ());
     assert!(child.unwrap().join().unwrap());
@@ -125,7 +120,7 @@ fn exit(code: i32) {
 
 fn exit_codes() {
     for code in [0, 1, 3, 255] {
-        let error = error_of(Process::spawn(exit, (code,)).unwrap());
+        let error = error_of(spawn(exit, (code,)).unwrap());
         assert!(
             matches!(error, JoinError::Exited(found) if found == code),
             "{error:?}"
@@ -142,7 +137,7 @@ fn a_result_counts_that_was_sent() {
         unsafe { nix::libc::atexit(at_exit) };
         12
     }
-    assert_eq!(Process::spawn(fails_late, ()).unwrap().join().unwrap(), 12);
+    assert_eq!(spawn(fails_late, ()).unwrap().join().unwrap(), 12);
 }
 
 fn signals() {
@@ -152,7 +147,7 @@ fn signals() {
         nix::libc::SIGALRM,
         nix::libc::SIGQUIT,
     ] {
-        let child = Process::spawn(sleep_long, ()).unwrap();
+        let child = spawn(sleep_long, ()).unwrap();
         child.signal(signal).unwrap();
         let error = error_of(child);
         assert!(
@@ -160,7 +155,7 @@ fn signals() {
             "{error:?}"
         );
     }
-    let child = Process::spawn(sleep_long, ()).unwrap();
+    let child = spawn(sleep_long, ()).unwrap();
     for no_signal in [0, -1, 12345] {
         let error = child.signal(no_signal).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
@@ -168,7 +163,7 @@ fn signals() {
 }
 
 fn aborts_and_faults() {
-    let quiet = || Process::builder().stderr(Stdio::Null);
+    let quiet = || process().stderr(Stdio::Null);
     let aborted = error_of::<()>(quiet().spawn(|| std::process::abort(), ()).unwrap());
     assert!(matches!(aborted, JoinError::Signalled(6)), "{aborted:?}");
     fn fault() {
@@ -187,20 +182,17 @@ fn stack_overflow() {
         let page = std::hint::black_box([n; 512]);
         endless(page[0] + 1) + page[511]
     }
-    let child = Process::builder()
-        .stderr(Stdio::Null)
-        .spawn(endless, (0,))
-        .unwrap();
+    let child = process().stderr(Stdio::Null).spawn(endless, (0,)).unwrap();
     let error = error_of(child);
     assert!(matches!(error, JoinError::Signalled(6 | 11)), "{error:?}");
 }
 
 fn terminate_and_kill() {
-    let child = Process::spawn(sleep_long, ()).unwrap();
+    let child = spawn(sleep_long, ()).unwrap();
     child.terminate().unwrap();
     let error = error_of(child);
     assert!(matches!(error, JoinError::Signalled(15)), "{error:?}");
-    let child = Process::spawn(sleep_long, ()).unwrap();
+    let child = spawn(sleep_long, ()).unwrap();
     let begin = Instant::now();
     child.kill().unwrap();
     let error = error_of(child);
@@ -213,7 +205,7 @@ fn terminate_and_kill() {
 }
 
 fn ended_children_take_any_signal() {
-    let child = Process::spawn(|| (), ()).unwrap();
+    let child = spawn(|| (), ()).unwrap();
     while child.is_alive() {
         thread::sleep(Duration::from_millis(1));
     }
@@ -234,9 +226,9 @@ impl<'de> Deserialize<'de> for OneWay {
 }
 
 fn undecodable_arguments_and_results() {
-    let error = error_of(Process::spawn(|n: OneWay| n.0, (OneWay(1),)).unwrap());
+    let error = error_of(spawn(|n: OneWay| n.0, (OneWay(1),)).unwrap());
     assert!(matches!(error, JoinError::Arguments(_)), "{error:?}");
-    let error = error_of(Process::spawn(|| OneWay(1), ()).unwrap());
+    let error = error_of(spawn(|| OneWay(1), ()).unwrap());
     assert!(matches!(error, JoinError::Decode(_)), "{error:?}");
 }
 
@@ -251,9 +243,9 @@ impl Serialize for Mute {
 }
 
 fn unencodable_results() {
-    let error = error_of(Process::spawn(|| Mute, ()).unwrap());
+    let error = error_of(spawn(|| Mute, ()).unwrap());
     assert!(matches!(error, JoinError::Encode(_)), "{error:?}");
-    let error = Process::spawn(|_: Mute| (), (Mute,)).unwrap_err();
+    let error = spawn(|_: Mute| (), (Mute,)).unwrap_err();
     assert!(
         matches!(error, multiproc::SpawnError::Encode(_)),
         "{error:?}"
@@ -261,7 +253,7 @@ fn unencodable_results() {
 }
 
 fn interrupts_are_ignored() {
-    let child = Process::spawn(
+    let child = spawn(
         || {
             println!();
             thread::sleep(Duration::from_millis(300));
@@ -278,7 +270,7 @@ fn interrupts_are_ignored() {
 fn blocked_signals_are_let_through() {
     isolated(|| {
         nix::sys::signal::SigSet::all().thread_block().unwrap();
-        let child = Process::spawn(sleep_long, ()).unwrap();
+        let child = spawn(sleep_long, ()).unwrap();
         child.terminate().unwrap();
         let error = error_of(child);
         assert!(matches!(error, JoinError::Signalled(15)), "{error:?}");
@@ -286,7 +278,7 @@ fn blocked_signals_are_let_through() {
 }
 
 fn broken_pipes_are_errors() {
-    let child = Process::spawn(
+    let child = spawn(
         || {
             let (reader, writer) = rustix::pipe::pipe().unwrap();
             drop(reader);
@@ -300,7 +292,7 @@ fn broken_pipes_are_errors() {
 fn the_tree_is_killed() {
     // A child that ignores SIGTERM, a grandchild of this crate, and a program that knows nothing of it.
     fn family() {
-        let _sleeper = Process::spawn(sleep_long, ()).unwrap();
+        let _sleeper = spawn(sleep_long, ()).unwrap();
         let program = std::process::Command::new("sh")
             .args(["-c", "sleep 600 & sleep 600 & wait"])
             .spawn();
@@ -308,12 +300,12 @@ fn the_tree_is_killed() {
         sleep_long();
     }
     let mark = crate::help::tree_mark();
-    let child = Process::builder()
+    let child = process()
         .env(crate::help::TREE, &mark)
         .spawn(family, ())
         .unwrap();
     crate::help::wait_until(Duration::from_secs(10), "the whole family lives", || {
-        crate::help::marked(&mark).len() == 5
+        crate::help::family(&mark).len() == 5
     });
     child.kill_tree().unwrap();
     assert!(matches!(error_of(child), JoinError::Signalled(9)));
@@ -333,10 +325,10 @@ fn somebody_else_takes_the_status() {
             )
         }
         .unwrap();
-        assert_eq!(Process::spawn(|| 5, ()).unwrap().join().unwrap(), 5);
-        let error = error_of(Process::spawn(exit, (5,)).unwrap());
+        assert_eq!(spawn(|| 5, ()).unwrap().join().unwrap(), 5);
+        let error = error_of(spawn(exit, (5,)).unwrap());
         assert!(matches!(error, JoinError::Unknown), "{error:?}");
-        let child = Process::spawn(sleep_long, ()).unwrap();
+        let child = spawn(sleep_long, ()).unwrap();
         child.kill().unwrap();
         assert!(matches!(error_of(child), JoinError::Unknown));
     });

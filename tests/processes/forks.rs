@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use multiproc::{JoinError, Process, SpawnError, active_children};
+use multiproc::{JoinError, SpawnError, active_children};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
-use crate::help::{isolated, sleep_long, tests};
+use crate::help::{isolated, sleep_long, spawn, tests};
 
 tests![
     a_fork_has_no_children,
@@ -18,15 +18,12 @@ tests![
 
 fn a_fork_has_no_children() {
     isolated(|| {
-        let child = Process::spawn(sleep_long, ()).unwrap();
+        let child = spawn(sleep_long, ()).unwrap();
         // SAFETY: the copy uses only what this test checks, and then exits at once.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
                 let mut wrong = 0;
-                wrong |= i32::from(!matches!(
-                    Process::spawn(sleep_long, ()),
-                    Err(SpawnError::Forked)
-                ));
+                wrong |= i32::from(!matches!(spawn(sleep_long, ()), Err(SpawnError::Forked)));
                 wrong |= 2 * i32::from(!active_children().is_empty());
                 let timeout = std::time::Duration::from_secs(1);
                 let joined = child.join_timeout(timeout);
@@ -60,9 +57,9 @@ fn a_function_that_forks_answers_once() {
             }
         }
     }
-    let child = Process::spawn(forks, (false,)).unwrap();
+    let child = spawn(forks, (false,)).unwrap();
     assert_eq!(child.join().unwrap(), 1);
-    let child = Process::spawn(forks, (true,)).unwrap();
+    let child = spawn(forks, (true,)).unwrap();
     assert!(matches!(child.join(), Err(JoinError::Exited(4))));
 }
 
@@ -83,7 +80,7 @@ fn sixteen_threads_of_malloc() {
             })
             .collect();
         for n in 0..1000_u32 {
-            assert_eq!(Process::spawn(|n: u32| n, (n,)).unwrap().join().unwrap(), n);
+            assert_eq!(spawn(|n: u32| n, (n,)).unwrap().join().unwrap(), n);
         }
         OVER.store(true, Ordering::Relaxed);
         for thread in threads {
@@ -99,7 +96,7 @@ fn children_of_others_are_left_alone() {
                 .args(["-c", "exit 7"])
                 .spawn()
                 .unwrap();
-            Process::spawn(|| (), ()).unwrap().join().unwrap();
+            spawn(|| (), ()).unwrap().join().unwrap();
             assert_eq!(program.wait().unwrap().code(), Some(7));
         }
     });

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use multiproc::{JoinError, Process, SpawnError};
+use multiproc::{Child, JoinError, Process, SpawnError, StartMethod};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::help::{self, isolated, tests};
@@ -38,9 +38,24 @@ fn one() -> u32 {
     1
 }
 
+/// Starts [`one`] by execution, so that the limits are met in this process and every descriptor counts.
+fn execute_one() -> Result<Child<u32>, SpawnError> {
+    Process::builder()
+        .start_method(StartMethod::Exec)
+        .spawn(one, ())
+}
+
+/// The descriptors of this process once it has executed a child.
+fn after_first_child() -> Vec<(u32, String)> {
+    execute_one().unwrap().join().unwrap();
+    // The reaper holds the child's descriptor a moment longer than the child lives.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    help::descriptors()
+}
+
 fn too_many_processes() {
     isolated(|| {
-        Process::spawn(one, ()).unwrap().join().unwrap();
+        execute_one().unwrap().join().unwrap();
         if nix::unistd::geteuid().is_root() {
             // The limit does not hold for root.
             nix::unistd::setresgid(65_534.into(), 65_534.into(), 65_534.into()).unwrap();
@@ -49,7 +64,7 @@ fn too_many_processes() {
             nix::sys::prctl::set_dumpable(true).unwrap();
         }
         let before = limit(Resource::Nproc, 1);
-        let error = Process::spawn(one, ()).unwrap_err();
+        let error = execute_one().unwrap_err();
         assert!(
             matches!(error, SpawnError::TooManyProcesses { limit: Some(1), .. }),
             "{error:?}"
@@ -57,17 +72,17 @@ fn too_many_processes() {
         assert!(error.to_string().contains("RLIMIT_NPROC"), "{error}");
         assert_eq!(help::own_children(), Vec::<u32>::new());
         setrlimit(Resource::Nproc, before).unwrap();
-        assert_eq!(Process::spawn(one, ()).unwrap().join().unwrap(), 1);
+        assert_eq!(execute_one().unwrap().join().unwrap(), 1);
     });
 }
 
 fn too_many_descriptors() {
     isolated(|| {
-        let before = help::after_first_child();
+        let before = after_first_child();
         let mut refused = 0;
         for room in 0..20 {
             let old = limit(Resource::Nofile, before.len() as u64 + room);
-            let outcome = Process::spawn(one, ()).map(|child| child.join());
+            let outcome = execute_one().map(|child| child.join());
             setrlimit(Resource::Nofile, old).unwrap();
             match outcome {
                 Ok(Ok(number)) => assert_eq!(number, 1),
@@ -86,15 +101,15 @@ fn too_many_descriptors() {
             help::settles_to(&before);
         }
         assert!(refused > 0);
-        assert_eq!(Process::spawn(one, ()).unwrap().join().unwrap(), 1);
+        assert_eq!(execute_one().unwrap().join().unwrap(), 1);
     });
 }
 
 fn too_little_memory() {
     isolated(|| {
-        let before = help::after_first_child();
+        let before = after_first_child();
         let old = limit(Resource::As, 1 << 20);
-        let outcome = Process::spawn(one, ()).map(|child| child.join());
+        let outcome = execute_one().map(|child| child.join());
         setrlimit(Resource::As, old).unwrap();
         match outcome {
             Err(SpawnError::NoMemory { .. }) => {}
@@ -102,7 +117,7 @@ fn too_little_memory() {
             other => panic!("{other:?}"),
         }
         help::settles_to(&before);
-        assert_eq!(Process::spawn(one, ()).unwrap().join().unwrap(), 1);
+        assert_eq!(execute_one().unwrap().join().unwrap(), 1);
     });
 }
 
@@ -130,10 +145,10 @@ pub(crate) fn scenario(name: &OsStr) {
     let path = std::env::current_exe().unwrap();
     if name == "removed" {
         std::fs::remove_file(path).unwrap();
-        assert_eq!(Process::spawn(one, ()).unwrap().join().unwrap(), 1);
+        assert_eq!(execute_one().unwrap().join().unwrap(), 1);
     } else if name == "forbidden" {
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
-        let error = Process::spawn(one, ()).unwrap_err();
+        let error = execute_one().unwrap_err();
         assert!(matches!(error, SpawnError::Image { .. }), "{error:?}");
         assert_eq!(help::own_children(), Vec::<u32>::new());
     } else {
@@ -156,7 +171,7 @@ static EARLY: AtomicI32 = AtomicI32::new(0);
 /// Runs before the hook of this crate, in the child too.
 extern "C" fn early() {
     if std::env::var_os("MULTIPROC_TEST_EARLY").is_some() {
-        let refused = matches!(Process::spawn(one, ()), Err(SpawnError::NotInitialised));
+        let refused = matches!(execute_one(), Err(SpawnError::NotInitialised));
         EARLY.store(if refused { 1 } else { 2 }, Ordering::Relaxed);
     }
 }
@@ -168,6 +183,7 @@ static EARLY_HOOK: extern "C" fn() = early;
 
 fn no_child_before_the_mark_is_taken() {
     let child = Process::builder()
+        .start_method(StartMethod::Exec)
         .env("MULTIPROC_TEST_EARLY", "1")
         .spawn(|| EARLY.load(Ordering::Relaxed), ());
     assert_eq!(child.unwrap().join().unwrap(), 1);

@@ -24,41 +24,74 @@ mod pool;
 mod queues;
 mod results;
 mod strangers;
+mod zygote;
+
+use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Trial};
 
-fn main() {
+/// Modules whose processes are made in both ways, one after the other.
+const BOTH_WAYS: &[(&str, &[help::Test])] = &[
+    ("results", results::TESTS),
+    ("endings", endings::TESTS),
+    ("builder", builder::TESTS),
+    ("orphans", orphans::TESTS),
+    ("forks", forks::TESTS),
+    ("handles", handles::TESTS),
+];
+
+/// Modules whose processes are made as they are when nothing is said, or as their tests say.
+const ONCE: &[(&str, &[help::Test])] = &[
+    ("zygote", zygote::TESTS),
+    ("locks", locks::TESTS),
+    ("arrays", arrays::TESTS),
+    ("named", named::TESTS),
+    ("faults", faults::TESTS),
+    ("limits", limits::TESTS),
+    ("pool", pool::TESTS),
+    ("queues", queues::TESTS),
+];
+
+fn main() -> ExitCode {
     if let Some(scenario) = std::env::var_os("MULTIPROC_TEST_SCENARIO") {
-        return match scenario.to_str().and_then(strangers::of) {
+        match scenario.to_str().and_then(strangers::of) {
             Some(stranger) => strangers::play(stranger),
             None => limits::scenario(&scenario),
-        };
+        }
+        return ExitCode::SUCCESS;
     }
     let arguments = Arguments::from_args();
+    if std::env::var_os(help::METHOD).is_some() {
+        return run(&arguments, BOTH_WAYS);
+    }
+    let mut all_passed = run(&arguments, ONCE) == ExitCode::SUCCESS;
+    for method in ["zygote", "exec"] {
+        // A list of the tests names each once.
+        if !arguments.list || method == "zygote" {
+            let run = Command::new("/proc/self/exe")
+                .args(std::env::args_os().skip(1))
+                .env(help::METHOD, method)
+                .status();
+            all_passed &= run.unwrap().success();
+        }
+    }
+    match all_passed {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+fn run(arguments: &Arguments, modules: &[(&str, &'static [help::Test])]) -> ExitCode {
     let mut trials: Vec<Trial> = Vec::new();
-    for (module, tests) in [
-        ("results", results::TESTS),
-        ("endings", endings::TESTS),
-        ("builder", builder::TESTS),
-        ("orphans", orphans::TESTS),
-        ("forks", forks::TESTS),
-        ("handles", handles::TESTS),
-        ("locks", locks::TESTS),
-        ("arrays", arrays::TESTS),
-        ("named", named::TESTS),
-        ("faults", faults::TESTS),
-        ("limits", limits::TESTS),
-        ("pool", pool::TESTS),
-        ("queues", queues::TESTS),
-    ] {
-        for &(name, test) in tests {
+    for (module, tests) in modules {
+        for &(name, test) in *tests {
             trials.push(Trial::test(format!("{module}::{name}"), move || {
                 help::with_deadline(test);
                 Ok(())
             }));
         }
     }
-    let conclusion = libtest_mimic::run(&arguments, trials);
+    let conclusion = libtest_mimic::run(arguments, trials);
     assert_eq!(help::own_children(), Vec::<u32>::new(), "children are left");
-    conclusion.exit();
+    conclusion.exit_code()
 }

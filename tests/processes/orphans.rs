@@ -3,9 +3,9 @@
 use std::thread;
 use std::time::Duration;
 
-use multiproc::{Process, Stdio};
+use multiproc::Stdio;
 
-use crate::help::{self, sleep_long, tests};
+use crate::help::{self, process, sleep_long, spawn, tests};
 
 tests![
     whatever_they_do,
@@ -56,31 +56,31 @@ fn without_the_systems_tie() {
 }
 
 fn nest(left: u32) {
-    let _child = (left > 0).then(|| Process::spawn(nest, (left - 1,)).unwrap());
+    let _child = (left > 0).then(|| spawn(nest, (left - 1,)).unwrap());
     sleep_long();
 }
 
 fn parent_of_all() {
     let _children = [
-        Process::spawn(compute, ()).unwrap(),
-        Process::spawn(block_on_input, ()).unwrap(),
-        Process::spawn(ignore_all_signals, ()).unwrap(),
-        Process::spawn(stop, ()).unwrap(),
-        Process::spawn(close_everything, ()).unwrap(),
-        Process::spawn(without_the_systems_tie, ()).unwrap(),
-        Process::spawn(nest, (3,)).unwrap(),
+        spawn(compute, ()).unwrap(),
+        spawn(block_on_input, ()).unwrap(),
+        spawn(ignore_all_signals, ()).unwrap(),
+        spawn(stop, ()).unwrap(),
+        spawn(close_everything, ()).unwrap(),
+        spawn(without_the_systems_tie, ()).unwrap(),
+        spawn(nest, (3,)).unwrap(),
     ];
     sleep_long();
 }
 
 fn whatever_they_do() {
     let mark = help::tree_mark();
-    let parent = Process::builder()
+    let parent = process()
         .env(help::TREE, &mark)
         .spawn(parent_of_all, ())
         .unwrap();
     help::wait_until(Duration::from_secs(20), "the whole family lives", || {
-        help::marked(&mark).len() == 1 + 6 + 4
+        help::family(&mark).len() == 1 + 6 + 4
     });
     thread::sleep(Duration::from_millis(100));
     parent.kill().unwrap();
@@ -92,10 +92,7 @@ fn whatever_they_do() {
 fn breed() {
     fn short(depth: u32) -> u32 {
         if depth > 0 {
-            return Process::spawn(short, (depth - 1,))
-                .unwrap()
-                .join()
-                .unwrap_or(0);
+            return spawn(short, (depth - 1,)).unwrap().join().unwrap_or(0);
         }
         1
     }
@@ -103,8 +100,8 @@ fn breed() {
         .map(|_| {
             thread::spawn(|| {
                 loop {
-                    let kept = Process::spawn(sleep_long, ());
-                    let _ = Process::spawn(short, (2,)).map(|child| child.join());
+                    let kept = spawn(sleep_long, ());
+                    let _ = spawn(short, (2,)).map(|child| child.join());
                     drop(kept);
                 }
             })
@@ -119,7 +116,7 @@ fn two_hundred_moments() {
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     for round in 0..200 {
         let mark = help::tree_mark();
-        let parent = Process::builder()
+        let parent = process()
             .env(help::TREE, &mark)
             .stdin(Stdio::Null)
             .stderr(Stdio::Null)
@@ -139,16 +136,16 @@ fn two_hundred_moments() {
 
 fn detached_ones_too() {
     let mark = help::tree_mark();
-    let parent = Process::builder().env(help::TREE, &mark).spawn(
+    let parent = process().env(help::TREE, &mark).spawn(
         || {
-            Process::spawn(compute, ()).unwrap().detach();
+            spawn(compute, ()).unwrap().detach();
             sleep_long();
         },
         (),
     );
     let parent = parent.unwrap();
     help::wait_until(Duration::from_secs(10), "both live", || {
-        help::marked(&mark).len() == 2
+        help::family(&mark).len() == 2
     });
     parent.kill().unwrap();
     help::wait_until(SOON, "all are gone", || help::marked(&mark).is_empty());
@@ -157,10 +154,10 @@ fn detached_ones_too() {
 
 fn when_the_parent_returns() {
     let mark = help::tree_mark();
-    let parent = Process::builder().env(help::TREE, &mark).spawn(
+    let parent = process().env(help::TREE, &mark).spawn(
         || {
-            Process::spawn(compute, ()).unwrap().detach();
-            std::mem::forget(Process::spawn(compute, ()).unwrap());
+            spawn(compute, ()).unwrap().detach();
+            std::mem::forget(spawn(compute, ()).unwrap());
         },
         (),
     );
@@ -171,7 +168,7 @@ fn when_the_parent_returns() {
 fn when_the_control_socket_is_held_by_a_stranger() {
     // A fork of the parent keeps its descriptors, so that no socket tells of its death.
     fn parent() {
-        let _child = Process::spawn(ignore_all_signals, ()).unwrap();
+        let _child = spawn(ignore_all_signals, ()).unwrap();
         // SAFETY: the copy only sleeps, and is a process of one thread.
         match unsafe { nix::unistd::fork() }.unwrap() {
             nix::unistd::ForkResult::Child => loop {
@@ -181,17 +178,14 @@ fn when_the_control_socket_is_held_by_a_stranger() {
         }
     }
     let mark = help::tree_mark();
-    let parent = Process::builder()
-        .env(help::TREE, &mark)
-        .spawn(parent, ())
-        .unwrap();
+    let parent = process().env(help::TREE, &mark).spawn(parent, ()).unwrap();
     help::wait_until(Duration::from_secs(10), "all live", || {
-        help::marked(&mark).len() == 3
+        help::family(&mark).len() == 3
     });
     thread::sleep(Duration::from_millis(100));
     parent.kill().unwrap();
     help::wait_until(SOON, "only the fork is left", || {
-        help::marked(&mark).len() == 1
+        help::family(&mark).len() == 1
     });
     for fork in help::marked(&mark) {
         let fork = nix::unistd::Pid::from_raw(fork as i32);

@@ -3,9 +3,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc::{JoinError, Process, active_children, current_process, parent_process, wait_any};
+use multiproc::{JoinError, active_children, current_process, parent_process, wait_any};
 
-use crate::help::{LIMIT, isolated, sleep_long, tests, wait_until};
+use crate::help::{LIMIT, isolated, process, sleep_long, spawn, tests, wait_until};
 
 tests![
     a_function_runs_elsewhere,
@@ -32,11 +32,11 @@ fn add(a: u64, b: u64) -> u64 {
 }
 
 fn a_function_runs_elsewhere() {
-    let child = Process::spawn(std::process::id, ()).unwrap();
+    let child = spawn(std::process::id, ()).unwrap();
     let pid = child.pid();
     assert_ne!(pid, std::process::id());
     assert_eq!(child.join().unwrap(), pid);
-    assert_eq!(Process::spawn(add, (1, 2)).unwrap().join().unwrap(), 3);
+    assert_eq!(spawn(add, (1, 2)).unwrap().join().unwrap(), 3);
 }
 
 fn functions_of_all_arities() {
@@ -47,14 +47,14 @@ fn functions_of_all_arities() {
     fn eight(a: u8, b: u16, c: u32, d: u64, e: i8, f: char, g: String, h: Vec<bool>) -> String {
         format!("{a}{b}{c}{d}{e}{f}{g}{h:?}")
     }
-    assert_eq!(Process::spawn(|| 7, ()).unwrap().join().unwrap(), 7);
+    assert_eq!(spawn(|| 7, ()).unwrap().join().unwrap(), 7);
     let arguments = (1, 2, 3, 4, -5, 'x', "yz".to_string(), vec![true]);
-    let said = Process::spawn(eight, arguments).unwrap().join().unwrap();
+    let said = spawn(eight, arguments).unwrap().join().unwrap();
     assert_eq!(said, "1234-5xyz[true]");
 }
 
 fn closures_without_captures() {
-    let child = Process::spawn(
+    let child = spawn(
         |text: String, n: usize| text.repeat(n),
         ("ab".to_string(), 3),
     );
@@ -65,11 +65,8 @@ fn generic_functions() {
     fn doubled<T: Clone>(value: T) -> (T, T) {
         (value.clone(), value)
     }
-    assert_eq!(
-        Process::spawn(doubled::<u8>, (1,)).unwrap().join().unwrap(),
-        (1, 1)
-    );
-    let text = Process::spawn(doubled::<String>, ("a".to_string(),));
+    assert_eq!(spawn(doubled::<u8>, (1,)).unwrap().join().unwrap(), (1, 1));
+    let text = spawn(doubled::<String>, ("a".to_string(),));
     assert_eq!(text.unwrap().join().unwrap().1, "a");
 }
 
@@ -79,13 +76,13 @@ fn bytes(len: usize) -> Vec<u8> {
 
 fn results_of_all_sizes() {
     for len in [0, 1, 32_700, 32_768, 33_000, 1 << 20, 8 << 20] {
-        let child = Process::spawn(|given: Vec<u8>| given, (bytes(len),)).unwrap();
+        let child = spawn(|given: Vec<u8>| given, (bytes(len),)).unwrap();
         assert!(child.join().unwrap() == bytes(len), "{len} bytes");
     }
 }
 
 fn a_large_result_waits_for_nobody() {
-    let child = Process::spawn(bytes, (20 << 20,)).unwrap();
+    let child = spawn(bytes, (20 << 20,)).unwrap();
     wait_until(
         Duration::from_secs(20),
         "the child ends before anybody joins",
@@ -106,7 +103,7 @@ fn names_and_numbers() {
             )
         };
         for number in 1..=3 {
-            let child = Process::spawn(family, ()).unwrap();
+            let child = spawn(family, ()).unwrap();
             let name = format!("{}:{number}", me.name());
             assert_eq!(child.name(), name);
             assert_eq!(child.join().unwrap(), (name, me.pid()));
@@ -121,7 +118,7 @@ fn nested_processes() {
     fn depth(left: u32) -> Vec<u32> {
         let mut pids = vec![std::process::id()];
         if left > 0 {
-            pids.extend(Process::spawn(depth, (left - 1,)).unwrap().join().unwrap());
+            pids.extend(spawn(depth, (left - 1,)).unwrap().join().unwrap());
         }
         pids
     }
@@ -136,9 +133,7 @@ fn parallel_children() {
     let threads: Vec<_> = (0..8)
         .map(|n| {
             thread::spawn(move || {
-                let children: Vec<_> = (0..8)
-                    .map(|m| Process::spawn(add, (n, m)).unwrap())
-                    .collect();
+                let children: Vec<_> = (0..8).map(|m| spawn(add, (n, m)).unwrap()).collect();
                 for (m, child) in children.into_iter().enumerate() {
                     assert_eq!(child.join().unwrap(), n + m as u64);
                 }
@@ -151,7 +146,7 @@ fn parallel_children() {
 }
 
 fn join_timeout_gives_up_and_comes_back() {
-    let child = Process::spawn(
+    let child = spawn(
         || {
             thread::sleep(Duration::from_millis(300));
             5
@@ -174,8 +169,8 @@ fn join_timeout_gives_up_and_comes_back() {
 }
 
 fn wait_any_finds_the_first() {
-    let slow = Process::spawn(sleep_long, ()).unwrap();
-    let fast = Process::spawn(|| 1, ()).unwrap();
+    let slow = spawn(sleep_long, ()).unwrap();
+    let fast = spawn(|| 1, ()).unwrap();
     assert_eq!(wait_any(&[&slow], Duration::from_millis(20)).unwrap(), None);
     assert_eq!(wait_any(&[&slow, &fast], LIMIT).unwrap(), Some(1));
     slow.kill().unwrap();
@@ -187,10 +182,7 @@ fn wait_any_finds_the_first() {
 fn active_children_are_those_that_live() {
     isolated(|| {
         assert_eq!(active_children(), []);
-        let child = Process::builder()
-            .name("sleeper")
-            .spawn(sleep_long, ())
-            .unwrap();
+        let child = process().name("sleeper").spawn(sleep_long, ()).unwrap();
         let active = active_children();
         assert_eq!(active.len(), 1);
         assert_eq!(
@@ -204,7 +196,7 @@ fn active_children_are_those_that_live() {
 }
 
 fn dropped_children_are_killed_and_reaped() {
-    let child = Process::spawn(sleep_long, ()).unwrap();
+    let child = spawn(sleep_long, ()).unwrap();
     let pid = child.pid();
     let begin = Instant::now();
     drop(child);
@@ -217,7 +209,7 @@ fn dropped_children_are_killed_and_reaped() {
 
 fn detached_children_go_on() {
     use std::io::Read;
-    let child = Process::builder()
+    let child = process()
         .stdout(multiproc::Stdio::Pipe)
         .spawn(
             || {
@@ -236,7 +228,7 @@ fn detached_children_go_on() {
 
 fn a_child_outlives_the_thread_that_started_it() {
     let starter = thread::spawn(|| {
-        let child = Process::spawn(sleep_long, ()).unwrap();
+        let child = spawn(sleep_long, ()).unwrap();
         // It is well in its function by then.
         thread::sleep(Duration::from_millis(200));
         child
@@ -252,7 +244,7 @@ fn printed_lines_appear() {
     use std::io::Read;
     for _ in 0..20 {
         // Without a line end, so that it waits in the buffer until the exit.
-        let child = Process::builder()
+        let child = process()
             .stdout(multiproc::Stdio::Pipe)
             .spawn(|| print!("a line"), ())
             .unwrap();
@@ -271,8 +263,8 @@ fn no_descriptor_is_left() {
     isolated(|| {
         let before = crate::help::after_first_child();
         for _ in 0..50 {
-            Process::spawn(bytes, (100_000,)).unwrap().join().unwrap();
-            drop(Process::spawn(sleep_long, ()).unwrap());
+            spawn(bytes, (100_000,)).unwrap().join().unwrap();
+            drop(spawn(sleep_long, ()).unwrap());
         }
         crate::help::settles_to(&before);
     });
