@@ -364,12 +364,15 @@ enum Held<'a, T> {
     Apart(Box<Apart<T>>),
 }
 
+/// How the bytes of a value are seen.
+type BytesOf<T> = fn(&T) -> &[u8];
+
 /// What the unusual guard holds: one that may outlive the handle it came from, as errors must, or one of a
 /// named lock.
 struct Apart<T> {
     lock: Lock<T>,
     /// What the guard of a named lock works on, and its bytes.
-    copy: Option<(T, fn(&T) -> &[u8])>,
+    copy: Option<(T, BytesOf<T>)>,
 }
 
 impl<T> Apart<T> {

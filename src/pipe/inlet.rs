@@ -81,7 +81,7 @@ impl Inlet {
         match self.reader.next(&link.inn, &self.words) {
             Ok(Next::Run { bytes, last: true }) if bytes == to.len() => {
                 let ring = Ring {
-                    header: &*link.inn,
+                    header: &link.inn,
                     words: &self.words,
                     bytes: &self.bytes,
                 };

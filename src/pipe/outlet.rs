@@ -66,7 +66,7 @@ impl Outlet {
             link.segment.bytes(at, len)?,
         );
         let ring = Ring {
-            header: &*link.out,
+            header: &link.out,
             words: &words,
             bytes: &bytes,
         };
@@ -145,7 +145,7 @@ impl Outlet {
     #[inline(always)]
     fn put_run(&mut self, link: &Link, bytes: &[u8], last: bool) {
         let ring = Ring {
-            header: &*link.out,
+            header: &link.out,
             words: &self.words,
             bytes: &self.bytes,
         };

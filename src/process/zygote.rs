@@ -30,7 +30,7 @@ pub(super) struct Newborn {
 /// Serves until the parent ends or has no more use for it. Returns in children alone.
 pub(super) fn breed(line: OwnedFd, place: &Place) -> Newborn {
     let parent = place.parent.as_fd();
-    let (forker, titles) = match set_up(place) {
+    let (forker, titles) = match set_up() {
         Ok(ready) => ready,
         Err(error) => {
             let errno = error.raw_os_error().unwrap_or(nix::libc::ENOTSUP);
@@ -83,7 +83,7 @@ pub(super) fn breed(line: OwnedFd, place: &Place) -> Newborn {
     std::process::exit(0)
 }
 
-fn set_up(place: &Place) -> io::Result<(Forker, Option<Titles>)> {
+fn set_up() -> io::Result<(Forker, Option<Titles>)> {
     // It ends when it sees that the parent has ended, and not before it has ended those it made.
     sys::go_on_without_parent()?;
     sys::ignore_signals()?;

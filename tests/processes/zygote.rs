@@ -219,7 +219,9 @@ fn mutexes_of_the_c_library() {
     fn check() {
         // SAFETY: all of them are set up and live for ever.
         let lock = |raw: &Raw| unsafe { pthread_mutex_lock(raw.0.get()) };
+        // SAFETY: the mutex lives, was initialised statically and is not moved while it is used.
         let try_lock = |raw: &Raw| unsafe { pthread_mutex_trylock(raw.0.get()) };
+        // SAFETY: as above, and this thread has it locked.
         let unlock = |raw: &Raw| unsafe { pthread_mutex_unlock(raw.0.get()) };
         let checking = mutex(PTHREAD_MUTEX_ERRORCHECK, false);
         assert_eq!((lock(checking), lock(checking)), (0, EDEADLK));
