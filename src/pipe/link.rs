@@ -1,6 +1,6 @@
 //! What an end knows besides its two streams: the segment, and who has the ends.
 //!
-//! Each end has an owner word (see [`roster`](crate::roster)), beside the words that the other end's sends
+//! Each end has an owner word (see [`roster`]), beside the words that the other end's sends
 //! look at anyway. Free is final for an end: nobody takes it up again. Whoever finds the other end's
 //! owner dead frees the word, by one compare-and-swap from what was seen: from then on an end that was on its
 //! way from there does not arrive any more, so `Closed` stays `Closed`.
