@@ -1,5 +1,4 @@
-//! Process, Pool, Queue, Pipe and Lock over shared memory.
-
+#![doc = include_str!("../README.md")]
 // Under loom only the pure protocols are compiled, by tests/loom.rs itself.
 #![cfg(not(loom))]
 

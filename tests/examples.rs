@@ -173,6 +173,19 @@ fn queue() {
 }
 
 #[test]
+fn pipe() {
+    assert_eq!(
+        lines("pipe"),
+        [
+            "one: 1",
+            "two words: 2",
+            "and now four words: 4",
+            "The child has finished"
+        ]
+    );
+}
+
+#[test]
 fn lock() {
     let lines = lines("lock");
     assert_eq!(lines[0], "Counter: 4000");
@@ -184,10 +197,44 @@ fn lock() {
 }
 
 #[test]
+fn frozen() {
+    let quarter = |n: u64| (n * 250_000 + 1..=(n + 1) * 250_000).sum::<u64>();
+    let sums = [0, 1, 2, 3].map(quarter);
+    assert_eq!(
+        lines("frozen"),
+        [format!("Sums: {sums:?}"), "Total: 500000500000".to_owned()]
+    );
+}
+
+#[test]
 fn pipeline() {
     assert_eq!(
         lines("pipeline"),
         ["Squared: 1000", "Sum of squares: 333833500"]
+    );
+}
+
+#[test]
+fn crash() {
+    let run = Run::start("crash", &[]).finish();
+    assert!(run.status.success(), "{}", run.stderr);
+    let lines = run.lines();
+    assert_eq!(
+        lines[..4],
+        [
+            "square(1) = 1",
+            "square(2) = 4",
+            "square(3): the worker was killed",
+            "square(4) = 16"
+        ]
+    );
+    assert!(
+        lines[4].starts_with("square(5): ") && lines[4].contains("I do not like 5"),
+        "{lines:?}"
+    );
+    assert_eq!(
+        lines[5..],
+        ["square(6) = 36", "The pool still has 2 workers"]
     );
 }
 
@@ -219,6 +266,47 @@ fn named_writer_says_that_nobody_is_there() {
     let run = Run::start("named_writer", &[&name]).finish();
     assert!(!run.status.success());
     assert_eq!(run.stdout, "");
+}
+
+#[test]
+fn pool_methods() {
+    assert_eq!(
+        lines("pool_methods"),
+        [
+            "apply: 25",
+            "apply_async: 36",
+            "map: [1, 4, 9, 16, 25]",
+            "map_async: [1, 4, 9, 16, 25]",
+            "starmap: [2, 12, 30]",
+            "starmap_async: [2, 12, 30]",
+            "imap: [1, 4, 9, 16, 25]",
+            "imap_unordered, sorted: [1, 4, 9, 16, 25]",
+            "The pool is closed and joined",
+        ]
+    );
+}
+
+#[test]
+fn mandelbrot() {
+    let folder = Folder::new("mandelbrot");
+    let file = folder.0.join("picture.png");
+    let printed = run("mandelbrot", &[path(&file)]).lines();
+    assert_eq!(printed, [format!("Wrote {}, 1200 x 800", file.display())]);
+
+    let file = std::io::BufReader::new(fs::File::open(&file).expect("the picture is there"));
+    let mut reader = png::Decoder::new(file).read_info().expect("a PNG");
+    let mut grey = vec![0; reader.output_buffer_size().expect("a small picture")];
+    let info = reader.next_frame(&mut grey).expect("a whole picture");
+    assert_eq!(
+        (info.width, info.height, grey.len()),
+        (1200, 800, 1200 * 800)
+    );
+    let at = |x: usize, y: usize| grey[y * 1200 + x];
+    assert_eq!(at(800, 400), 0, "the origin is in the set");
+    assert!(at(0, 0) > 200, "the corner is far from it");
+    for (x, y) in [(300, 100), (500, 250), (700, 390)] {
+        assert_eq!(at(x, y), at(x, 800 - y), "its two halves are alike");
+    }
 }
 
 // What the tests above stand on.
