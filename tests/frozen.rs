@@ -307,7 +307,7 @@ impl<'de> serde::Deserialize<'de> for Message {
 fn forged_file(bytes: &[u8], seals: libc::c_int) -> File {
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let file = File::from(memfd_create("forged", flags).unwrap());
+    let file = File::from(memfd_create("multiproc:forged", flags).unwrap());
     file.write_all_at(bytes, 0).unwrap();
     fcntl_add_seals(&file, SealFlags::from_bits_retain(seals as u32)).unwrap();
     file

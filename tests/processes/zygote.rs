@@ -627,7 +627,7 @@ fn those_who_cut_their_ties() {
     fn cut() {
         rustix::process::set_parent_process_death_signal(None).unwrap();
         // SAFETY: it is the rudeness that is wanted; nothing that follows uses a descriptor.
-        unsafe { nix::libc::close_range(0, u32::MAX, 0) };
+        unsafe { nix::libc::syscall(nix::libc::SYS_close_range, 0, u32::MAX, 0) };
         SigSet::all().thread_block().unwrap();
         sleep_long();
     }
