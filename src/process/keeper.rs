@@ -99,7 +99,9 @@ pub(super) fn take(insist: bool) -> Option<Spare> {
             return None;
         }
         state.discard_others(&surroundings);
-        while let Some(spare) = state.spares.pop() {
+        // The oldest first, so that none keeps what belongs to a zygote long gone.
+        while !state.spares.is_empty() {
+            let spare = state.spares.remove(0);
             if spare.record.how().is_none() && !sys::is_ready(spare.record.process()) {
                 if state.zygote.is_none() {
                     state.want();

@@ -39,7 +39,7 @@ pub(crate) fn with_deadline(test: fn()) {
 }
 
 /// The variable that says how [`process`] and [`spawn`] make processes, here and in all of them.
-pub(crate) const METHOD: &str = "MULTIPROC_TEST_START";
+pub(crate) const METHOD: &str = "MULTIPROC_START_TESTED";
 
 /// A process to be, made as this run of the tests wants it.
 pub(crate) fn process() -> ProcessBuilder {

@@ -41,7 +41,6 @@ tests![
     nobody_outlives_the_parent,
     those_who_cut_their_ties,
     the_tree_is_killed_with_its_zygote,
-    a_large_parent,
     sixteen_threads_of_malloc,
     titles_and_arguments,
 ];
@@ -523,10 +522,10 @@ fn a_zygote_killed_at_any_moment() {
     isolated(|| {
         static OVER: AtomicBool = AtomicBool::new(false);
         static KILLED: AtomicU32 = AtomicU32::new(0);
-        let counted = Segment::new(8).unwrap();
         by_zygote(|| ()).join().unwrap();
         settled();
         let before = help::descriptors();
+        let counted = Segment::new(8).unwrap();
         let killer = thread::spawn(|| {
             let mut random = 0x2545_f491_4f6c_dd1d_u64;
             while !OVER.load(Ordering::Relaxed) {
@@ -675,29 +674,6 @@ fn the_tree_is_killed_with_its_zygote() {
     assert!(matches!(child.join(), Err(JoinError::Signalled(9))));
     wait_until(Duration::from_secs(1), "all are gone", || {
         help::marked(&mark).is_empty()
-    });
-}
-
-fn a_large_parent() {
-    isolated(|| {
-        fn median(count: usize) -> Duration {
-            let mut times: Vec<Duration> = (0..count)
-                .map(|_| {
-                    let begin = Instant::now();
-                    by_zygote(|| ()).join().unwrap();
-                    begin.elapsed()
-                })
-                .collect();
-            times.sort();
-            times[count / 2]
-        }
-        median(20);
-        let small = median(200);
-        let large = vec![1_u8; 512 << 20];
-        let loaded = median(200);
-        drop(std::hint::black_box(large));
-        // A fork of the parent itself would take many times as long.
-        assert!(loaded < small * 3, "{small:?}, {loaded:?}");
     });
 }
 
