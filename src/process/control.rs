@@ -244,9 +244,13 @@ pub(crate) fn receive<H: Message>(socket: impl AsFd, wait: bool) -> io::Result<O
                 return Err(io::ErrorKind::InvalidData.into());
             }
             let mut file = File::from(descriptors.remove(0));
+            // Nothing is allocated for bytes that are not there.
+            let len = body_len;
+            if file.metadata()?.len() < head_len as u64 + len as u64 {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
             let mut head = vec![0; head_len];
             file.read_exact(&mut head)?;
-            let len = body_len;
             (head, Body::File { file, len })
         };
         return Ok(Some(Arrived {
