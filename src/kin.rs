@@ -86,11 +86,19 @@ pub(crate) const MAX_PARTICIPANT: u32 = (1 << 31) - 1;
 impl Kin {
     /// My own number.
     pub(crate) fn me(&self) -> u32 {
+        #[cfg(fuzzing)]
+        if let Some(other) = pretend::who() {
+            return other;
+        }
         self.me
     }
 
     /// Whether that process is proven dead.
     pub(crate) fn is_dead(&self, participant: u32) -> bool {
+        #[cfg(fuzzing)]
+        if let Some(dead) = pretend::is_dead(participant) {
+            return dead;
+        }
         // A probe that fails proves nothing.
         participant != self.me
             && sys::byte_is_held(&self.roster, u64::from(participant), 1).is_ok_and(|held| !held)
@@ -160,5 +168,43 @@ impl Vigil {
     #[inline]
     pub(crate) fn has_news(&self, deaths: &Futex) -> bool {
         deaths.load(Ordering::Relaxed) != self.deaths
+    }
+}
+
+/// For fuzz targets: processes that are not there, all in one thread.
+#[cfg(fuzzing)]
+pub(crate) mod pretend {
+    use std::cell::{Cell, RefCell};
+    use std::collections::HashSet;
+
+    /// Numbers from here on are those of processes that are not there.
+    const FIRST: u32 = super::MAX_PARTICIPANT / 2;
+
+    thread_local! {
+        static WHO: Cell<Option<u32>> = const { Cell::new(None) };
+        static DEAD: RefCell<HashSet<u32>> = RefCell::default();
+    }
+
+    pub(crate) fn be<R>(process: u32, act: impl FnOnce() -> R) -> R {
+        let outer = WHO.replace(Some(FIRST + process));
+        let result = act();
+        WHO.set(outer);
+        result
+    }
+
+    pub(crate) fn begin() {
+        DEAD.with_borrow_mut(HashSet::clear);
+    }
+
+    pub(crate) fn bury(process: u32) {
+        DEAD.with_borrow_mut(|dead| dead.insert(FIRST + process));
+    }
+
+    pub(super) fn who() -> Option<u32> {
+        WHO.get()
+    }
+
+    pub(super) fn is_dead(participant: u32) -> Option<bool> {
+        (participant >= FIRST).then(|| DEAD.with_borrow(|dead| dead.contains(&participant)))
     }
 }

@@ -3,6 +3,9 @@
 #![cfg(not(loom))]
 
 pub mod docs;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod door;
 mod error;
 mod frozen;
 mod handle;

@@ -21,6 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["queue", "pipe", "lock", "frozen"],
     &["process"],
     &["pool"],
+    &["door"], // For fuzz targets, and compiled for them alone.
 ];
 
 /// Text: may be written in by all and used by none.

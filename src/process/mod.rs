@@ -192,3 +192,14 @@ impl Me {
         lineage
     }
 }
+
+/// For fuzz targets: what a child (or a parent) makes of the next message of its socket; `None` at its end.
+#[cfg(fuzzing)]
+pub(crate) fn listen(socket: &std::os::fd::OwnedFd, child: bool) -> std::io::Result<Option<()>> {
+    let body = if child {
+        control::receive::<control::Start>(socket, false)?.map(|message| message.body)
+    } else {
+        control::receive::<control::Report>(socket, false)?.map(|message| message.body)
+    };
+    body.map(|body| body.into_bytes().map(drop)).transpose()
+}

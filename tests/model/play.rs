@@ -52,9 +52,6 @@ struct Game {
     taken: Vec<(u64, usize)>,
     /// ... and what was given back, by those who live or died.
     returned: Vec<u64>,
-    /// Ends of the dead, that nobody has taken over yet.
-    dead_senders: usize,
-    dead_receivers: usize,
     closed_for_senders: bool,
     next: u64,
     processes: u32,
@@ -90,12 +87,12 @@ pub(crate) fn play(input: &[u8]) {
         lanes: Default::default(),
         taken: Vec::new(),
         returned: Vec::new(),
-        dead_senders: 0,
-        dead_receivers: 0,
         closed_for_senders: false,
         next: 1,
         processes: 0,
     };
+    #[cfg(fuzzing)]
+    multiproc::door::begin();
     for _ in 0..OPERATIONS {
         let Some(operation) = input.next() else { break };
         let which = usize::from(operation >> 4);
@@ -122,6 +119,49 @@ fn place(end: &impl std::fmt::Debug) -> usize {
     let shown = format!("{end:?}");
     let digits: String = shown.chars().filter(char::is_ascii_digit).collect();
     digits.parse().unwrap()
+}
+
+/// The clone of an end, if there may be another.
+fn clone<E>(cloned: Result<E, QueueError>) -> Option<E> {
+    match cloned {
+        Ok(end) => Some(end),
+        Err(QueueError::TooManySenders { .. } | QueueError::TooManyReceivers { .. }) => None,
+        Err(other) => panic!("{other}"),
+    }
+}
+
+/// An end that travels to another process, if there may be another.
+#[cfg(fuzzing)]
+fn arrive<E: multiproc::Message>(process: u32, end: &E) -> Option<E> {
+    let (bytes, files) = multiproc::door::pack(end).ok()?;
+    let arrived = as_process(process, || multiproc::door::unpack(&bytes, files));
+    Some(arrived.unwrap_or_else(|why| panic!("{why}")))
+}
+
+/// Where no processes are pretended, the first has them all.
+#[cfg(not(fuzzing))]
+fn arrive<E: End>(_process: u32, end: &E) -> Option<E> {
+    clone(end.another())
+}
+
+/// What can be cloned.
+#[cfg(not(fuzzing))]
+trait End: Sized {
+    fn another(&self) -> Result<Self, QueueError>;
+}
+
+#[cfg(not(fuzzing))]
+impl End for Sender<Message> {
+    fn another(&self) -> Result<Self, QueueError> {
+        self.try_clone()
+    }
+}
+
+#[cfg(not(fuzzing))]
+impl End for Receiver<Message> {
+    fn another(&self) -> Result<Self, QueueError> {
+        self.try_clone()
+    }
 }
 
 #[cfg(fuzzing)]
@@ -332,41 +372,40 @@ impl Game {
         }
     }
 
-    /// A new end, of a process of its own or of the first.
+    /// A new end, of the process that has the one it is made of, or of a new process.
     fn come(&mut self, which: usize, sender: bool) {
-        let process = if which & 1 == 0 {
-            0
-        } else {
-            self.processes += 1;
-            self.processes
-        };
+        let anew = which & 1 != 0;
+        let process = self.processes + 1;
         if sender {
             let count = self.senders.len();
             let Some(from) = self.senders.get((which >> 1) % count.max(1)) else {
                 return;
             };
-            match as_process(process, || from.end.try_clone()) {
-                Ok(end) => {
-                    self.dead_senders = self.dead_senders.min(ENDS - count - 1);
-                    self.senders.push(Held { end, process });
-                }
-                Err(QueueError::TooManySenders { .. }) => assert_eq!(count, ENDS),
-                Err(other) => panic!("{other}"),
-            }
+            let come = match anew {
+                true => arrive(process, &from.end).map(|end| Held { end, process }),
+                false => clone(from.end.try_clone()).map(|end| Held {
+                    end,
+                    process: from.process,
+                }),
+            };
+            assert_eq!(come.is_none(), count == ENDS, "senders of {ENDS}: {count}");
+            self.senders.extend(come);
         } else {
             let count = self.receivers.len();
             let Some(from) = self.receivers.get((which >> 1) % count.max(1)) else {
                 return;
             };
-            match as_process(process, || from.end.try_clone()) {
-                Ok(end) => {
-                    self.dead_receivers = self.dead_receivers.min(ENDS - count - 1);
-                    self.receivers.push(Held { end, process });
-                }
-                Err(QueueError::TooManyReceivers { .. }) => assert_eq!(count, ENDS),
-                Err(other) => panic!("{other}"),
-            }
+            let come = match anew {
+                true => arrive(process, &from.end).map(|end| Held { end, process }),
+                false => clone(from.end.try_clone()).map(|end| Held {
+                    end,
+                    process: from.process,
+                }),
+            };
+            assert_eq!(come.is_none(), count == ENDS, "receivers of {ENDS}: {count}");
+            self.receivers.extend(come);
         }
+        self.processes += u32::from(anew);
     }
 
     fn leave(&mut self, which: usize, sender: bool) {
@@ -388,11 +427,9 @@ impl Game {
         let dead = 1 + which as u32 % self.processes;
         while let Some(at) = self.senders.iter().position(|held| held.process == dead) {
             bury(self.senders.swap_remove(at).end);
-            self.dead_senders += 1;
         }
         while let Some(at) = self.receivers.iter().position(|held| held.process == dead) {
             bury(self.receivers.swap_remove(at).end);
-            self.dead_receivers += 1;
         }
         while let Some(at) = self.hands.iter().position(|hand| hand.process == dead) {
             let hand = self.hands.swap_remove(at);
