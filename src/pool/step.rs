@@ -14,7 +14,7 @@ use super::error::{Failure, What};
 use super::job::Naming;
 use super::station::{Station, Stretch, truncated};
 use crate::handle::{self, Transport};
-use crate::message::{self, EncodeError, Message, Sink};
+use crate::message::{self, Count, EncodeError, Message, Sink};
 use crate::process::task::Body;
 use crate::process::{Function, caught, task};
 use crate::sync::Ordering;
@@ -281,7 +281,11 @@ impl<C: Message> Walk<C> {
                 .map_err(unwritable);
         }
         loop {
-            let room = station.current.room.saturating_sub(self.used + 8);
+            let Some(room) = station.current.room.checked_sub(self.used + 8) else {
+                let (needed, _) = encode(result, &mut Count).map_err(unwritable)?;
+                self.grow(station, record_len(needed as u64))?;
+                continue;
+            };
             let (output, base) = self.output(station, self.used, room + 8)?;
             let mut to = Stretch::new(&output, base + 8, room as usize);
             let (needed, passed) = encode(result, &mut to).map_err(unwritable)?;
@@ -335,10 +339,10 @@ impl<C: Message> Walk<C> {
         len: u64,
     ) -> Result<(crate::segment::Bytes, usize), Failure> {
         let current = station.current;
-        let inside = at.saturating_add(len) <= current.room.max(self.used);
+        let inside = at.saturating_add(len) <= current.room;
         station
             .bytes(current.output.after(at), len)
-            .filter(|_| inside || self.out_size.is_none())
+            .filter(|_| inside)
             .ok_or_else(|| Failure::NoMemory("there is no room for the results".to_owned()))
     }
 

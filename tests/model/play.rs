@@ -402,7 +402,11 @@ impl Game {
                     process: from.process,
                 }),
             };
-            assert_eq!(come.is_none(), count == ENDS, "receivers of {ENDS}: {count}");
+            assert_eq!(
+                come.is_none(),
+                count == ENDS,
+                "receivers of {ENDS}: {count}"
+            );
             self.receivers.extend(come);
         }
         self.processes += u32::from(anew);
