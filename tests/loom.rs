@@ -2,7 +2,7 @@
 //!
 //! The protocols are compiled here from their own sources, on loom's atomics; that they can be is the
 //! proof that they depend on nothing but words. One model per edge of `src/ring.rs`, `src/signal.rs`,
-//! `src/roster.rs` and `src/latch.rs`; `tests/mutants` weakens each ordering in turn and expects one of these to fail.
+//! `src/roster.rs`, `src/latch.rs` and `src/queue/blocks.rs`; `tests/mutants` weakens each ordering in turn and expects one of these to fail.
 //!
 //! Run: `RUSTFLAGS="--cfg loom" cargo test --release --test loom`
 
@@ -15,6 +15,9 @@ mod error {
 #[path = "../src/pool/job.rs"]
 #[allow(dead_code, reason = "a model needs some of the job")]
 mod job;
+#[path = "../src/queue/blocks.rs"]
+#[allow(dead_code, reason = "a model needs some of the blocks")]
+mod blocks;
 #[path = "../src/latch.rs"]
 #[allow(dead_code, reason = "a model needs some of the latch")]
 mod latch;
@@ -38,6 +41,7 @@ mod signal;
 )]
 mod sync;
 
+use blocks::{Hold, Holder, Shelf, Taken};
 use latch::{Left, Limit, Refused, Visitor};
 use layout::{Chunk, LaneHeader, LatchWords, SignalWords};
 use loom::cell::UnsafeCell;
@@ -1044,4 +1048,242 @@ fn a_ticket_is_seen_or_somebody_is_woken() {
             assert!(worker.join().unwrap() || wakes);
         });
     }
+/// A lane whose messages lie in blocks; loom reports two that meet in one.
+struct Blocks {
+    lane: Arc<Lane>,
+    words: Vec<[AtomicU64; 2]>,
+    /// A message, and the turn to touch it: see [`Lane::turns`].
+    messages: Vec<(UnsafeCell<()>, AtomicU64)>,
+}
+
+impl Shelf for Blocks {
+    fn count(&self) -> u32 {
+        self.words.len() as u32
+    }
+
+    fn state(&self, block: u32) -> &AtomicU64 {
+        &self.words[block as usize][0]
+    }
+
+    fn length(&self, block: u32) -> &AtomicU64 {
+        &self.words[block as usize][1]
+    }
+}
+
+impl Blocks {
+    fn new(capacity: u64, blocks: usize) -> Arc<Blocks> {
+        Arc::new(Blocks {
+            lane: Lane::new(capacity, 1),
+            words: (0..blocks)
+                .map(|_| [AtomicU64::new(0), AtomicU64::new(0)])
+                .collect(),
+            messages: (0..blocks)
+                .map(|_| (UnsafeCell::new(()), AtomicU64::new(0)))
+                .collect(),
+        })
+    }
+
+    /// Sends message `n`, once there is room and a block.
+    fn send(&self, writer: &mut Writer, n: u64) {
+        let block = loop {
+            let free = blocks::find_free(self, 0);
+            match free.filter(|_| writer.room(&self.lane.header) > 0) {
+                Some(free) => break free,
+                None => thread::yield_now(),
+            }
+        };
+        let (turn, message) = &self.messages[block as usize];
+        turn.with_mut(|_| message.store(n, Ordering::Relaxed));
+        blocks::mark_sent(self, block, 8, writer.position());
+        writer.payload(&self.lane.slots, 0)[0].store(u64::from(block), Ordering::Relaxed);
+        writer.publish(&self.lane.slots, 1);
+    }
+
+    fn take(&self, reader: &mut Reader, participant: u32) -> Option<(u32, Hold)> {
+        let holder = Holder {
+            participant,
+            seat: 0,
+        };
+        let taken = blocks::take(self, &self.lane.header, &self.lane.slots, reader, holder);
+        match taken.unwrap() {
+            Taken::Block(block, hold) => Some((block, hold)),
+            Taken::Nothing | Taken::Lost => None,
+        }
+    }
+
+    fn read(&self, block: u32) -> u64 {
+        let (turn, message) = &self.messages[block as usize];
+        turn.with(|_| message.load(Ordering::Relaxed))
+    }
+}
+
+/// Edges A and G: one block goes to and fro, and is never written while it is read.
+#[test]
+fn block_goes_to_and_fro() {
+    model(2, || {
+        let blocks = Blocks::new(2, 1);
+        let mut writer = blocks.lane.writer();
+        let receiver = thread::spawn({
+            let blocks = blocks.clone();
+            let mut reader = blocks.lane.reader();
+            move || {
+                for n in 0..2 {
+                    let (block, hold) = loop {
+                        match blocks.take(&mut reader, 1) {
+                            Some(taken) => break taken,
+                            None => thread::yield_now(),
+                        }
+                    };
+                    assert_eq!(blocks.read(block), n);
+                    blocks::finish(&*blocks, block, hold);
+                }
+            }
+        });
+        for n in 0..2 {
+            blocks.send(&mut writer, n);
+        }
+        receiver.join().unwrap();
+    });
+}
+
+/// Each block goes to one receiver; the head goes on whoever of them moves it.
+#[test]
+fn block_is_taken_once() {
+    model(2, || {
+        let blocks = Blocks::new(2, 2);
+        let mut writer = blocks.lane.writer();
+        let receivers: Vec<_> = (1..3)
+            .map(|participant| {
+                let blocks = blocks.clone();
+                let mut reader = blocks.lane.reader();
+                thread::spawn(move || {
+                    let taken = blocks.take(&mut reader, participant);
+                    taken.map(|(block, _hold)| blocks.read(block))
+                })
+            })
+            .collect();
+        blocks.send(&mut writer, 0);
+        blocks.send(&mut writer, 1);
+        let mut taken: Vec<u64> = receivers
+            .into_iter()
+            .filter_map(|receiver| receiver.join().unwrap())
+            .collect();
+        let mut last = blocks.lane.reader();
+        while last.ready(&blocks.lane.header, &blocks.lane.slots).unwrap() {
+            taken.extend(
+                blocks
+                    .take(&mut last, 3)
+                    .map(|(block, _hold)| blocks.read(block)),
+            );
+        }
+        taken.sort_unstable();
+        assert_eq!(taken, [0, 1]);
+    });
+}
+
+/// Edge H: what is given back is read whole by another, and edge G still holds for the first.
+#[test]
+fn block_given_back_is_read_by_another() {
+    model(3, || {
+        let blocks = Blocks::new(1, 1);
+        let first = thread::spawn({
+            let blocks = blocks.clone();
+            let mut reader = blocks.lane.reader();
+            move || {
+                if let Some((block, hold)) = blocks.take(&mut reader, 1) {
+                    assert_eq!(blocks.read(block), 7);
+                    blocks::give_back(&*blocks, block, hold);
+                }
+            }
+        });
+        let second = thread::spawn({
+            let blocks = blocks.clone();
+            move || {
+                let holder = Holder {
+                    participant: 2,
+                    seat: 0,
+                };
+                if let Some((block, hold)) = blocks::claim_returned(&*blocks, holder) {
+                    assert!(hold.is_again());
+                    assert_eq!(blocks.read(block), 7);
+                    blocks::finish(&*blocks, block, hold);
+                }
+            }
+        });
+        let mut writer = blocks.lane.writer();
+        blocks.send(&mut writer, 7);
+        thread::yield_now();
+        if blocks::is_free(&*blocks, 0) {
+            let (turn, message) = &blocks.messages[0];
+            turn.with_mut(|_| message.store(8, Ordering::Relaxed));
+        }
+        first.join().unwrap();
+        second.join().unwrap();
+    });
+}
+
+/// What a dead receiver held is handed out again to one, once.
+#[test]
+fn block_of_the_dead_is_handed_out_once() {
+    model(2, || {
+        let blocks = Blocks::new(1, 1);
+        let mut writer = blocks.lane.writer();
+        blocks.send(&mut writer, 7);
+        let (block, dead) = blocks.take(&mut blocks.lane.reader(), 9).unwrap();
+        let heirs: Vec<_> = (1..3)
+            .map(|me| {
+                let blocks = blocks.clone();
+                thread::spawn(move || {
+                    blocks::recover(&*blocks, &Alive { me, dead: &[9] });
+                    let holder = Holder {
+                        participant: me,
+                        seat: 0,
+                    };
+                    blocks::claim_returned(&*blocks, holder).map(|(block, hold)| {
+                        assert_eq!(blocks.read(block), 7);
+                        blocks::finish(&*blocks, block, hold);
+                    })
+                })
+            })
+            .collect();
+        let handed_out = heirs.into_iter().filter_map(|heir| heir.join().unwrap());
+        assert_eq!(handed_out.count(), 1);
+        // The dead one's own word means nothing any more.
+        blocks::finish(&*blocks, block, dead);
+        assert!(blocks::is_free(&*blocks, 0));
+    });
+}
+
+/// Edge H: who takes over from a dead receiver sees what the sender wrote, through the dead one's step.
+#[test]
+fn block_of_the_dead_is_read_whole() {
+    model(3, || {
+        let blocks = Blocks::new(1, 1);
+        let sender = thread::spawn({
+            let blocks = blocks.clone();
+            move || blocks.send(&mut blocks.lane.writer(), 7)
+        });
+        let dies = thread::spawn({
+            let blocks = blocks.clone();
+            move || {
+                thread::yield_now();
+                blocks.take(&mut blocks.lane.reader(), 9).is_some()
+            }
+        });
+        let life = Alive { me: 1, dead: &[9] };
+        // The others go first, mostly.
+        thread::yield_now();
+        thread::yield_now();
+        if blocks::recover(&*blocks, &life) {
+            let holder = Holder {
+                participant: 1,
+                seat: 0,
+            };
+            let (block, hold) = blocks::claim_returned(&*blocks, holder).unwrap();
+            assert_eq!(blocks.read(block), 7);
+            blocks::finish(&*blocks, block, hold);
+        }
+        sender.join().unwrap();
+        dies.join().unwrap();
+    });
 }

@@ -16,11 +16,16 @@
 //! The lane's `head` follows behind: a receiver that finds at the head a block which is not SENT(head)
 //! moves the head on for whoever took it, so a receiver killed in between holds nobody up.
 //!
-//! Edge G: what a receiver read from a block is read before its sender fills it again. Release in
-//! [`finish`] and [`give_back`], acquire in [`is_free`]. Edge H: what the sender wrote, or the last holder
-//! left, is seen by the next holder. Release in [`mark_sent`] (and edge A) and [`give_back`], acquire in [`claim`] and
-//! [`claim_returned`].
+//! | edge | release | acquire | what it carries |
+//! |---|---|---|---|
+//! | G | [`finish`], [`give_back`] | [`is_free`] | that the holder has read before the sender fills the block again |
+//! | H | [`mark_sent`] | [`claim_returned`] | what the sender wrote, to a second holder: every step between is a read-modify-write, so the chain holds |
+//!
+//! To the first holder edge A (see [`ring`](crate::ring)) carries it: the state is stored before the stamp.
 
+use crate::error::Corrupt;
+use crate::layout::LaneHeader;
+use crate::ring::Reader;
 use crate::roster::Life;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -81,21 +86,67 @@ pub(super) fn find_free(shelf: &impl Shelf, from: u32) -> Option<u32> {
         .find(|&block| is_free(shelf, block))
 }
 
-/// Marks a filled block; the sender publishes the slot right after. Edge H, sender's end, with edge A.
+/// Marks a filled block; the sender publishes the slot right after. Edge H, sender's end.
 #[inline]
 pub(super) fn mark_sent(shelf: &impl Shelf, block: u32, length: u64, position: u64) {
     shelf.length(block).store(length, Ordering::Relaxed);
     shelf.state(block).store(sent(position), Ordering::Release);
 }
 
+/// What came of a look at the lane's next message.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    Block(u32, Hold),
+    Nothing,
+    /// Somebody else was quicker.
+    Lost,
+}
+
+/// Takes the block of the lane's next message.
+///
+/// # Errors
+///
+/// When the slot names a block that the lane does not have, or see [`Reader::ready`].
+#[inline]
+pub(super) fn take(
+    shelf: &impl Shelf,
+    header: &LaneHeader,
+    slots: &[AtomicU64],
+    reader: &mut Reader,
+    holder: Holder,
+) -> Result<Taken, Corrupt> {
+    if !reader.ready(header, slots)? {
+        return Ok(Taken::Nothing);
+    }
+    let payload = reader.payload(slots, 0);
+    let block = payload
+        .first()
+        .map_or(0, |word| word.load(Ordering::Relaxed));
+    let Some(block) = u32::try_from(block)
+        .ok()
+        .filter(|&block| block < shelf.count())
+    else {
+        reader.take(header, 1);
+        return Err(Corrupt(
+            "a message lies in a block that its lane does not have",
+        ));
+    };
+    let hold = claim(shelf, block, reader.position(), holder);
+    // Mine or another's, the message is taken; whoever took it may not live to move the head.
+    reader.take(header, 1);
+    Ok(match hold {
+        Some(hold) => Taken::Block(block, hold),
+        None => Taken::Lost,
+    })
+}
+
 /// Takes the message of `position` in its block, unless somebody has.
 #[inline]
-pub(super) fn claim(shelf: &impl Shelf, block: u32, position: u64, holder: Holder) -> Option<Hold> {
+fn claim(shelf: &impl Shelf, block: u32, position: u64, holder: Holder) -> Option<Hold> {
     let hold = Hold::new(holder, false);
-    // Edge H, receiver's end.
     shelf
         .state(block)
-        .compare_exchange(sent(position), hold.0, Ordering::Acquire, Ordering::Relaxed)
+        .compare_exchange(sent(position), hold.0, Ordering::Relaxed, Ordering::Relaxed)
         .is_ok()
         .then_some(hold)
 }
@@ -114,7 +165,7 @@ pub(super) fn claim_returned(shelf: &impl Shelf, holder: Holder) -> Option<(u32,
     })
 }
 
-/// The message is done with: its block is its sender's again. Edge G, receiver's end.
+/// The message is done with: its block is its sender's again. Edge G, holder's end.
 #[inline]
 pub(super) fn finish(shelf: &impl Shelf, block: u32, hold: Hold) {
     let _ = shelf
@@ -122,7 +173,7 @@ pub(super) fn finish(shelf: &impl Shelf, block: u32, hold: Hold) {
         .compare_exchange(hold.0, FREE, Ordering::Release, Ordering::Relaxed);
 }
 
-/// The message is not done with: another receiver gets it. Edges G and H, holder's end.
+/// The message is not done with: another receiver gets it. Edge G, holder's end.
 pub(super) fn give_back(shelf: &impl Shelf, block: u32, hold: Hold) {
     let _ =
         shelf
@@ -137,8 +188,8 @@ pub(super) fn recover(shelf: &impl Shelf, life: &impl Life) -> bool {
         let state = shelf.state(block);
         let seen = state.load(Ordering::Relaxed);
         if seen & KIND == HELD && life.is_dead((seen >> 32) as u32) {
-            // Edge H: the kernel has ordered all that the dead process did before its proof of life went.
-            let _ = state.compare_exchange(seen, RETURNED, Ordering::AcqRel, Ordering::Relaxed);
+            // The dead read no more: their proof of life went after all that they did.
+            let _ = state.compare_exchange(seen, RETURNED, Ordering::Relaxed, Ordering::Relaxed);
         }
         any |= state.load(Ordering::Relaxed) == RETURNED;
     }
@@ -157,7 +208,7 @@ pub(super) fn in_hand(shelf: &impl Shelf, me: Holder) -> InHand {
     let mine = Hold::new(me, false).0;
     let mut found = InHand::default();
     for block in 0..shelf.count() {
-        let seen = shelf.state(block).load(Ordering::Acquire);
+        let seen = shelf.state(block).load(Ordering::Relaxed);
         match seen & KIND {
             HELD if seen & !AGAIN == mine => found.mine = true,
             HELD | RETURNED => found.others = true,

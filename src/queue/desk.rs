@@ -10,7 +10,7 @@ use crate::message::{self, Message};
 use crate::ring::Reader;
 use crate::sync::{AtomicU64, Ordering};
 
-use super::blocks::{self, Holder, InHand};
+use super::blocks::{self, Holder, InHand, Taken};
 use super::claim::Claim;
 use super::hub::{Hub, Lane};
 use super::words::copy;
@@ -448,35 +448,14 @@ fn read_values<T: Message>(scratch: &[u64], count: usize, limit: usize) -> Batch
     batch
 }
 
-/// Takes the next block of a lane whose messages lie in blocks; see [`blocks`] for the steps.
+/// Takes the next block of a lane whose messages lie in blocks.
 #[inline]
 fn take_block(seen: &mut Seen, holder: Holder) -> Look<Claim> {
     let Seen { lane, reader } = seen;
-    let header = &*lane.header;
-    match reader.ready(header, &lane.slots) {
-        Ok(true) => {}
-        Ok(false) => return Look::Nothing,
-        Err(corrupt) => return Look::Found(Err(corrupt.into())),
-    }
-    let payload = reader.payload(&lane.slots, 0);
-    let block = payload
-        .first()
-        .map_or(0, |word| word.load(Ordering::Relaxed));
-    let Some(block) = u32::try_from(block)
-        .ok()
-        .filter(|&block| block < lane.plan.blocks)
-    else {
-        reader.take(header, 1);
-        return Look::Found(Err(Corrupt(
-            "a message lies in a block that its lane does not have",
-        )
-        .into()));
-    };
-    let hold = blocks::claim(&**lane, block, reader.position(), holder);
-    // Mine or another's, the message is taken; whoever took it may not live to move the head.
-    reader.take(header, 1);
-    match hold {
-        Some(hold) => Look::Found(Ok(Claim::new(lane.clone(), block, hold))),
-        None => Look::Lost,
+    match blocks::take(&**lane, &lane.header, &lane.slots, reader, holder) {
+        Ok(Taken::Block(block, hold)) => Look::Found(Ok(Claim::new(lane.clone(), block, hold))),
+        Ok(Taken::Nothing) => Look::Nothing,
+        Ok(Taken::Lost) => Look::Lost,
+        Err(corrupt) => Look::Found(Err(corrupt.into())),
     }
 }
