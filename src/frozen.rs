@@ -13,7 +13,7 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 use std::slice;
 
-use bytemuck::{CheckedBitPattern, NoUninit, Zeroable, cast_slice};
+use bytemuck::{CheckedBitPattern, NoUninit, Zeroable, cast_slice, checked};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::error::{Corrupt, SegmentError};
@@ -21,6 +21,7 @@ use crate::handle;
 use crate::message;
 use crate::sealed::Draft;
 use crate::segment::Segment;
+use crate::sys;
 
 /// An immutable array that every process borrows in place.
 ///
@@ -84,7 +85,14 @@ impl<T: NoUninit + CheckedBitPattern> Frozen<T> {
     /// ```
     pub fn from_slice(items: &[T]) -> Result<Frozen<T>, SegmentError> {
         let mut draft = Self::draft()?;
-        draft.append(cast_slice(items))?;
+        let bytes = cast_slice::<T, u8>(items);
+        if bytes.len() < sys::HUGE {
+            draft.append(bytes)?;
+        } else {
+            write(&mut draft, bytes.len(), |place| {
+                place.copy_from_slice(bytes)
+            })?;
+        }
         Self::seal(draft)
     }
 
@@ -126,13 +134,10 @@ impl<T: NoUninit + CheckedBitPattern> Frozen<T> {
         T: Zeroable,
     {
         let mut draft = Self::draft()?;
-        let bytes = len.saturating_mul(size_of::<T>());
-        let start = draft.len();
-        let map = draft.extend(bytes as u64)?;
-        // SAFETY: the mapping has `start + bytes` bytes and `start` is aligned for `T`; they are zero, which
-        // is a value of `T`; nobody else has the file yet, and `map` outlives the slice.
-        fill(unsafe { slice::from_raw_parts_mut(map.as_mut_ptr().add(start).cast(), len) });
-        drop(map);
+        write(&mut draft, len.saturating_mul(size_of::<T>()), |place| {
+            // Zeroes are values of `T`; a check of that is no code for types without invalid bits.
+            fill(checked::cast_slice_mut(place))
+        })?;
         Self::seal(draft)
     }
 
@@ -166,6 +171,19 @@ impl<T: NoUninit + CheckedBitPattern> Frozen<T> {
         let items = NonNull::slice_from_raw_parts(bits.items.cast(), bits.len());
         Ok(Frozen { items, segment })
     }
+}
+
+/// Adds `bytes` bytes to a draft, written in place by `fill`, which finds them all zero.
+fn write(
+    draft: &mut Draft,
+    bytes: usize,
+    fill: impl FnOnce(&mut [u8]),
+) -> Result<(), SegmentError> {
+    let start = draft.len();
+    let map = draft.extend(bytes as u64)?;
+    // SAFETY: the mapping has `start + bytes` bytes; nobody else has the file yet, and `map` outlives the slice.
+    fill(unsafe { slice::from_raw_parts_mut(map.as_mut_ptr().add(start), bytes) });
+    Ok(())
 }
 
 /// What a segment that travels for an array says it holds.

@@ -16,12 +16,10 @@ use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use memmap2::MmapRaw;
-
 use crate::error::SegmentError;
 use crate::layout::{SEALED_HEADER, sealed_header};
 use crate::segment::{self, Cookie};
-use crate::sys;
+use crate::sys::{self, Large};
 
 /// How long a fork elsewhere in this process may take to let go of what it inherited.
 const BUSY: Duration = Duration::from_millis(200);
@@ -32,6 +30,8 @@ pub(crate) struct Draft {
     file: std::fs::File,
     length: u64,
     cookie: Cookie,
+    /// Whether it was made of huge pages. One that was not is copied once more to become so.
+    gathered: bool,
 }
 
 impl Draft {
@@ -46,6 +46,7 @@ impl Draft {
             file: file.into(),
             length,
             cookie,
+            gathered: false,
         })
     }
 
@@ -67,17 +68,27 @@ impl Draft {
     }
 
     /// Maps `length` zeroes behind what is there, to be written in place. The address is that of the whole draft.
-    pub(crate) fn extend(&mut self, length: u64) -> Result<MmapRaw, SegmentError> {
+    pub(crate) fn extend(&mut self, length: u64) -> Result<Large, SegmentError> {
         let explain = |error| SegmentError::from_io(error, length);
         let all = self
             .length
             .checked_add(length)
             .filter(|all| isize::try_from(*all).is_ok());
         let all = all.ok_or(SegmentError::NoSpace { needed: length })?;
+        sys::expect_room(self.length, length).map_err(explain)?;
         self.file.set_len(all).map_err(explain)?;
+        let map = Large::for_writing(&self.file, all as usize).map_err(explain)?;
+        // One small page for each huge one to be made of. What is written is what the file holds there already.
+        let mut at = self.length;
+        while at < all {
+            self.file.write_all_at(&[0], at).map_err(explain)?;
+            at = (at + 1).next_multiple_of(sys::HUGE as u64);
+        }
+        map.gather();
+        self.gathered = true;
         sys::allocate(&self.file, 0, all).map_err(explain)?;
         self.length = all;
-        sys::map_unforked(&self.file, all as usize).map_err(explain)
+        Ok(map)
     }
 
     /// The cookie of the segment it will stand beside.
@@ -99,7 +110,11 @@ impl Draft {
             sleep(Duration::from_millis(1));
         }
         // A descriptor for reading can be mapped on every kernel, and passed on without a thought.
-        Sealed::open(sys::reopen_for_reading(&self.file)?, cookie)
+        let sealed = Sealed::open(sys::reopen_for_reading(&self.file)?, cookie)?;
+        if !self.gathered {
+            sealed.map.gather();
+        }
+        Ok(sealed)
     }
 }
 
@@ -111,7 +126,7 @@ fn start(align: usize) -> usize {
 /// Sealed memory, mapped for reading.
 #[derive(Debug)]
 pub(crate) struct Sealed {
-    map: MmapRaw,
+    map: Large,
     file: OwnedFd,
     /// The type whose values the contents were found to be.
     checked: OnceLock<TypeId>,
@@ -133,7 +148,7 @@ impl Sealed {
             return Err(SegmentError::NotASegment);
         }
         let length_here = usize::try_from(length).map_err(|_| SegmentError::NotASegment)?;
-        let map = sys::map_for_reading(&file, length_here)
+        let map = Large::for_reading(&file, length_here)
             .map_err(|error| SegmentError::from_io(error, length))?;
         Ok(Sealed {
             map,
@@ -146,7 +161,7 @@ impl Sealed {
     pub(crate) fn contents(&self, align: usize) -> (*const u8, usize) {
         let start = start(align).min(self.map.len());
         (
-            self.map.as_ptr().wrapping_add(start),
+            self.map.as_mut_ptr().wrapping_add(start),
             self.map.len() - start,
         )
     }

@@ -73,6 +73,32 @@ fn is_made_from_an_iterator_of_any_length() {
     assert!(frozen.len() == 3 && frozen.as_flattened().iter().all(|&byte| byte == 7));
 }
 
+/// Large arrays lie on huge pages where the machine has them: no byte may be lost at their edges.
+#[test]
+fn large_arrays_are_whole() {
+    const HUGE: usize = 2 << 20;
+    let _alone = ALONE.lock();
+    for len in [
+        HUGE - 64,
+        HUGE - 63,
+        HUGE,
+        2 * HUGE - 64,
+        2 * HUGE + 1,
+        3 * HUGE - 65,
+    ] {
+        let items: Vec<u8> = (0..len).map(|n| (n / 7 + 1) as u8).collect();
+        let copied = Frozen::from_slice(&items).unwrap();
+        let built = Frozen::build(len, |place| {
+            assert!(place.iter().all(|&item| item == 0));
+            place.copy_from_slice(&items);
+        });
+        let taken = Frozen::from_iter(items.iter().copied()).unwrap();
+        for frozen in [copied, built.unwrap(), taken] {
+            assert!(*frozen == *items, "{len} items");
+        }
+    }
+}
+
 #[test]
 fn empty_arrays_work() {
     let _alone = ALONE.lock();

@@ -128,22 +128,6 @@ pub(crate) fn map(file: impl AsFd, len: usize) -> io::Result<MmapRaw> {
     Ok(map)
 }
 
-/// As [`map`], for reading only.
-pub(crate) fn map_for_reading(file: impl AsFd, len: usize) -> io::Result<MmapRaw> {
-    let map = MmapOptions::new()
-        .len(len)
-        .map_raw_read_only(file.as_fd().as_raw_fd())?;
-    let _ = map.advise(Advice::DontDump);
-    Ok(map)
-}
-
-/// As [`map`], not inherited by a process forked meanwhile.
-pub(crate) fn map_unforked(file: impl AsFd, len: usize) -> io::Result<MmapRaw> {
-    let map = map(file, len)?;
-    map.advise(Advice::DontFork)?;
-    Ok(map)
-}
-
 /// Makes the pages of `offset..offset + len` present and writable now; best effort.
 pub(crate) fn populate(map: &MmapRaw, offset: usize, len: usize) {
     // Only a hint: where it is refused the pages come at first touch.

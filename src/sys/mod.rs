@@ -3,6 +3,7 @@
 //! | file | what it gives |
 //! |---|---|
 //! | `memory` | anonymous sealed memory, preallocation, the page that a fork wipes |
+//! | `large` | mappings of whole files, on huge pages |
 //! | `wait` | sleeping on one or two shared words, waking, the asymmetric barrier |
 //! | `liveness` | byte locks that the kernel drops when their process dies |
 //! | `fork` | a fork that gives the caller a sibling; what `ps` shows |
@@ -11,12 +12,14 @@
 //! A port supplies the same names. Nothing outside this folder makes a system call on segments.
 
 mod fork;
+mod large;
 mod liveness;
 mod memory;
 mod process;
 mod wait;
 
 pub(crate) use fork::*;
+pub(crate) use large::*;
 pub(crate) use liveness::*;
 pub(crate) use memory::*;
 pub(crate) use process::*;
