@@ -250,8 +250,6 @@ impl Engine {
             cell: number,
             generation,
         };
-        // What it had committed and not yet told is found in the chunks themselves.
-        work.recount();
         let chunks = &cell.chunks()[..work.chunks()];
         for chunk in chunks {
             if let Some(attempt) = job::bury(&chunk.state, generation, dead.seat) {

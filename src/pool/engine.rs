@@ -259,8 +259,8 @@ impl Engine {
             }
             withdrawn == chunks.len()
         });
-        if !work.has_ended() && work.is_recounted() {
-            // Perhaps nothing will be said of it any more.
+        if !work.has_ended() {
+            // If a worker has died in it, perhaps nothing will be said of it any more.
             self.alarm();
         }
         cancelled

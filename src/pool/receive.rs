@@ -33,8 +33,8 @@ pub(super) struct Role {
 /// The reading ends of all workers' lanes, and the jobs that need a second look.
 pub(super) struct Ears {
     lanes: Vec<Reader>,
-    /// Jobs in which a worker has died. What was committed in them is counted in their chunks, and they
-    /// end only when all that was said before the last commit has been heard.
+    /// Jobs in which a worker has died: it may have committed a chunk and not said so. Their chunks are
+    /// looked at whenever something was heard.
     recounted: Vec<Ticket>,
 }
 

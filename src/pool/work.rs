@@ -205,8 +205,6 @@ struct Inner {
     /// What is known so far.
     outcome: Outcome,
     committed: u32,
-    /// What is committed is counted in the chunks.
-    recounted: bool,
     cancelled: bool,
     caller: Option<Thread>,
     /// Nobody will ask for its results.
@@ -236,7 +234,6 @@ impl Work {
                 blocks: Vec::new(),
                 outcome: Outcome::default(),
                 committed: 0,
-                recounted: false,
                 cancelled: false,
                 caller: None,
                 abandoned: false,
@@ -278,22 +275,13 @@ impl Work {
     pub(super) fn committed(&self, chunks: u32) -> bool {
         let mut inner = lock(&self.inner);
         inner.committed += chunks;
-        inner.committed as usize >= self.chunks && !inner.recounted
+        inner.committed as usize >= self.chunks
     }
 
     /// Says that so many chunks were withdrawn; whether these were the last.
     pub(super) fn withdrawn(&self, chunks: u32) -> bool {
         lock(&self.inner).cancelled |= chunks > 0;
         self.committed(chunks)
-    }
-
-    /// A worker has died in it: what is committed is counted in its chunks from now on.
-    pub(super) fn recount(&self) {
-        lock(&self.inner).recounted = true;
-    }
-
-    pub(super) fn is_recounted(&self) -> bool {
-        lock(&self.inner).recounted
     }
 
     /// An item has failed. The first reason given is the one that counts.
