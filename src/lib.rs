@@ -32,7 +32,7 @@ pub use error::{Corrupt, DecodeError, EncodeError, RecvError, SegmentError, Send
 pub use frozen::Frozen;
 pub use lock::{Abandoned, Guard, Lock, LockError};
 pub use message::{Message, Plain};
-pub use pipe::{Pipe, PipeBuilder, PipeEnd, PipeError};
+pub use pipe::{Listener, Pipe, PipeBuilder, PipeEnd, PipeError};
 pub use pool::{
     Chunked, Death, Items, OnDeath, Pool, PoolBuilder, PoolError, PoolStats, Task, TaskError, What,
     With, Worker,

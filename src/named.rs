@@ -87,6 +87,13 @@ impl Attached for File {
     fn name(&self) -> &str {
         &self.name
     }
+
+    fn hide(&self) {
+        // While this process lives, nobody takes the file away, nor puts another one in its place.
+        if self.is_mine() {
+            remove(&self.path);
+        }
+    }
 }
 
 /// Makes a segment of that name; `init` fills its body, and takes its place in it, before anyone can see it.
@@ -364,10 +371,15 @@ impl File {
             sleep(Duration::from_micros(100));
         }
         let alone = anybody_lives(self.descriptor()).is_ok_and(|others| !others);
-        let mine = matches!(look_at(&self.name, &self.path), Ok(Some(stat)) if identity(&stat) == self.identity);
-        if alone && mine {
+        if alone && self.is_mine() {
             remove(&self.path);
         }
+    }
+
+    /// Whether the name leads to this file.
+    fn is_mine(&self) -> bool {
+        let there = look_at(&self.name, &self.path);
+        matches!(there, Ok(Some(stat)) if identity(&stat) == self.identity)
     }
 }
 

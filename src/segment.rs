@@ -106,6 +106,8 @@ pub(crate) trait Attached: fmt::Debug + Send + Sync {
     fn descriptor(&self) -> &OwnedFd;
     /// The name.
     fn name(&self) -> &str;
+    /// Gives the name up: from now on nobody else can attach.
+    fn hide(&self);
 }
 
 #[derive(Debug)]
@@ -450,6 +452,13 @@ impl Segment {
         match &self.0.backing {
             Backing::Own(_) => None,
             Backing::Named(named) => Some(named.name()),
+        }
+    }
+
+    /// Gives the name up, if it has one: nobody else can attach any more, and nothing is left of it at the end.
+    pub(crate) fn hide(&self) {
+        if let Backing::Named(named) = &self.0.backing {
+            named.hide();
         }
     }
 

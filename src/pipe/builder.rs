@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::{Duration, Instant};
 
-use crate::error::SegmentError;
+use crate::error::{EVICTED, SegmentError};
 use crate::layout::{HEADER, StreamHeader};
 use crate::message::{self, Message};
 use crate::segment::{Commit, Segment};
 use crate::stream::{Lines, Reader, Writer};
 
+use super::call;
 use super::end::PipeEnd;
 use super::link::Link;
 
@@ -41,6 +43,21 @@ pub enum PipeError {
         /// The largest size.
         largest: usize,
     },
+    /// Nobody connected, or accepted, before the time was up.
+    #[error("nobody was there before the time was up")]
+    TimedOut,
+    /// The listener went away: dropped, exited or killed.
+    #[error("the listener is gone")]
+    Closed,
+    /// So many are waiting to be accepted already.
+    #[error("{limit} are waiting to be accepted already")]
+    TooManyCallers {
+        /// How many may wait.
+        limit: u32,
+    },
+    /// Others have seen this process dead: something in it closed all descriptors, or unlocked them.
+    #[error("{EVICTED}")]
+    Evicted,
     /// The memory could not be had, or is not a pipe of these types.
     #[error(transparent)]
     Segment(#[from] SegmentError),
@@ -86,6 +103,38 @@ impl<Up: Message, Down: Message> PipeBuilder<Up, Down> {
     ///
     /// [`PipeError::Size`] for a size that is not possible, [`PipeError::Segment`] when there is no memory.
     pub fn build(self) -> Result<(PipeEnd<Up, Down>, PipeEnd<Down, Up>), PipeError> {
+        let shape = shape::<Up, Down>(Side::First);
+        let segment = Segment::build("pipe", &shape, self.bytes()?, Commit::All)?;
+        let plan = lay_out(&segment)?;
+        let first = PipeEnd::over(Link::take(&segment, plan, Side::First)?)?;
+        let second = PipeEnd::over(Link::take(&segment, plan, Side::Second)?)?;
+        Ok((first, second))
+    }
+
+    /// Connects to the [`Listener`](crate::Listener) of that name; see [`Pipe::connect`](crate::Pipe::connect).
+    ///
+    /// # Errors
+    ///
+    /// As [`Pipe::connect`](crate::Pipe::connect), and [`PipeError::Size`].
+    pub fn connect(self, name: &str) -> Result<PipeEnd<Down, Up>, PipeError> {
+        call::connect::<Up, Down>(name, self.bytes()?, None)
+    }
+
+    /// As [`connect`](PipeBuilder::connect), but waits at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`PipeError::TimedOut`] when it was not accepted in that time, else as [`connect`](PipeBuilder::connect).
+    pub fn connect_timeout(
+        self,
+        name: &str,
+        timeout: Duration,
+    ) -> Result<PipeEnd<Down, Up>, PipeError> {
+        call::connect::<Up, Down>(name, self.bytes()?, Instant::now().checked_add(timeout))
+    }
+
+    /// Bytes of the segment.
+    fn bytes(&self) -> Result<u64, PipeError> {
         if self.size == 0 || self.size > LARGEST {
             return Err(PipeError::Size {
                 asked: self.size,
@@ -93,18 +142,20 @@ impl<Up: Message, Down: Message> PipeBuilder<Up, Down> {
             });
         }
         let ring = self.size.max(LEAST).next_power_of_two() as u64;
-        let shape = shape::<Up, Down>(Side::First);
-        let segment = Segment::build("pipe", &shape, RINGS + 2 * ring, Commit::All)?;
-        let plan = Plan::of(&segment).ok_or(SegmentError::NoSpace { needed: ring })?;
-        for side in [Side::First, Side::Second] {
-            let header = segment.view::<StreamHeader>(plan.header(side))?;
-            Writer::new(plan.lines).park(&header);
-            Reader::new(plan.lines).park(&header);
-        }
-        let first = PipeEnd::over(Link::take(&segment, plan, Side::First)?)?;
-        let second = PipeEnd::over(Link::take(&segment, plan, Side::Second)?)?;
-        Ok((first, second))
+        Ok(RINGS + 2 * ring)
     }
+}
+
+/// Makes two empty streams of a new segment.
+pub(super) fn lay_out(segment: &Segment) -> Result<Plan, SegmentError> {
+    let needed = segment.len() as u64;
+    let plan = Plan::of(segment).ok_or(SegmentError::NoSpace { needed })?;
+    for side in [Side::First, Side::Second] {
+        let header = segment.view::<StreamHeader>(plan.header(side))?;
+        Writer::new(plan.lines).park(&header);
+        Reader::new(plan.lines).park(&header);
+    }
+    Ok(plan)
 }
 
 impl<Up, Down> fmt::Debug for PipeBuilder<Up, Down> {

@@ -75,6 +75,11 @@ impl Link {
         Ok(link)
     }
 
+    /// My own participant number.
+    pub(super) fn me(&self) -> u32 {
+        self.segment.life().me()
+    }
+
     pub(super) fn lines(&self) -> Lines {
         self.plan.lines
     }

@@ -7,9 +7,11 @@
 //! | `outlet`, `inlet` | the sending and the receiving half of an end |
 //! | `lull` | how long to leave a busy writer alone |
 //! | `end` | what users hold |
+//! | `call` | ends of pipes between unrelated programs |
 //! | `travel` | ends inside messages |
 
 mod builder;
+mod call;
 mod end;
 mod inlet;
 mod link;
@@ -24,6 +26,7 @@ use std::time::{Duration, Instant};
 use crate::message::Message;
 
 pub use self::builder::{PipeBuilder, PipeError};
+pub use self::call::Listener;
 pub use self::end::PipeEnd;
 
 /// Two connected ends, each of which sends to the other and receives from it.
@@ -65,6 +68,61 @@ impl<Up: Message, Down: Message> Pipe<Up, Down> {
     #[expect(clippy::new_ret_no_self, reason = "a pipe is its two ends")]
     pub fn new() -> Result<(PipeEnd<Up, Down>, PipeEnd<Down, Up>), PipeError> {
         Pipe::builder().build()
+    }
+
+    /// A name at which other programs of this user [`connect`](Pipe::connect), each by a pipe of its own.
+    ///
+    /// Its side of each pipe sends `Up` and receives `Down`.
+    ///
+    /// # Errors
+    ///
+    /// In [`PipeError::Segment`]: [`SegmentError::BadName`], [`SegmentError::AlreadyExists`] when a living process
+    /// has the name, [`SegmentError::Foreign`] when something that is not ours stands there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc::Pipe;
+    /// # let name = format!("doc-pipe-{}", std::process::id());
+    ///
+    /// let mut listener = Pipe::<String, usize>::listen(&name)?;
+    /// // In another program; here another thread stands for it:
+    /// let other = std::thread::spawn(move || {
+    ///     let mut end = Pipe::<String, usize>::connect(&name).unwrap();
+    ///     let text = end.recv().unwrap();
+    ///     end.send(text.len()).unwrap();
+    /// });
+    /// let mut end = listener.accept()?;
+    /// end.send("four".to_string())?;
+    /// assert_eq!(end.recv()?, 4);
+    /// # other.join().unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// [`SegmentError::BadName`]: crate::SegmentError::BadName
+    /// [`SegmentError::AlreadyExists`]: crate::SegmentError::AlreadyExists
+    /// [`SegmentError::Foreign`]: crate::SegmentError::Foreign
+    pub fn listen(name: &str) -> Result<Listener<Up, Down>, PipeError> {
+        Listener::new(name)
+    }
+
+    /// Connects to the [`Listener`] of that name: the other end of a new pipe, which sends `Down` and receives `Up`.
+    ///
+    /// # Blocking
+    ///
+    /// Until the listener accepts, or is gone; [`PipeBuilder::connect_timeout`] waits for so long only.
+    ///
+    /// # Errors
+    ///
+    /// [`PipeError::Closed`] when the listener went away meanwhile; [`PipeError::TooManyCallers`];
+    /// in [`PipeError::Segment`]: [`SegmentError::NotFound`] when nobody listens there, [`SegmentError::WrongShape`]
+    /// when the types are others, and no memory.
+    ///
+    /// [`SegmentError::NotFound`]: crate::SegmentError::NotFound
+    /// [`SegmentError::WrongShape`]: crate::SegmentError::WrongShape
+    #[doc(alias = "Client")]
+    pub fn connect(name: &str) -> Result<PipeEnd<Down, Up>, PipeError> {
+        Pipe::<Up, Down>::builder().connect(name)
     }
 
     /// A pipe with more to choose.

@@ -80,6 +80,12 @@ impl<S: Message, R: Message> Serialize for PipeEnd<S, R> {
             return Err(Z::Error::custom(SegmentError::Forked));
         }
         let link = self.park().map_err(Z::Error::custom)?;
+        if link.segment.is_named() {
+            // Its name is given up, so nobody could find it.
+            return Err(Z::Error::custom(
+                "an end that was connected by a name stays in its process",
+            ));
+        }
         let me = link.segment.life().me();
         let away = Owner::OnItsWay {
             from: me,

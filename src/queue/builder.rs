@@ -160,6 +160,14 @@ impl<T: Message> QueueBuilder<T> {
         Hub::open_or_create::<T, _>(name, plan, |hub| self.join(hub), ends)
     }
 
+    /// As [`open`](QueueBuilder::open), but a sender alone.
+    pub(crate) fn open_sender(self, name: &str) -> Result<Sender<T>, QueueError> {
+        Hub::open::<T, _>(name, |hub| {
+            hub.plan.check::<T>(self.wishes)?;
+            Sender::attach(hub)
+        })
+    }
+
     fn join(&self, hub: Hub) -> Result<(Sender<T>, Receiver<T>), QueueError> {
         hub.plan.check::<T>(self.wishes)?;
         ends(hub)

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use multiproc::{
-    Lock, LockError, Process, Queue, QueueError, Receiver, RecvError, Segment, SegmentError,
-    SendError, Sender,
+    Listener, Lock, LockError, Pipe, PipeEnd, PipeError, Process, Queue, QueueError, Receiver,
+    RecvError, Segment, SegmentError, SendError, Sender,
 };
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
@@ -25,6 +25,9 @@ tests![
     a_queue_waits_for_company_and_opens_again,
     ends_travel,
     a_program_killed_inside_a_lock,
+    programs_connect_by_a_name,
+    nobody_to_connect_to,
+    killed_while_connecting,
     a_dead_makers_name_is_free_at_once,
     a_storm_on_one_name,
     another_shape_is_refused,
@@ -33,7 +36,17 @@ tests![
 ];
 
 strangers![
-    answer, add, give_back, send_three, die_inside, hold, makers, storm,
+    converse,
+    call_in_vain,
+    listen,
+    answer,
+    add,
+    give_back,
+    send_three,
+    die_inside,
+    hold,
+    makers,
+    storm,
 ];
 
 const LONG: Duration = Duration::from_secs(30);
@@ -229,6 +242,141 @@ fn a_program_killed_inside_a_lock() {
         );
     }
     drop(pair);
+    gone(&name);
+}
+
+type Line = Pipe<String, Vec<u8>>;
+
+/// Connects and sends back so many bytes as it is told, until nobody asks.
+fn converse(name: &str) {
+    let mut end = Line::connect(name).unwrap();
+    while let Ok(text) = end.recv() {
+        end.send(vec![1; text.parse().unwrap()]).unwrap();
+    }
+}
+
+fn programs_connect_by_a_name() {
+    let name = fresh("connect");
+    let mut listener = Line::listen(&name).unwrap();
+    let strangers: Vec<_> = (0..5).map(|_| Stranger::start("converse", &name)).collect();
+    let accept = |_| listener.accept_timeout(LONG).unwrap();
+    let mut ends: Vec<PipeEnd<String, Vec<u8>>> = (0..5).map(accept).collect();
+    for size in [0_usize, 1, 300, 5_000_000] {
+        for end in &mut ends {
+            end.send(size.to_string()).unwrap();
+        }
+        for end in &mut ends {
+            assert_eq!(end.recv_timeout(LONG).unwrap().len(), size);
+        }
+    }
+    // They have no name any more, nor the listener, and yet they go on.
+    drop(listener);
+    gone(&name);
+    (0..5).for_each(|number| gone(&format!("{name}.{number}")));
+    let mut last = ends.pop().unwrap();
+    last.send("7".into()).unwrap();
+    assert_eq!(last.recv(), Ok(vec![1; 7]));
+    // What has no name any more stays at home.
+    let (mut carrier, _other) = Queue::<PipeEnd<String, Vec<u8>>>::new(1).unwrap();
+    let mut last = match carrier.send(last) {
+        Err(SendError::Encode { value, error }) => {
+            assert!(error.to_string().contains("stays"), "{error}");
+            value
+        }
+        other => panic!("{other:?}"),
+    };
+    last.send("8".into()).unwrap();
+    assert_eq!(last.recv(), Ok(vec![1; 8]));
+    strangers.into_iter().for_each(Stranger::kill);
+    for mut end in ends.into_iter().chain([last]) {
+        assert_eq!(end.recv_timeout(LONG), Err(RecvError::Closed));
+    }
+}
+
+fn nobody_to_connect_to() {
+    let name = fresh("nobody");
+    let not_found = |error: PipeError| match error {
+        PipeError::Segment(error) => matches!(error, SegmentError::NotFound { .. }),
+        _ => false,
+    };
+    assert!(Line::connect(&name).is_err_and(not_found));
+    let mut listener = Line::listen(&name).unwrap();
+    assert!(matches!(
+        Line::listen(&name),
+        Err(PipeError::Segment(SegmentError::AlreadyExists { .. }))
+    ));
+    match Pipe::<u64, Vec<u8>>::connect(&name) {
+        Err(PipeError::Segment(error @ SegmentError::WrongShape { .. })) => {
+            let text = error.to_string();
+            let (found, wanted) = text.split_once(", not ").unwrap();
+            assert!(found.contains("String") && wanted.contains("u64"), "{text}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let short = Duration::from_millis(30);
+    let nobody = |listener: &mut Listener<_, _>| {
+        matches!(listener.accept_timeout(short), Err(PipeError::TimedOut))
+    };
+    assert!(nobody(&mut listener));
+    for _ in 0..10 {
+        let one = Duration::from_millis(1);
+        let call = Line::builder().size(1).connect_timeout(&name, one);
+        assert!(matches!(call, Err(PipeError::TimedOut)), "{call:?}");
+        gone(&format!("{name}.0"));
+    }
+    // All of them have given up.
+    assert!(nobody(&mut listener));
+    drop(listener);
+    gone(&name);
+    assert!(Line::connect(&name).is_err_and(not_found));
+}
+
+/// Calls a listener that does not answer.
+fn call_in_vain(name: &str) {
+    say("ready");
+    let error = Line::connect(name).unwrap_err();
+    assert!(matches!(error, PipeError::Closed), "{error}");
+    say("closed");
+}
+
+/// Listens, and never accepts.
+fn listen(name: &str) {
+    let _listener = Line::listen(name).unwrap();
+    say("ready");
+    pause();
+}
+
+fn killed_while_connecting() {
+    let name = fresh("killed");
+    // The listener, while somebody waits; and while nobody does.
+    let listener = Stranger::ready("listen", &name);
+    let mut caller = Stranger::ready("call_in_vain", &name);
+    let waits = || path(&format!("{name}.0")).exists();
+    wait_until(LONG, "it has called", waits);
+    listener.kill();
+    caller.says("closed");
+    caller.finish();
+    Stranger::ready("listen", &name).kill();
+    // Callers, before they are accepted.
+    let mut listener = Line::listen(&name).unwrap();
+    for _ in 0..3 {
+        let caller = Stranger::ready("call_in_vain", &name);
+        wait_until(LONG, "it has called", waits);
+        std::thread::sleep(Duration::from_millis(50));
+        caller.kill();
+    }
+    let short = Duration::from_millis(50);
+    assert!(matches!(
+        listener.accept_timeout(short),
+        Err(PipeError::TimedOut)
+    ));
+    gone(&format!("{name}.0"));
+    // And after that: nothing has a name any more.
+    let caller = Stranger::start("converse", &name);
+    let end = listener.accept_timeout(LONG).unwrap();
+    caller.kill();
+    assert!(!waits());
+    drop((end, listener));
     gone(&name);
 }
 
