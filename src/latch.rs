@@ -52,6 +52,9 @@ const SPIN: Duration = Duration::from_micros(20);
 /// The most pauses between two looks.
 const PAUSES: u32 = 128;
 
+/// Steps that others were quicker at, after which the time is looked at.
+const LOST: u32 = 64;
+
 /// A thread of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Visitor {
@@ -149,8 +152,18 @@ impl LatchWords {
             return Ok(Left::Finished);
         }
         let mut waiters = 0;
+        let mut lost = 0;
         let mut seen = self.owner.load(Ordering::Relaxed);
         loop {
+            // Whoever sees the word change all the time comes to no wait, and must not overlook the limit.
+            if lost == LOST {
+                lost = 0;
+                match end {
+                    _ if matches!(limit, Limit::Now) => return Err(Refused::Held),
+                    Some(end) if Instant::now() >= end => return Err(Refused::TimedOut),
+                    _ => {}
+                }
+            }
             // Read before anybody's life is asked for: a death announced later ends the sleep at once.
             let died = deaths.load(Ordering::Acquire);
             let left = match seen & !WAITERS {
@@ -174,7 +187,7 @@ impl LatchWords {
                         self.thread.store(me.word(), Ordering::Relaxed);
                         return Ok(left);
                     }
-                    Err(now) => seen = now,
+                    Err(now) => (seen, lost) = (now, lost + 1),
                 }
                 continue;
             }
@@ -188,7 +201,7 @@ impl LatchWords {
             // Set also by one who gives up: he may have been woken in place of another sleeper.
             if seen & WAITERS == 0 {
                 if let Err(now) = self.step(seen, seen | WAITERS, Ordering::Relaxed) {
-                    seen = now;
+                    (seen, lost) = (now, lost + 1);
                     continue;
                 }
             }

@@ -1,12 +1,12 @@
-//! The pure protocols against a peer whose every word the fuzzer chooses.
+//! A lane and its owners against a peer whose every word the fuzzer chooses.
 
 #![no_main]
 
 #[path = "../../tests/hostile/chosen.rs"]
-pub mod chosen;
-pub mod error {
+mod chosen;
+mod error {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub struct Corrupt(pub &'static str);
+    pub(crate) struct Corrupt(pub(crate) &'static str);
 }
 #[path = "../../tests/hostile/lane.rs"]
 mod lane;

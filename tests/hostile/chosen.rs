@@ -116,6 +116,22 @@ impl Futex {
         self.0.fetch_add(n, Ordering::Relaxed)
     }
 
+    pub(crate) fn compare_exchange(
+        &self,
+        expected: u32,
+        value: u32,
+        _: Ordering,
+        _: Ordering,
+    ) -> Result<u32, u32> {
+        let found = next(u64::from(expected)) as u32;
+        if found == expected {
+            self.0.store(value, Ordering::Relaxed);
+            Ok(found)
+        } else {
+            Err(found)
+        }
+    }
+
     pub(crate) fn wake(&self, _: u32) -> usize {
         next(0) as usize
     }
