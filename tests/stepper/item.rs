@@ -56,3 +56,18 @@ impl Item for Vec<u64> {
         number
     }
 }
+
+/// Larger than a small pipe: it streams.
+impl Item for Vec<u8> {
+    fn of(number: u64) -> Vec<u8> {
+        let words = (0..1_200 + number % 4).map(|n| number ^ n << 32);
+        words.flat_map(u64::to_le_bytes).collect()
+    }
+
+    fn number(&self) -> u64 {
+        let number = self.first_chunk().expect("torn: no words");
+        let number = u64::from_le_bytes(*number);
+        assert!(*self == Vec::<u8>::of(number), "torn");
+        number
+    }
+}

@@ -15,6 +15,7 @@
 mod item;
 mod line;
 mod lock;
+mod pipe;
 mod queue;
 mod run;
 mod stage;
@@ -23,6 +24,7 @@ mod trace;
 use libtest_mimic::{Arguments, Trial};
 
 use lock::HolderDies;
+use pipe::EndDies;
 use queue::{ReceiverDies, SenderDies};
 
 fn trial(name: &str, how: &str, test: fn()) -> Trial {
@@ -51,12 +53,16 @@ fn main() {
             Lease LeaseAndAck LeaseOfTheDead DropLease AttachReceiver DropReceiver;
         HolderDies in lock: LockAlone LockAndUnlock TryLockAndUnlock Unlock UnlockAwaited LockHeld LockHandedOver
             TryLockHeld Recover DropAbandoned DropHandle;
+        EndDies in pipe: PipeSend PipeSendText PipeSendBytes PipeSendFull PipeTrySend PipeRecv PipeRecvText
+            PipeRecvBytes PipeTryRecvEmpty PipeRecvEmpty PipeDrop;
     });
     all.extend(trials! {
         stopped:
         SenderDies in queue: Send SendText SendBlock SendMany LoanAndCommit Attach Adopt DropSender;
         ReceiverDies in queue: Recv RecvArray RecvText RecvBlock TryRecvEmpty Lease LeaseAndAck LeaseOfTheDead DropLease DropReceiver;
         HolderDies in lock: LockAndUnlock Unlock UnlockAwaited LockHandedOver Recover DropHandle;
+        EndDies in pipe: PipeSend PipeSendText PipeSendBytes PipeTrySend PipeRecv PipeRecvText PipeRecvBytes
+            PipeTryRecvEmpty PipeDrop;
     });
     libtest_mimic::run(&arguments, all).exit();
 }

@@ -46,6 +46,8 @@ pub(crate) trait Case: Sized + 'static {
 /// all right after each change of shared memory, and so many instructions behind it.
 const SHORT: usize = 500;
 const SPREAD: usize = 50;
+/// Of more changes than this, as when a large message is copied, so many are taken, evenly spread, and the last ones.
+const CHANGES: usize = 60;
 const BEHIND: usize = 2;
 
 /// After so many failures the others are left out.
@@ -171,9 +173,14 @@ impl Plan {
             ..
         } = steps;
         victim.kill();
-        let every = length <= SHORT || every();
+        let every = length <= SHORT || self::every();
         let step = if every { 1 } else { length / SPREAD };
-        let behind = (1..=changes).flat_map(|change| {
+        let (stride, last) = match every || changes <= CHANGES {
+            true => (1, 0),
+            false => (changes / CHANGES, changes - CHANGES / 4),
+        };
+        let taken = (1..=changes).filter(|change| change % stride == 0 || *change > last);
+        let behind = taken.flat_map(|change| {
             (0..=BEHIND).map(move |instructions| Point::Behind {
                 change,
                 instructions,
