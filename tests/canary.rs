@@ -1,0 +1,123 @@
+//! No byte of a process's own memory goes along with a value: what a segment holds beside it is zero.
+
+#![cfg(not(loom))]
+
+use std::fs::File;
+use std::hint::black_box;
+use std::io::Read;
+
+use bytemuck::{AnyBitPattern, NoUninit};
+use multiproc::{Lock, Message, Pipe, Plain, Queue};
+
+/// What memory is full of before anything is sent.
+const CANARY: u8 = 0xC5;
+/// So many of them in a row are no accident.
+const ROW: usize = 4;
+
+/// Fills the stack below, and the heap's free places, with canaries.
+#[inline(never)]
+fn fill() {
+    let stack = black_box([CANARY; 64 << 10]);
+    black_box(&stack);
+    let heap: Vec<Vec<u8>> = (0..200).map(|n| vec![CANARY; 8 << (n % 12)]).collect();
+    black_box(&heap);
+}
+
+/// Looks for canaries in every segment that this process has.
+fn search(what: &str) {
+    let mut searched = 0;
+    for entry in std::fs::read_dir("/proc/self/fd").unwrap().flatten() {
+        let Ok(target) = std::fs::read_link(entry.path()) else {
+            continue;
+        };
+        let target = target.display().to_string();
+        // Never the roster: closing it again would drop this process's proof of life.
+        if !target.contains("memfd:multiproc:") || target.contains("roster") {
+            continue;
+        }
+        let mut bytes = Vec::new();
+        File::open(entry.path())
+            .unwrap()
+            .read_to_end(&mut bytes)
+            .unwrap();
+        let found = bytes.windows(ROW).position(|row| row == [CANARY; ROW]);
+        assert_eq!(found, None, "{what}: this process's bytes in {target}");
+        searched += 1;
+    }
+    assert!(searched >= 2, "the segments were not found");
+}
+
+/// Sends values each of which is short for its place.
+fn through_all<T: Message + Clone>(what: &str, values: &[T]) {
+    let (mut tx, mut rx) = Queue::<T>::builder()
+        .capacity(8)
+        .message_size(120)
+        .build()
+        .unwrap();
+    let in_place = Queue::<T>::builder()
+        .capacity(8)
+        .message_size(500)
+        .in_place(4);
+    let (mut tx_block, mut rx_block) = in_place.build().unwrap();
+    let (mut here, mut there) = Pipe::<T, T>::builder().size(4096).build().unwrap();
+    for _ in 0..3 {
+        for value in values {
+            fill();
+            tx.send(value.clone()).unwrap();
+            fill();
+            tx_block.send(value.clone()).unwrap();
+            fill();
+            here.send(value.clone()).unwrap();
+            search(what);
+            rx.recv().unwrap();
+            rx_block.recv().unwrap();
+            there.recv().unwrap();
+        }
+        fill();
+        tx.send_many(values.iter().cloned().take(3)).unwrap();
+        search(what);
+        while rx.try_recv().is_ok() {}
+    }
+}
+
+#[derive(Clone, Copy, NoUninit, AnyBitPattern)]
+#[repr(C)]
+struct Odd([u8; 7]);
+
+/// One after the other, since each looks at all that this process has.
+#[test]
+fn nothing_but_values_is_shared() {
+    values_alone();
+    locked_values_alone();
+    a_canary_would_be_found();
+}
+
+fn values_alone() {
+    through_all("u8", &[1_u8, 2, 3]);
+    through_all("u16", &[1_u16]);
+    through_all("an odd number of bytes", &[Plain(Odd([1; 7]))]);
+    through_all(
+        "text",
+        &["".to_owned(), "a".to_owned(), "abcdefghi".to_owned()],
+    );
+    through_all("bytes", &[vec![], vec![1_u8], vec![2; 13]]);
+    through_all("options", &[None, Some((1_u8, 2_u64)), Some((3, 4))]);
+    through_all("results", &[Ok(1_u8), Err("no".to_owned())]);
+    through_all("lists", &[vec![Some(1_u8), None], vec![]]);
+}
+
+fn locked_values_alone() {
+    fill();
+    let lock = Lock::new(Odd([1; 7])).unwrap();
+    search("lock");
+    fill();
+    lock.lock().unwrap().0[3] = 2;
+    search("lock");
+}
+
+fn a_canary_would_be_found() {
+    let (mut tx, _rx) = Queue::<Vec<u8>>::new(4).unwrap();
+    tx.send(vec![CANARY; ROW]).unwrap();
+    let found = std::panic::catch_unwind(|| search("planted"));
+    assert!(found.is_err());
+}

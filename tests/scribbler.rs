@@ -1,0 +1,255 @@
+//! A process that writes garbage over all that another one shares, while that one uses it.
+//!
+//! What it is told may be nonsense, but it goes on: no crash, no panic, and every call that has a limit ends
+//! in time. `SCRIBBLE_SECONDS` says how long, instead of a few seconds. With the address sanitizer:
+//!
+//! ```text
+//! RUSTFLAGS=-Zsanitizer=address cargo +nightly test -Zbuild-std --target x86_64-unknown-linux-gnu --test scribbler
+//! ```
+
+#![cfg(not(loom))]
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use multiproc::{Lock, LockError, Message, Pipe, Process, Queue, Receiver, Segment, Sender};
+
+/// No call with a limit may take longer than that: much more than its limit and a slice, on a busy machine.
+const BOUND: Duration = Duration::from_secs(5);
+const SHORT: Duration = Duration::from_micros(500);
+
+fn seconds() -> u64 {
+    let asked = std::env::var("SCRIBBLE_SECONDS").ok();
+    asked.map_or(3, |text| {
+        text.parse().expect("SCRIBBLE_SECONDS is a number")
+    })
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
+
+/// What a process shares, but for the roster and the tree, by which it lives.
+fn shared(pid: u32) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return Vec::new();
+    };
+    let ours = |path: &PathBuf| {
+        std::fs::read_link(path).is_ok_and(|target| {
+            let target = target.display().to_string();
+            target.contains("memfd:multiproc:")
+                && !["roster", "tree", "segment"]
+                    .iter()
+                    .any(|not| target.contains(not))
+        })
+    };
+    entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(ours)
+        .collect()
+}
+
+/// Scribbles over all that the victim has, until it is told to stop.
+fn scribble(victim: u32, board: Segment) {
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let stop = &board.words()[1];
+    while stop.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+        for path in shared(victim) {
+            if let Ok(file) = OpenOptions::new().read(true).write(true).open(path) {
+                scribble_over(&file, &mut random);
+            }
+        }
+    }
+}
+
+fn scribble_over(file: &File, random: &mut Random) {
+    let length = file.metadata().map_or(0, |data| data.len());
+    if length < 8 {
+        return;
+    }
+    for _ in 0..random.below(200) {
+        // The words that matter are at the start of a page more often than not.
+        let at = match random.below(4) {
+            0 => random.below(length / 8) * 8,
+            _ => {
+                (random.below(length.div_ceil(4096)) * 4096 + random.below(64) * 8).min(length - 8)
+            }
+        };
+        let mut word = [0; 8];
+        if file.read_exact_at(&mut word, at).is_err() {
+            return;
+        }
+        let now = u64::from_ne_bytes(word);
+        let then = match random.below(8) {
+            0 => random.next(),
+            1 => 0,
+            2 => u64::MAX,
+            3 => now.wrapping_add(random.below(16)),
+            4 => now.wrapping_sub(random.below(16)),
+            5 => now ^ 1 << random.below(64),
+            6 => random.below(16),
+            _ => random.below(16) << 32 | random.below(4),
+        };
+        // The file cannot grow; nothing else can go wrong.
+        let _ = file.write_at(&then.to_ne_bytes(), at);
+    }
+}
+
+/// Calls, and how long the longest took.
+struct Calls {
+    count: u64,
+    longest: Duration,
+}
+
+impl Calls {
+    fn bounded<R>(&mut self, what: &str, call: impl FnOnce() -> R) -> R {
+        let start = Instant::now();
+        let result = call();
+        let took = start.elapsed();
+        assert!(took < BOUND, "{what} took {took:?}");
+        self.longest = self.longest.max(took);
+        self.count += 1;
+        result
+    }
+}
+
+fn use_queue<T: Message + Clone>(calls: &mut Calls, random: &mut Random, in_place: bool, value: T) {
+    let mut builder = Queue::<T>::builder()
+        .capacity(8)
+        .message_size(64)
+        .senders(4)
+        .receivers(4);
+    if in_place {
+        builder = builder.in_place(8);
+    }
+    let (mut tx, mut rx) = builder.build().unwrap();
+    let mut more: Vec<(Sender<T>, Receiver<T>)> = Vec::new();
+    let mut leases = Vec::new();
+    for _ in 0..random.below(2_000) {
+        match random.below(16) {
+            0..=3 => _ = calls.bounded("try_send", || tx.try_send(value.clone())),
+            4..=7 => _ = calls.bounded("try_recv", || rx.try_recv()),
+            8 => _ = calls.bounded("send", || tx.send_timeout(value.clone(), SHORT)),
+            9 => _ = calls.bounded("recv", || rx.recv_timeout(SHORT)),
+            10 => _ = calls.bounded("stats", || (rx.len(), tx.stats())),
+            11 => _ = calls.bounded("is_closed", || (tx.is_closed(), rx.is_closed())),
+            12 => {
+                let cloned = calls.bounded("clone", || (tx.try_clone(), rx.try_clone()));
+                if let (Ok(sender), Ok(receiver)) = cloned {
+                    more.push((sender, receiver));
+                }
+            }
+            13 => _ = calls.bounded("drop", || more.pop()),
+            14 if leases.len() < 4 => leases.extend(calls.bounded("lease", || rx.try_lease())),
+            _ => {
+                if let Some(lease) = leases.pop() {
+                    let _ = calls.bounded("read", || lease.read());
+                    calls.bounded("ack", || lease.ack());
+                }
+            }
+        }
+    }
+    calls.bounded("drop", || drop((tx, rx, more, leases)));
+}
+
+fn use_pipe(calls: &mut Calls, random: &mut Random) {
+    let (mut here, mut there) = Pipe::<String, Vec<u8>>::builder()
+        .size(8192)
+        .build()
+        .unwrap();
+    for _ in 0..random.below(2_000) {
+        let size = random.below(300) as usize;
+        match random.below(8) {
+            0 | 1 => _ = calls.bounded("pipe try_send", || here.try_send("x".repeat(size))),
+            2 | 3 => _ = calls.bounded("pipe try_recv", || there.try_recv()),
+            4 => {
+                _ = calls.bounded("pipe send", || {
+                    there.send_timeout(vec![7; 20 * size], SHORT)
+                })
+            }
+            5 => _ = calls.bounded("pipe recv", || here.recv_timeout(SHORT)),
+            6 => _ = calls.bounded("pipe poll", || here.poll(SHORT)),
+            _ => _ = calls.bounded("pipe is_closed", || here.is_closed()),
+        }
+    }
+    calls.bounded("pipe drop", || drop((here, there)));
+}
+
+fn use_lock(calls: &mut Calls, random: &mut Random) {
+    let lock = Lock::new(7_u64).unwrap();
+    for _ in 0..random.below(2_000) {
+        match random.below(2) {
+            0 => drop(calls.bounded("try_lock", || lock.try_lock())),
+            _ => match calls.bounded("lock", || lock.lock_timeout(SHORT)) {
+                Err(LockError::Abandoned(abandoned)) => {
+                    calls.bounded("recover", || drop(abandoned.recover()));
+                }
+                other => drop(other),
+            },
+        }
+    }
+    calls.bounded("lock drop", || drop(lock));
+}
+
+/// Uses all there is, until it is told to stop; how many calls it made, and the longest in microseconds.
+fn be_scribbled_over(board: Segment) -> (u64, u64) {
+    let mut random = Random(0xbf58_476d_1ce4_e5b9);
+    let mut calls = Calls {
+        count: 0,
+        longest: Duration::ZERO,
+    };
+    let stop = &board.words()[1];
+    while stop.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+        match random.below(6) {
+            0 => use_queue(&mut calls, &mut random, false, 7_u64),
+            1 => use_queue(&mut calls, &mut random, false, "text".to_owned()),
+            2 => use_queue(&mut calls, &mut random, false, [7_u64; 6]),
+            3 => use_queue(&mut calls, &mut random, true, vec![7_u64; 5]),
+            4 => use_pipe(&mut calls, &mut random),
+            _ => use_lock(&mut calls, &mut random),
+        }
+    }
+    (calls.count, calls.longest.as_micros() as u64)
+}
+
+#[test]
+fn scribbled_over_it_goes_on() {
+    let board = Segment::new(64).unwrap();
+    let victim = Process::spawn(be_scribbled_over, (board.clone(),)).unwrap();
+    let scribblers: Vec<_> = (0..2)
+        .map(|_| Process::spawn(scribble, (victim.pid(), board.clone())).unwrap())
+        .collect();
+    let end = Instant::now() + Duration::from_secs(seconds());
+    while Instant::now() < end && victim.is_alive() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    board.words()[1].store(1, std::sync::atomic::Ordering::Relaxed);
+    let limit = Duration::from_secs(60);
+    let (calls, longest) = match victim.join_timeout(limit) {
+        Ok(Some(done)) => done,
+        Ok(None) => panic!("the victim hangs"),
+        Err(error) => panic!("the victim did not live through it: {error}"),
+    };
+    for scribbler in scribblers {
+        scribbler
+            .join_timeout(limit)
+            .unwrap()
+            .expect("a scribbler hangs");
+    }
+    println!("{calls} calls, the longest took {longest} us");
+    assert!(calls > 0);
+}
