@@ -18,5 +18,8 @@
 //! * **Survival of a restart.** Segments are memory; nothing is durable.
 //! * **Self-describing formats.** Messages are postcard: `#[serde(flatten)]` and untagged enums do not work in
 //!   it.
+//! * **Waiting for every child.** A program that has started two processes has a zygote and two spares among
+//!   its children, as long as it runs: `wait()` until there is no child left does not return. Wait for the
+//!   children that are yours, or start them with [`StartMethod::Exec`](crate::StartMethod::Exec).
 //! * **The user's own `fork`.** A forked copy shares its parent's memory but not its place in the tree: every
 //!   handle answers `Forked` there. Start processes with [`Process`](crate::Process).

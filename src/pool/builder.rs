@@ -11,7 +11,7 @@ use super::step::{Prepare, encode};
 use crate::handle::Passed;
 use crate::message::Message;
 use crate::process::task::{self, TaskName};
-use crate::process::{Function, SpawnError};
+use crate::process::{Function, SpawnError, StartMethod};
 
 /// What a pool was built with.
 pub(super) struct Settings {
@@ -23,6 +23,7 @@ pub(super) struct Settings {
     pub(super) max_tasks: Option<u64>,
     pub(super) on_death: OnDeath,
     pub(super) task_timeout: Option<Duration>,
+    pub(super) method: Option<StartMethod>,
 }
 
 /// A pool to be: made by [`Pool::builder`].
@@ -53,6 +54,7 @@ pub struct PoolBuilder {
     max_tasks: Option<u64>,
     on_death: OnDeath,
     task_timeout: Option<Duration>,
+    method: Option<StartMethod>,
 }
 
 struct Initializer {
@@ -69,6 +71,7 @@ impl std::fmt::Debug for PoolBuilder {
             .field("max_tasks", &self.max_tasks)
             .field("on_death", &self.on_death)
             .field("task_timeout", &self.task_timeout)
+            .field("method", &self.method)
             .finish_non_exhaustive()
     }
 }
@@ -82,6 +85,7 @@ impl PoolBuilder {
             max_tasks: None,
             on_death: OnDeath::Fail,
             task_timeout: None,
+            method: None,
         }
     }
 
@@ -133,6 +137,12 @@ impl PoolBuilder {
         self
     }
 
+    /// How the workers are made; see [`ProcessBuilder::start_method`](crate::ProcessBuilder::start_method).
+    pub fn start_method(mut self, method: StartMethod) -> Self {
+        self.method = Some(method);
+        self
+    }
+
     /// Starts the pool.
     ///
     /// # Errors
@@ -160,6 +170,7 @@ impl PoolBuilder {
             max_tasks: self.max_tasks,
             on_death: self.on_death,
             task_timeout: self.task_timeout,
+            method: self.method,
         })
     }
 }

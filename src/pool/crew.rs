@@ -122,9 +122,11 @@ impl Engine {
             chunks: self.settings.max_tasks,
         };
         let segment = self.control.segment().clone();
-        let child = Process::builder()
-            .name(&name)
-            .spawn(work, (segment, seat as u16, orders))?;
+        let mut process = Process::builder().name(&name);
+        if let Some(method) = self.settings.method {
+            process = process.start_method(method);
+        }
+        let child = process.spawn(work, (segment, seat as u16, orders))?;
         {
             let mut crew = lock(&self.crew);
             let place = &mut crew.places[seat];

@@ -111,11 +111,7 @@ pub(super) fn take(insist: bool) -> Option<Spare> {
         }
         if let Some(zygote) = state.zygote.clone() {
             drop(state);
-            let made = zygote.child().ok();
-            if made.is_none() && zygote.record.how().is_some() {
-                KEEPER.state().want();
-            }
-            return made;
+            return zygote.child().map_err(|error| KEEPER.failed(&error)).ok();
         }
         if !insist {
             // One process alone is not worth a zygote; a second in the same surroundings may be one of many.
@@ -197,6 +193,17 @@ impl Keeper {
         self.changed
             .wait(state)
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The zygote has not made a child.
+    fn failed(&self, error: &io::Error) {
+        let mut state = self.state();
+        if error.kind() == io::ErrorKind::Unsupported {
+            // The kernel does not do it, or whatever guards this process forbids it.
+            state.refused = true;
+        } else if state.zygote.is_none() {
+            state.want();
+        }
     }
 
     /// A zygote or a spare has ended.
@@ -284,14 +291,14 @@ fn make() -> io::Result<Arc<Zygote>> {
         Ok(Birth::Ready) => {
             let pid = zygote.record.pid;
             zygote.record.on_exit(move |_| KEEPER.forget(pid));
-            return Ok(zygote);
+            Ok(zygote)
         }
-        Ok(_) => {}
-        Err(_) => end_now(&zygote.record),
-    }
-    match heard {
-        Err(error) => Err(error),
-        Ok(_) => Err(io::ErrorKind::Unsupported.into()),
+        Ok(Birth::Refused(errno)) => Err(io::Error::from_raw_os_error(errno)),
+        Ok(Birth::Born(_)) => Err(io::ErrorKind::InvalidData.into()),
+        Err(error) => {
+            end_now(&zygote.record);
+            Err(error)
+        }
     }
 }
 

@@ -29,9 +29,10 @@ use crate::message::Message;
 /// A process of this program: its name and number. Here also begins every new one.
 ///
 /// A new process runs a function of the program, with arguments that travel as
-/// [messages](crate::Message), and gives back what the function returns. It is a fresh execution of the
-/// running program, not a fork: a program with threads may start processes at any time. `main` does not
-/// run in it, and nothing needs to be registered; it works from binaries, examples, tests and libraries.
+/// [messages](crate::Message), and gives back what the function returns. It begins in the state that the
+/// program has before `main`, not as a fork of its parent: a program with threads may start processes at
+/// any time. How it is made, says [`StartMethod`]. `main` does not run in it, and nothing needs to be
+/// registered; it works from binaries, examples, tests and libraries.
 ///
 /// # If a process dies
 ///
