@@ -74,7 +74,7 @@ fn through_all<T: Message + Clone>(what: &str, values: &[T]) {
             there.recv().unwrap();
         }
         fill();
-        tx.send_many(values.iter().cloned().take(3)).unwrap();
+        tx.send_many(values.iter().take(3).cloned()).unwrap();
         search(what);
         while rx.try_recv().is_ok() {}
     }

@@ -12,12 +12,12 @@ mod error {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(crate) struct Corrupt(pub(crate) &'static str);
 }
-#[path = "../src/pool/job.rs"]
-#[allow(dead_code, reason = "a model needs some of the job")]
-mod job;
 #[path = "../src/queue/blocks.rs"]
 #[allow(dead_code, reason = "a model needs some of the blocks")]
 mod blocks;
+#[path = "../src/pool/job.rs"]
+#[allow(dead_code, reason = "a model needs some of the job")]
+mod job;
 #[path = "../src/latch.rs"]
 #[allow(dead_code, reason = "a model needs some of the latch")]
 mod latch;
@@ -1048,6 +1048,8 @@ fn a_ticket_is_seen_or_somebody_is_woken() {
             assert!(worker.join().unwrap() || wakes);
         });
     }
+}
+
 /// A lane whose messages lie in blocks; loom reports two that meet in one.
 struct Blocks {
     lane: Arc<Lane>,

@@ -27,7 +27,7 @@ impl Bulk for Checked {
 }
 
 /// Plays the first bytes as operations and all of them as the peer's choices.
-pub fn play(input: &[u8]) {
+pub(crate) fn play(input: &[u8]) {
     let header = StreamHeader::default();
     let words: Vec<AtomicU64> = (0..SIZE / 8).map(|_| AtomicU64::new(0)).collect();
     let ring = Ring {
