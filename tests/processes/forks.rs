@@ -74,6 +74,8 @@ fn sixteen_threads_of_malloc() {
                         kept.push(vec![1_u8; 1 + kept.len() * 37 % 5000]);
                         if kept.len() > 100 {
                             kept.clear();
+                            // For whoever starts processes meanwhile, on few cores.
+                            thread::yield_now();
                         }
                     }
                 })

@@ -132,10 +132,9 @@ fn lost_ones_do_not_pile_up() {
             Process::spawn(leave, (carrier, 1)).unwrap().join().unwrap();
             drop(carried);
         }
-        let now = help::descriptors().len();
-        assert!(
-            now <= before + 2 * 32,
-            "{before} descriptors, {now} in the end"
-        );
+        // The reaper, a thread of its own, takes up what each of them left.
+        help::wait_until(LONG, "no more are held than may be lost", || {
+            help::descriptors().len() <= before + 2 * 32
+        });
     });
 }
