@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// Longer than any example needs, also on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// How long the processes of a run may take to go after its main process.
-const PARTING: Duration = Duration::from_secs(1);
+const PARTING: Duration = Duration::from_secs(20);
 const MARK: &str = "MULTIPROC_EXAMPLE_RUN";
 
 // The tutorial's programs.

@@ -162,7 +162,7 @@ fn leaving_wakes_each_who_waits() {
         drop(guard);
         for woken in waiting {
             let after = woken.join().unwrap() - left;
-            assert!(after < Duration::from_secs(1), "woken only after {after:?}");
+            assert!(after < LONG / 2, "woken only after {after:?}");
         }
     });
     assert_eq!(*lock.lock().unwrap(), 4);
@@ -402,10 +402,7 @@ fn scribbled_words_end_every_call() {
                 Err(other) => panic!("{other}"),
             }
         }
-        assert!(
-            start.elapsed() < Duration::from_secs(1),
-            "round {round}: {words:?}"
-        );
+        assert!(start.elapsed() < LONG, "round {round}: {words:?}");
     }
 }
 

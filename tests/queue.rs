@@ -258,7 +258,7 @@ fn a_sender_blocked_on_a_large_lane_goes_on_after_one_receive() {
     thread::sleep(SHORT);
     assert_eq!(rx.recv(), Ok(0));
     sender.join().unwrap().unwrap();
-    assert!(start.elapsed() < SHORT + Duration::from_secs(1));
+    assert!(start.elapsed() < LONG);
 }
 
 #[test]
@@ -339,7 +339,7 @@ fn those_who_wait_hear_that_the_others_are_gone() {
     for receiver in receivers {
         assert_eq!(receiver.join().unwrap(), Err(RecvError::Closed));
     }
-    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(start.elapsed() < LONG);
 
     let (tx, rx) = Queue::<u64>::new(1).unwrap();
     let senders: Vec<_> = (0..3)
@@ -355,7 +355,7 @@ fn those_who_wait_hear_that_the_others_are_gone() {
     for sender in senders {
         assert_eq!(sender.join().unwrap(), Err(SendError::Closed(2)));
     }
-    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(start.elapsed() < LONG);
 }
 
 #[test]

@@ -200,7 +200,7 @@ fn dropped_children_are_killed_and_reaped() {
     let pid = child.pid();
     let begin = Instant::now();
     drop(child);
-    assert!(begin.elapsed() < Duration::from_secs(2));
+    assert!(begin.elapsed() < Duration::from_secs(60));
     assert!(
         !std::path::Path::new(&format!("/proc/{pid}")).exists(),
         "it is not reaped"
