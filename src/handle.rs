@@ -24,10 +24,11 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
+use crate::cookie::{self, Cookie};
 use crate::error::SegmentError;
 use crate::kin;
 use crate::named;
-use crate::segment::{Cookie, Segment, tag};
+use crate::segment::Segment;
 use crate::sync::{AtomicU32, Ordering};
 use crate::sys;
 
@@ -270,7 +271,7 @@ const SEALED: &str = "multiproc:sealed:";
 /// has it as soon as it has heard of the end.
 fn search(wire: &Wire) -> Result<Segment, SegmentError> {
     const PAUSES: [u64; 5] = [0, 1, 5, 20, 100];
-    let tag = tag(wire.cookie);
+    let tag = cookie::tag(wire.cookie);
     for pause in PAUSES {
         sleep(Duration::from_millis(pause));
         for (pid, held) in sys::holders(&tag) {

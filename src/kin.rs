@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::SealFlags;
 
 use crate::layout::{HEADER, TreePage};
-use crate::segment::{self, View};
+use crate::mapped::Mapped;
 use crate::sync::{Futex, Ordering, asymmetric};
 use crate::sys;
 
@@ -22,7 +22,7 @@ pub(crate) struct Kin {
     /// Held locked at byte `me`. Never given to anyone but a child at boot, never closed.
     roster: OwnedFd,
     page_file: OwnedFd,
-    page: View<TreePage>,
+    page: &'static TreePage,
 }
 
 static KIN: OnceLock<Kin> = OnceLock::new();
@@ -42,9 +42,8 @@ pub(crate) fn kin() -> io::Result<&'static Kin> {
         return Ok(kin);
     }
     let roster = sys::memfd("multiproc:roster", 0)?;
-    let bytes = (HEADER + size_of::<TreePage>()) as u64;
-    let page = sys::memfd("multiproc:tree", bytes)?;
-    sys::allocate(&page, 0, bytes)?;
+    let page = sys::memfd("multiproc:tree", PAGE as u64)?;
+    sys::allocate(&page, 0, PAGE as u64)?;
     sys::seal(&page, SealFlags::empty())?;
     let kin = enter(roster, page)?;
     Ok(KIN.get_or_init(|| kin))
@@ -62,7 +61,7 @@ pub(crate) fn adopt(roster: OwnedFd, page: OwnedFd) -> io::Result<()> {
 }
 
 fn enter(roster: OwnedFd, page_file: OwnedFd) -> io::Result<Kin> {
-    let page = segment::tree_page(&page_file)?;
+    let page = page_of(&page_file)?;
     // Numbers are never used twice, so a number in a shared word means one process for ever.
     let me = loop {
         let me = page.next.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
@@ -79,6 +78,23 @@ fn enter(roster: OwnedFd, page_file: OwnedFd) -> io::Result<Kin> {
         page,
     })
 }
+
+/// The tree's page behind its descriptor; it has no header to check, since only kin ever get it.
+fn page_of(file: &OwnedFd) -> io::Result<&'static TreePage> {
+    let length = PAGE as u64;
+    let sealed = sys::seals(file).contains(sys::SEALS);
+    let exact = rustix::fs::fstat(file)?.st_size == length as i64;
+    if !sealed || !exact {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    // It stays mapped for the life of the process, like the tree itself.
+    let map: &'static Mapped = Box::leak(Box::new(Mapped::new(file, PAGE)?));
+    map.part(HEADER)
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Bytes of the file of the tree's page.
+const PAGE: usize = HEADER + size_of::<TreePage>();
 
 /// Participant numbers stay below this, so that they fit beside a flag and leave one value to mean nobody.
 pub(crate) const MAX_PARTICIPANT: u32 = (1 << 31) - 1;

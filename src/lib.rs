@@ -2,6 +2,7 @@
 // Under loom only the pure protocols are compiled, by tests/loom.rs itself.
 #![cfg(not(loom))]
 
+mod cookie;
 pub mod docs;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -13,6 +14,7 @@ mod kin;
 mod latch;
 mod layout;
 mod lock;
+mod mapped;
 mod message;
 mod named;
 mod pipe;

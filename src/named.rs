@@ -25,7 +25,7 @@ use rustix::io::Errno;
 
 use crate::error::SegmentError;
 use crate::kin::{self, MAX_PARTICIPANT};
-use crate::segment::{Attached, Commit, Segment};
+use crate::segment::{Attached, Commit, RAW, Segment};
 use crate::sync::Ordering;
 use crate::sys;
 
@@ -93,6 +93,39 @@ impl Attached for File {
         if self.is_mine() {
             remove(&self.path);
         }
+    }
+}
+
+impl Segment {
+    /// A segment of `bytes` bytes, all zero, that other programs of this user [`open`](Segment::open) by name.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Segment::new), and [`SegmentError::BadName`], [`SegmentError::AlreadyExists`] when a living
+    /// process has that name, [`SegmentError::Foreign`] when something else stands there.
+    ///
+    /// # If a process dies
+    ///
+    /// The name is free again as soon as no living process has the segment.
+    pub fn create(name: &str, bytes: usize) -> Result<Segment, SegmentError> {
+        if bytes == 0 {
+            return Err(SegmentError::Empty);
+        }
+        create(name, RAW, bytes as u64, Commit::All, |segment| {
+            Ok(segment.clone())
+        })
+    }
+
+    /// The segment that a living process has under that name.
+    ///
+    /// # Errors
+    ///
+    /// [`SegmentError::NotFound`], [`SegmentError::BadName`], [`SegmentError::Foreign`],
+    /// [`SegmentError::WrongShape`] when it is a queue, say, and what a damaged header says.
+    pub fn open(name: &str) -> Result<Segment, SegmentError> {
+        let segment = open(name)?;
+        segment.expect(RAW)?;
+        Ok(segment)
     }
 }
 

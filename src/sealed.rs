@@ -16,9 +16,9 @@ use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::cookie::{self, Cookie};
 use crate::error::SegmentError;
 use crate::layout::{SEALED_HEADER, sealed_header};
-use crate::segment::{self, Cookie};
 use crate::sys::{self, Large};
 
 /// How long a fork elsewhere in this process may take to let go of what it inherited.
@@ -39,8 +39,8 @@ impl Draft {
     pub(crate) fn new(align: usize) -> Result<Draft, SegmentError> {
         let length = start(align) as u64;
         let explain = |error| SegmentError::from_io(error, length);
-        let cookie = segment::new_cookie()?;
-        let name = format!("multiproc:sealed:{}", segment::tag(cookie));
+        let cookie = cookie::new()?;
+        let name = format!("multiproc:sealed:{}", cookie::tag(cookie));
         let file = sys::memfd(&name, length).map_err(explain)?;
         Ok(Draft {
             file: file.into(),

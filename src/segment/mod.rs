@@ -1,0 +1,494 @@
+//! Memory that several processes see, checked once at its door.
+
+mod header;
+mod view;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use rustix::fs::SealFlags;
+
+use crate::cookie::{self, Cookie};
+use crate::error::SegmentError;
+use crate::kin::{self, Kin};
+use crate::layout::{HEADER, SegmentHeader};
+use crate::mapped::Mapped;
+use crate::roster::Life;
+use crate::sealed::{Draft, Sealed};
+use crate::sync::{AtomicU32, Ordering};
+use crate::sys;
+
+pub(crate) use view::{Bytes, View, Words};
+
+/// How much of a segment is allocated when it is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Commit {
+    /// All of it.
+    All,
+    /// The header and this many bytes of the body; the rest by [`Segment::commit`].
+    First(u64),
+}
+
+impl Commit {
+    fn bytes(self, length: u64) -> u64 {
+        match self {
+            Commit::All => length,
+            Commit::First(bytes) => (HEADER as u64).saturating_add(bytes).min(length),
+        }
+    }
+}
+
+/// Who proves that the processes attached to a segment live.
+#[derive(Debug, Clone)]
+pub(crate) enum Roster {
+    /// The tree's roster: the segment is known only within the tree.
+    Kin(&'static Kin),
+    /// The named file's own roster.
+    Named(Arc<dyn Attached>),
+}
+
+/// This process's place at one named file.
+pub(crate) trait Attached: fmt::Debug + Send + Sync {
+    /// My own participant number.
+    fn me(&self) -> u32;
+    /// Whether the participant is proven dead.
+    fn is_dead(&self, participant: u32) -> bool;
+    /// Whether my own proof of life was lost.
+    fn is_evicted(&self) -> bool;
+    /// The process's only descriptor of the file.
+    fn descriptor(&self) -> &OwnedFd;
+    /// The name.
+    fn name(&self) -> &str;
+    /// Gives the name up: from now on nobody else can attach.
+    fn hide(&self);
+}
+
+#[derive(Debug)]
+enum Backing {
+    /// A memfd of the tree.
+    Own(OwnedFd),
+    /// A named file, whose one descriptor its roster keeps.
+    Named(Arc<dyn Attached>),
+}
+
+impl Backing {
+    fn file(&self) -> &OwnedFd {
+        match self {
+            Backing::Own(file) => file,
+            Backing::Named(named) => named.descriptor(),
+        }
+    }
+}
+
+impl Life for Roster {
+    fn me(&self) -> u32 {
+        match self {
+            Roster::Kin(kin) => kin.me(),
+            Roster::Named(named) => named.me(),
+        }
+    }
+
+    fn is_dead(&self, participant: u32) -> bool {
+        match self {
+            Roster::Kin(kin) => kin.is_dead(participant),
+            Roster::Named(named) => named.is_dead(participant),
+        }
+    }
+
+    fn is_evicted(&self) -> bool {
+        match self {
+            Roster::Kin(kin) => kin.is_evicted(),
+            Roster::Named(named) => named.is_evicted(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    map: Mapped,
+    backing: Backing,
+    body: u64,
+    cookie: Cookie,
+    shape: String,
+    roster: Roster,
+    /// What cannot be written any more, of a segment that travels for it.
+    sealed: Option<Sealed>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The table may have been locked when this copy was forked.
+        if kin::forked() {
+            return;
+        }
+        let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mapped) = mapped.as_mut() {
+            // Another mapping of the same segment may have taken the place since.
+            if mapped
+                .get(&self.cookie)
+                .is_some_and(|segment| segment.strong_count() == 0)
+            {
+                mapped.remove(&self.cookie);
+            }
+        }
+    }
+}
+
+/// A piece of memory that several processes see; a clone is another handle to the same one.
+///
+/// Anonymous segments are sealed and preallocated: a machine without memory is an error at creation,
+/// never a crash later. A `Segment` inside a message or an argument reaches any process of the same tree.
+///
+/// # If a process dies
+///
+/// The memory lives as long as any process holds it; the kernel frees it after the last.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::atomic::Ordering;
+///
+/// let segment = multiproc::Segment::new(4096)?;
+/// segment.words()[0].store(7, Ordering::Relaxed);
+/// assert_eq!(segment.clone().words()[0].load(Ordering::Relaxed), 7);
+/// # Ok::<(), multiproc::SegmentError>(())
+/// ```
+#[derive(Clone)]
+pub struct Segment(Arc<Inner>);
+
+/// The segments this process has mapped, each once however often it is sent here.
+static MAPPED: Mutex<Option<HashMap<Cookie, Weak<Inner>>>> = Mutex::new(None);
+
+/// The shape of a segment made by its users themselves.
+pub(crate) const RAW: &str = "segment";
+
+impl Segment {
+    /// An anonymous segment of `bytes` bytes, all zero.
+    ///
+    /// # Errors
+    ///
+    /// [`SegmentError::Empty`] for no bytes, [`SegmentError::NoSpace`] when there is not that much memory,
+    /// [`SegmentError::TooManyDescriptors`].
+    pub fn new(bytes: usize) -> Result<Segment, SegmentError> {
+        if bytes == 0 {
+            return Err(SegmentError::Empty);
+        }
+        Segment::build(RAW, RAW, bytes as u64, Commit::All)
+    }
+
+    /// Bytes the segment holds.
+    pub fn len(&self) -> usize {
+        self.0.body as usize
+    }
+
+    /// Whether it holds none: never.
+    pub fn is_empty(&self) -> bool {
+        self.0.body == 0
+    }
+
+    /// The segment as 64-bit atomics, the last partial word left out.
+    ///
+    /// Every process that has the segment may change any of them at any time.
+    pub fn words(&self) -> &[std::sync::atomic::AtomicU64] {
+        let count = self.0.body as usize / 8;
+        match self.0.map.array(HEADER, count) {
+            Some(words) => words,
+            None => unreachable!("a mapping holds its header and its body"),
+        }
+    }
+
+    /// A new anonymous segment: allocated, mapped, its header complete, its body zero.
+    pub(crate) fn build(
+        name: &str,
+        shape: &str,
+        body: u64,
+        commit: Commit,
+    ) -> Result<Segment, SegmentError> {
+        if kin::forked() {
+            return Err(SegmentError::Forked);
+        }
+        let kin = Roster::Kin(kin::kin()?);
+        let cookie = cookie::new()?;
+        let (map, file) = memory(name, cookie, header::checked_length(body)?, commit)?;
+        Segment::finish(map, Backing::Own(file), kin, shape, cookie, None)
+    }
+
+    /// As [`build`](Segment::build), in an unnamed file that will be linked to a name.
+    pub(crate) fn build_named(
+        file: Arc<dyn Attached>,
+        shape: &str,
+        body: u64,
+        commit: Commit,
+    ) -> Result<Segment, SegmentError> {
+        let length = header::checked_length(body)?;
+        let explain = |error| SegmentError::from_io(error, length);
+        rustix::fs::ftruncate(file.descriptor(), length).map_err(|errno| explain(errno.into()))?;
+        sys::allocate(file.descriptor(), 0, commit.bytes(length)).map_err(explain)?;
+        let map = Mapped::new(file.descriptor(), length as usize).map_err(explain)?;
+        Segment::finish(
+            map,
+            Backing::Named(file.clone()),
+            Roster::Named(file),
+            shape,
+            cookie::new()?,
+            None,
+        )
+    }
+
+    /// A segment that travels for a draft, which is sealed.
+    pub(crate) fn build_sealed(
+        name: &str,
+        shape: &str,
+        draft: Draft,
+    ) -> Result<Segment, SegmentError> {
+        if kin::forked() {
+            return Err(SegmentError::Forked);
+        }
+        let kin = Roster::Kin(kin::kin()?);
+        let cookie = draft.cookie();
+        let (map, file) = memory(name, cookie, HEADER as u64, Commit::All)?;
+        Segment::finish(map, Backing::Own(file), kin, shape, cookie, Some(draft))
+    }
+
+    fn finish(
+        map: Mapped,
+        backing: Backing,
+        roster: Roster,
+        shape: &str,
+        cookie: Cookie,
+        draft: Option<Draft>,
+    ) -> Result<Segment, SegmentError> {
+        let length = map.len() as u64;
+        header::write(header_of(&map), length, cookie, shape);
+        let body = length - HEADER as u64;
+        Ok(Segment::remember(Inner {
+            map,
+            backing,
+            body,
+            cookie,
+            shape: header::fit(shape).to_owned(),
+            roster,
+            sealed: draft.map(Draft::seal).transpose()?,
+        }))
+    }
+
+    /// The segment behind a descriptor that another process of this tree gave us, and what is sealed for it.
+    ///
+    /// If this process has it mapped already, that mapping is shared and the descriptors are dropped.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is wrong with the descriptors or the headers; nothing stays mapped then.
+    pub(crate) fn attach(
+        file: OwnedFd,
+        sealed: Option<OwnedFd>,
+        cookie: Cookie,
+    ) -> Result<Segment, SegmentError> {
+        match Segment::known(cookie) {
+            Some(known) => Ok(known),
+            None => Segment::map_checked(file, sealed, Some(cookie)),
+        }
+    }
+
+    /// As [`attach`](Segment::attach), for all descriptors that arrived over a control socket, each of a sealed
+    /// file behind that of its segment.
+    pub(crate) fn attach_all(files: Vec<OwnedFd>) -> Result<Vec<Segment>, SegmentError> {
+        let mut files = files.into_iter().peekable();
+        let mut segments = Vec::with_capacity(files.len());
+        while let Some(file) = files.next() {
+            let sealed = files.next_if(|next| sys::is_sealed_against_writing(next));
+            segments.push(Segment::map_checked(file, sealed, None)?);
+        }
+        Ok(segments)
+    }
+
+    fn map_checked(
+        file: OwnedFd,
+        sealed: Option<OwnedFd>,
+        wanted: Option<Cookie>,
+    ) -> Result<Segment, SegmentError> {
+        if !sys::seals(&file).contains(sys::SEALS) {
+            return Err(SegmentError::Unsealed);
+        }
+        let length = header::checked_file(&file)?;
+        let kin = Roster::Kin(kin::kin()?);
+        Segment::map_backing(Backing::Own(file), kin, length, wanted, sealed)
+    }
+
+    /// The segment of a named file that this process is attached to.
+    pub(crate) fn attach_named(file: Arc<dyn Attached>) -> Result<Segment, SegmentError> {
+        let length = header::checked_file(file.descriptor())?;
+        let backing = Backing::Named(file.clone());
+        Segment::map_backing(backing, Roster::Named(file), length, None, None)
+    }
+
+    fn map_backing(
+        backing: Backing,
+        roster: Roster,
+        length: u64,
+        wanted: Option<Cookie>,
+        sealed: Option<OwnedFd>,
+    ) -> Result<Segment, SegmentError> {
+        let map = Mapped::new(backing.file(), length as usize)
+            .map_err(|error| SegmentError::from_io(error, length))?;
+        let (cookie, shape) = header::read(header_of(&map), length)?;
+        if wanted.is_some_and(|wanted| wanted != cookie) {
+            return Err(SegmentError::NotASegment);
+        }
+        let body = length - HEADER as u64;
+        Ok(Segment::remember(Inner {
+            map,
+            backing,
+            body,
+            cookie,
+            shape,
+            roster,
+            sealed: sealed.map(|file| Sealed::open(file, cookie)).transpose()?,
+        }))
+    }
+
+    /// A participant number of a named file that nobody had before.
+    pub(crate) fn next_participant(file: &OwnedFd) -> Result<u32, SegmentError> {
+        let length = header::checked_file(file)?;
+        let map = Mapped::new(file, length as usize)
+            .map_err(|error| SegmentError::from_io(error, length))?;
+        header::read(header_of(&map), length)?;
+        Ok(header_of(&map)
+            .next
+            .fetch_add(1, Ordering::Relaxed)
+            .wrapping_add(1))
+    }
+
+    /// The last participant number given away, of a named segment.
+    pub(crate) fn participants(&self) -> &AtomicU32 {
+        &header_of(&self.0.map).next
+    }
+
+    /// Whether programs that are not of this tree may have it.
+    #[inline]
+    pub(crate) fn is_named(&self) -> bool {
+        matches!(self.0.backing, Backing::Named(_))
+    }
+
+    /// The name, of a named segment.
+    pub(crate) fn name(&self) -> Option<&str> {
+        match &self.0.backing {
+            Backing::Own(_) => None,
+            Backing::Named(named) => Some(named.name()),
+        }
+    }
+
+    /// Gives the name up, if it has one: nobody else can attach any more, and nothing is left of it at the end.
+    pub(crate) fn hide(&self) {
+        if let Backing::Named(named) = &self.0.backing {
+            named.hide();
+        }
+    }
+
+    /// The segment of that cookie, if this process has it mapped.
+    pub(crate) fn known(cookie: Cookie) -> Option<Segment> {
+        let mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
+        mapped.as_ref()?.get(&cookie)?.upgrade().map(Segment)
+    }
+
+    fn remember(inner: Inner) -> Segment {
+        let cookie = inner.cookie;
+        let inner = Arc::new(inner);
+        let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mapped = mapped.get_or_insert_with(HashMap::new);
+        // Two threads may have attached at once: the first mapping is the one that stays.
+        if let Some(first) = mapped.get(&cookie).and_then(Weak::upgrade) {
+            return Segment(first);
+        }
+        mapped.insert(cookie, Arc::downgrade(&inner));
+        Segment(inner)
+    }
+
+    /// Allocates a part of the body that [`Commit::First`] left out.
+    pub(crate) fn commit(&self, offset: u64, len: u64) -> Result<(), SegmentError> {
+        self.bytes(offset, len)?;
+        sys::allocate(self.0.backing.file(), HEADER as u64 + offset, len)
+            .map_err(|error| SegmentError::from_io(error, len))
+    }
+
+    /// Makes the pages of a part present in this process; best effort.
+    pub(crate) fn populate(&self, offset: u64, len: u64) {
+        if self.bytes(offset, len).is_ok() {
+            self.0.map.populate(HEADER + offset as usize, len as usize);
+        }
+    }
+
+    /// What the segment holds, in words: kind, type, geometry.
+    pub(crate) fn shape(&self) -> &str {
+        &self.0.shape
+    }
+
+    /// Refuses a segment that holds something else.
+    pub(crate) fn expect(&self, shape: &str) -> Result<(), SegmentError> {
+        if self.0.shape == header::fit(shape) {
+            Ok(())
+        } else {
+            Err(SegmentError::WrongShape {
+                found: self.0.shape.clone(),
+                wanted: shape.to_owned(),
+            })
+        }
+    }
+
+    pub(crate) fn cookie(&self) -> Cookie {
+        self.0.cookie
+    }
+
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
+        self.0.backing.file().as_fd()
+    }
+
+    /// What is sealed beside it.
+    pub(crate) fn sealed(&self) -> Option<&Sealed> {
+        self.0.sealed.as_ref()
+    }
+
+    /// Who proves the life of those attached.
+    pub(crate) fn life(&self) -> &Roster {
+        &self.0.roster
+    }
+
+    /// How many handles to this segment are on their way.
+    pub(crate) fn in_transit(&self) -> &AtomicU32 {
+        &header_of(&self.0.map).in_transit
+    }
+}
+
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Segment")
+            .field("shape", &self.0.shape)
+            .field("len", &self.0.body)
+            .finish()
+    }
+}
+
+fn header_of(map: &Mapped) -> &SegmentHeader {
+    match map.part(0) {
+        Some(header) => header,
+        None => unreachable!("no mapping is made that is shorter than a header"),
+    }
+}
+
+/// A new memfd, sealed and mapped.
+fn memory(
+    name: &str,
+    cookie: Cookie,
+    length: u64,
+    commit: Commit,
+) -> Result<(Mapped, OwnedFd), SegmentError> {
+    let explain = |error| SegmentError::from_io(error, length);
+    let name = format!("multiproc:{name}:{}", cookie::tag(cookie));
+    let file = sys::memfd(&name, length).map_err(explain)?;
+    sys::allocate(&file, 0, commit.bytes(length)).map_err(explain)?;
+    sys::seal(&file, SealFlags::empty()).map_err(explain)?;
+    let map = Mapped::new(&file, length as usize).map_err(explain)?;
+    Ok((map, file))
+}

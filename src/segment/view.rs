@@ -1,0 +1,273 @@
+//! Parts of a segment: one structure, words, bulk bytes. Each holds its segment.
+//!
+//! # Why this file may use `unsafe`
+//!
+//! It turns addresses that the segment has checked into references to atomics ([`View`], [`Words`]) and
+//! copies bulk bytes ([`Bytes`]). The memory stays mapped as long as the [`Segment`] that each part holds.
+
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::ops::Deref;
+use std::ptr::NonNull;
+
+use crate::error::{Corrupt, SegmentError};
+use crate::layout::HEADER;
+use crate::mapped::Shared;
+use crate::sync::AtomicU64;
+
+use super::Segment;
+
+const OUTSIDE: SegmentError = SegmentError::Corrupt(Corrupt("a part lies outside its segment"));
+
+impl Segment {
+    /// One structure of the body.
+    pub(crate) fn view<T: Shared>(&self, offset: u64) -> Result<View<T>, SegmentError> {
+        let at = self.check(offset, size_of::<T>(), align_of::<T>())?;
+        Ok(View {
+            at: Address(at.cast()),
+            segment: self.clone(),
+        })
+    }
+
+    /// One structure of the body, for a short look.
+    pub(crate) fn part<T: Shared>(&self, offset: u64) -> Result<&T, SegmentError> {
+        self.0.map.part(in_file(offset)?).ok_or(OUTSIDE)
+    }
+
+    /// An array of words of the body.
+    pub(crate) fn slots(&self, offset: u64, count: u64) -> Result<Words, SegmentError> {
+        let count = usize::try_from(count).map_err(|_| OUTSIDE)?;
+        let len = count.checked_mul(8).ok_or(OUTSIDE)?;
+        let at = self.check(offset, len, 8)?;
+        Ok(Words {
+            at: Address(NonNull::slice_from_raw_parts(at.cast(), count)),
+            _segment: self.clone(),
+        })
+    }
+
+    /// A part of the body to copy in and out of.
+    pub(crate) fn bytes(&self, offset: u64, len: u64) -> Result<Bytes, SegmentError> {
+        let len = usize::try_from(len).map_err(|_| OUTSIDE)?;
+        Ok(Bytes {
+            at: Address(self.check(offset, len, 1)?),
+            len,
+            segment: self.clone(),
+        })
+    }
+
+    /// The address of `len` bytes from `offset` of the body, if they lie inside and are aligned.
+    fn check(&self, offset: u64, len: usize, align: usize) -> Result<NonNull<u8>, SegmentError> {
+        let at = self.0.map.at(in_file(offset)?, len, align);
+        at.ok_or(OUTSIDE)
+    }
+}
+
+/// Where in the file an offset of the body is.
+fn in_file(offset: u64) -> Result<usize, SegmentError> {
+    let offset = usize::try_from(offset).ok();
+    offset
+        .and_then(|offset| offset.checked_add(HEADER))
+        .ok_or(OUTSIDE)
+}
+
+/// An address in shared memory, which is nobody's own and stays where it is.
+struct Address<T: ?Sized>(NonNull<T>);
+
+// SAFETY: it gives no more than a `&T` would, or copies of bytes, which any thread may make.
+unsafe impl<T: ?Sized + Sync> Send for Address<T> {}
+// SAFETY: as above.
+unsafe impl<T: ?Sized + Sync> Sync for Address<T> {}
+
+impl<T: ?Sized> Clone for Address<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: ?Sized> Copy for Address<T> {}
+
+/// A structure in a segment; holds the segment.
+pub(crate) struct View<T: Shared> {
+    at: Address<T>,
+    segment: Segment,
+}
+
+/// Words in a segment; holds the segment.
+#[derive(Clone)]
+pub(crate) struct Words {
+    at: Address<[AtomicU64]>,
+    /// Keeps them mapped.
+    _segment: Segment,
+}
+
+impl<T: Shared> Deref for View<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: `Segment::view` checked bounds and alignment, the mapping stays as long as `segment`,
+        // and `T: Shared` is valid for any bits and made of atomics.
+        unsafe { self.at.0.as_ref() }
+    }
+}
+
+impl Deref for Words {
+    type Target = [AtomicU64];
+
+    #[inline]
+    fn deref(&self) -> &[AtomicU64] {
+        // SAFETY: as for `View`, checked in `Segment::slots`.
+        unsafe { self.at.0.as_ref() }
+    }
+}
+
+impl<T: Shared> Clone for View<T> {
+    fn clone(&self) -> Self {
+        View {
+            at: self.at,
+            segment: self.segment.clone(),
+        }
+    }
+}
+
+impl<T: Shared + fmt::Debug> fmt::Debug for View<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl fmt::Debug for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} words", self.len())
+    }
+}
+
+/// Bulk bytes in a segment, only ever copied; holds the segment.
+///
+/// A protocol (a claimed block, a free stretch of a pipe) says who may touch which bytes when. A peer that
+/// breaks it gives wrong bytes, which the reader decodes from its own copy.
+#[derive(Clone)]
+pub(crate) struct Bytes {
+    at: Address<u8>,
+    len: usize,
+    segment: Segment,
+}
+
+impl Bytes {
+    /// The segment they are a part of.
+    pub(crate) fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    /// Bytes of the part.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Copies `from` to `offset`.
+    ///
+    /// # Panics
+    ///
+    /// If it does not fit: callers have checked against their own geometry.
+    #[inline]
+    pub(crate) fn copy_in(&self, offset: usize, from: &[u8]) {
+        assert!(
+            offset <= self.len && from.len() <= self.len - offset,
+            "a copy beyond its part"
+        );
+        // SAFETY: the range lies inside the part (asserted), which lies inside the mapping (checked at
+        // `Segment::bytes`); `from` is private memory and cannot overlap a shared mapping.
+        unsafe {
+            self.at
+                .0
+                .add(offset)
+                .as_ptr()
+                .copy_from_nonoverlapping(from.as_ptr(), from.len())
+        }
+    }
+
+    /// Copies from `offset` into `to`.
+    ///
+    /// # Panics
+    ///
+    /// If it lies outside: callers have checked against their own geometry.
+    #[inline]
+    pub(crate) fn copy_out(&self, offset: usize, to: &mut [u8]) {
+        assert!(
+            offset <= self.len && to.len() <= self.len - offset,
+            "a copy beyond its part"
+        );
+        // SAFETY: as in `copy_in`, the other way round.
+        unsafe {
+            self.at
+                .0
+                .add(offset)
+                .as_ptr()
+                .copy_to_nonoverlapping(to.as_mut_ptr(), to.len())
+        }
+    }
+
+    /// Appends `len` bytes from `offset` to `to`.
+    ///
+    /// # Panics
+    ///
+    /// If they lie outside: callers have checked against their own geometry.
+    pub(crate) fn append_to(&self, offset: usize, len: usize, to: &mut Vec<u8>) {
+        assert!(
+            offset <= self.len && len <= self.len - offset,
+            "a copy beyond its part"
+        );
+        to.reserve(len);
+        // SAFETY: the range lies inside the part (asserted); `reserve` made room for `len` bytes behind
+        // the vector's length, all of which the copy initialises before the length is raised.
+        unsafe {
+            let end = to.as_mut_ptr().add(to.len());
+            self.at
+                .0
+                .add(offset)
+                .as_ptr()
+                .copy_to_nonoverlapping(end, len);
+            to.set_len(to.len() + len);
+        }
+    }
+
+    /// The word at `offset`.
+    ///
+    /// # Panics
+    ///
+    /// If it lies outside or across words: callers have checked against their own geometry.
+    #[inline]
+    pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
+        let at = self.at(offset, 8).cast::<AtomicU64>();
+        assert!(at.is_aligned(), "a word across words");
+        // SAFETY: because the word lies inside the part (`at`) and is aligned (asserted), the mapping lives
+        // as long as `self`, and any bits are a value, the reference is good.
+        unsafe { &*at }
+    }
+
+    /// The address of `len` bytes from `offset`, for the places that may borrow (a held block).
+    ///
+    /// # Panics
+    ///
+    /// If they lie outside: callers have checked against their own geometry.
+    #[inline]
+    pub(crate) fn at(&self, offset: usize, len: usize) -> *mut u8 {
+        assert!(
+            offset <= self.len && len <= self.len - offset,
+            "a borrow beyond its part"
+        );
+        self.at.0.as_ptr().wrapping_add(offset)
+    }
+
+    /// The address, for the two places that may borrow (a held lock, a sealed array).
+    pub(crate) fn as_ptr(&self) -> *mut u8 {
+        self.at.0.as_ptr()
+    }
+}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes of {:?}", self.len, self.segment)
+    }
+}
