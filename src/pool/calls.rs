@@ -45,10 +45,7 @@ impl Drop for Held<'_> {
 }
 
 impl<'p> Held<'p> {
-    pub(super) fn submit(
-        engine: &'p Arc<Engine>,
-        parcel: Box<Parcel>,
-    ) -> Result<Held<'p>, TaskError> {
+    pub(super) fn submit(engine: &'p Arc<Engine>, parcel: Parcel) -> Result<Held<'p>, TaskError> {
         let work = Arc::clone(&parcel.work);
         match engine.submit(parcel) {
             Ok(()) => Ok(Held { engine, work }),
@@ -95,7 +92,7 @@ impl<'p> How<'p> {
         let parcel = single::<S>(self.engine, self.context.clone(), item, None)?;
         let held = Held::submit(self.engine, parcel)?;
         self.engine.wait_for(&held.work, None);
-        one(self.engine, &held.work)
+        held.work.only(self.engine)
     }
 
     pub(super) fn apply_async<S: Step>(&self, item: &S::In) -> Task<S::Out> {
@@ -105,7 +102,7 @@ impl<'p> How<'p> {
                 self.submit_for(group, parcel).map(|work| vec![work])
             },
             |engine, works| match works {
-                [work] => one(engine, work),
+                [work] => work.only(engine),
                 // Nothing was submitted: the reason is known to the task.
                 _ => Err(TaskError::PoolClosed { item: 0 }),
             },
@@ -132,7 +129,7 @@ impl<'p> How<'p> {
                 match feed.next(None) {
                     Ok(None) => break,
                     Ok(Some(parcel)) => {
-                        let its = parcel.spans.len();
+                        let its = parcel.work.chunks();
                         chunks += its;
                         flying.push_back((Held::submit(self.engine, parcel)?, its));
                     }
@@ -215,7 +212,7 @@ impl<'p> How<'p> {
         Task::new(self.engine, works, group, refused, finish)
     }
 
-    fn submit_for(&self, group: &Group, parcel: Box<Parcel>) -> Result<Arc<Work>, TaskError> {
+    fn submit_for(&self, group: &Group, parcel: Parcel) -> Result<Arc<Work>, TaskError> {
         let work = Arc::clone(&parcel.work);
         group.add();
         self.engine.submit(parcel).map_err(|ending| {
@@ -240,10 +237,4 @@ impl<'p> How<'p> {
             not_forked().and_then(|()| Feed::new(self.engine, shares, self.context.clone(), items));
         Imap::new(self.engine, feed, order)
     }
-}
-
-/// The result of a job of one item.
-fn one<R: crate::message::Message>(engine: &Engine, work: &Work) -> Result<R, TaskError> {
-    let closed = || Err(TaskError::PoolClosed { item: 0 });
-    work.each(engine).pop().unwrap_or_else(closed)
 }

@@ -17,7 +17,7 @@ use super::error::PoolError;
 use super::job::{self, Generation, Span, Ticket};
 use super::receive::{Followers, Role};
 use super::station::handle_of;
-use super::work::{Ending, Parcel, Piece, Work};
+use super::work::{Ending, Input, Parcel, Piece, Work};
 use crate::kin::{self, Kin};
 use crate::layout::{CHUNKS, Chunk, EXTENTS, INLINE, SMALL};
 use crate::ring::Writer;
@@ -64,7 +64,7 @@ pub(super) struct Intake {
     tables_ready: bool,
     cells: Vec<CellState>,
     memory: Memory,
-    backlog: VecDeque<Box<Parcel>>,
+    backlog: VecDeque<Parcel>,
     /// Why nothing more is taken in.
     pub(super) closed: Option<Ending>,
     /// Jobs that have not ended.
@@ -179,7 +179,7 @@ impl Engine {
     }
 
     /// Takes a job in, at once or when there is a place for it.
-    pub(super) fn submit(&self, parcel: Box<Parcel>) -> Result<(), Ending> {
+    pub(super) fn submit(&self, parcel: Parcel) -> Result<(), Ending> {
         self.with_intake(|intake| {
             if let Some(ending) = &intake.closed {
                 return Err(ending.clone());
@@ -188,7 +188,7 @@ impl Engine {
             intake.counts.submitted += u64::from(parcel.work.items);
             if !intake.backlog.is_empty() {
                 intake.backlog.push_back(parcel);
-            } else if let Err(parcel) = intake.launch(&self.control, parcel) {
+            } else if let Some(parcel) = intake.launch(&self.control, parcel) {
                 intake.backlog.push_back(parcel);
             }
             Ok(())
@@ -294,84 +294,68 @@ impl Engine {
 
 impl Intake {
     /// Places a job in a cell and pushes its tickets; gives it back if no cell is free.
-    fn launch(&mut self, control: &Control, mut parcel: Box<Parcel>) -> Result<(), Box<Parcel>> {
-        let free = if parcel.spans.len() == 1 {
-            &mut self.free_singles
-        } else {
-            &mut self.free_tables
+    fn launch(&mut self, control: &Control, mut parcel: Parcel) -> Option<Parcel> {
+        let free = match parcel.work.chunks() {
+            1 => &mut self.free_singles,
+            _ => &mut self.free_tables,
         };
         let Some(number) = free.pop() else {
-            return Err(parcel);
+            return Some(parcel);
         };
-        let work = Arc::clone(&parcel.work);
-        let placed = self.place(control, number, &mut parcel);
-        match placed {
+        match self.place(control, number, &parcel) {
             Ok(ticket) => {
                 if let Some(passed) = parcel.passed.take() {
                     passed.into_iter().for_each(crate::handle::Passed::sent);
                 }
-                let workers = control.seats.len();
-                for _ in 0..parcel.spans.len().min(workers) {
+                for _ in 0..parcel.work.chunks().min(control.seats.len()) {
                     self.push(control, ticket);
                 }
             }
             Err(why) => {
                 self.free(number);
-                self.settle(control, &work, Some(Ending::NoMemory(why)));
+                self.settle(control, &parcel.work, Some(Ending::NoMemory(why)));
             }
         }
-        Ok(())
+        None
     }
 
-    fn place(
-        &mut self,
-        control: &Control,
-        number: u16,
-        parcel: &mut Parcel,
-    ) -> Result<Ticket, String> {
+    fn place(&mut self, control: &Control, number: u16, parcel: &Parcel) -> Result<Ticket, String> {
         if number < FIRST_SINGLE && !self.tables_ready {
             control.commit_tables().map_err(|error| error.to_string())?;
             self.tables_ready = true;
         }
-        let work = Arc::clone(&parcel.work);
+        let work = &parcel.work;
         let cell = control.cell(number).ok_or("there is no such cell")?;
-        let items = u64::from(work.items);
-        let rooms = work.out_size.unwrap_or_else(|| parcel.guess.max(16));
         let is_single = matches!(cell, Cell::Single(_));
         let [small, inline_in, inline_out] = Control::inline_places(number);
 
-        let mut blocks = Vec::new();
-        let input = match &parcel.input {
-            super::work::Input::Placed(place) => *place,
-            super::work::Input::Here(bytes) if bytes.is_empty() => small,
-            super::work::Input::Here(bytes) => {
-                let len = bytes.len();
-                if is_single && len <= INLINE {
-                    let place = if len <= SMALL { small } else { inline_in };
-                    control.inline().copy_in(place.offset as usize, bytes);
-                    place
-                } else {
-                    let block = self.memory.take(control, len as u64)?;
-                    let place = block.place;
-                    blocks.push(block);
-                    let to = self.memory.bytes(place).ok_or("an extent is missing")?;
-                    to.copy_in(place.offset as usize, bytes);
-                    place
-                }
+        let (input, its) = match &parcel.input {
+            Input::Placed(place) => (*place, None),
+            Input::Small(bytes, len) if is_single => {
+                let len = usize::from(*len);
+                let place = if len <= SMALL { small } else { inline_in };
+                let to = control.inline();
+                to.copy_in(place.offset as usize, &bytes[..len]);
+                (place, None)
+            }
+            Input::Small(bytes, len) => {
+                let block = self.memory.take(control, u64::from(*len))?;
+                let to = self.memory.bytes(block.place);
+                let to = to.ok_or("an extent is missing")?;
+                to.copy_in(block.place.offset as usize, &bytes[..usize::from(*len)]);
+                (block.place, Some(block))
             }
         };
-        let room = items.saturating_mul(rooms);
-        let output = if is_single && room <= INLINE as u64 {
-            inline_out
+        let each = work.out_size.unwrap_or_else(|| parcel.guess.max(16));
+        let room = u64::from(work.items).saturating_mul(each);
+        let is_inline = is_single && room <= INLINE as u64;
+        let (output, room, its_too) = if is_inline {
+            (inline_out, INLINE as u64, None)
         } else {
             match self.memory.take(control, room) {
-                Ok(block) => {
-                    let place = block.place;
-                    blocks.push(block);
-                    place
-                }
+                Ok(block) => (block.place, block.len, Some(block)),
                 Err(why) => {
-                    for block in blocks {
+                    if let Some(block) = its {
                         self.memory.give_back(control, block);
                     }
                     return Err(why);
@@ -380,13 +364,13 @@ impl Intake {
         };
         let state = &mut self.cells[usize::from(number)];
         state.generation = state.generation.next();
-        state.work = Some(Arc::clone(&work));
+        state.work = Some(Arc::clone(work));
         let generation = state.generation;
         let ticket = Ticket {
             cell: number,
             generation,
         };
-        work.placed(ticket, output, blocks);
+        work.placed(ticket, output, its.into_iter().chain(its_too));
 
         let words = cell.job();
         for (word, value) in words.task.iter().zip(parcel.task.words()) {
@@ -394,21 +378,27 @@ impl Intake {
         }
         let context = work.context().map_or(0, Place::word);
         words.context.store(context, Ordering::Relaxed);
-        for (index, (span, chunk)) in parcel.spans.iter().zip(cell.chunks()).enumerate() {
-            let (from, len) = match work.in_size {
-                Some(size) => (u64::from(span.start) * size, u64::from(span.count) * size),
-                None => {
-                    let from = parcel.starts[index];
-                    (from, parcel.starts[index + 1] - from)
-                }
+        if parcel.spans.is_empty() {
+            let chunk = &cell.chunks()[0];
+            let span = Span {
+                start: 0,
+                count: work.items,
             };
-            let room = if is_single && output.extent == 0 {
-                INLINE as u64
-            } else {
-                u64::from(span.count) * rooms
-            };
-            let output = output.after(u64::from(span.start) * rooms);
-            describe(chunk, *span, (input.after(from), len), (output, room));
+            describe(chunk, span, (input, parcel.len), (output, room));
+            job::offer(&chunk.state, generation, 0);
+        }
+        let ends = parcel.starts.iter().skip(1);
+        let starts = parcel.starts.iter().zip(ends);
+        let spans = parcel.spans.iter().zip(starts);
+        for ((span, (from, to)), chunk) in spans.zip(cell.chunks()) {
+            let output = output.after(u64::from(span.start) * each);
+            let room = u64::from(span.count) * each;
+            describe(
+                chunk,
+                *span,
+                (input.after(*from), to - from),
+                (output, room),
+            );
             job::offer(&chunk.state, generation, 0);
         }
         if let Some(cursor) = cell.cursor() {
@@ -463,7 +453,7 @@ impl Intake {
         self.settle(control, work, ending);
         self.flush(control);
         while let Some(parcel) = self.backlog.pop_front() {
-            if let Err(parcel) = self.launch(control, parcel) {
+            if let Some(parcel) = self.launch(control, parcel) {
                 self.backlog.push_front(parcel);
                 break;
             }
@@ -490,8 +480,10 @@ impl Intake {
                 self.memory.give_back(control, block);
             }
         }
-        // Not dropped under the lock: a context that ends with it gives memory back.
-        self.ended.push(Arc::clone(work));
+        if work.has_more_to_end() {
+            // Not under the lock: a context that ends with it gives memory back.
+            self.ended.push(Arc::clone(work));
+        }
     }
 
     /// Memory that a worker has asked for; it is the job's from now on.

@@ -1,5 +1,7 @@
 //! From a caller's items to jobs: encoded once, straight into the arena, a window at a time.
 
+use std::any::TypeId;
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::arena::{Arena, Block};
@@ -52,12 +54,25 @@ pub(super) struct Feed<'p, S: Step, I> {
     staged: Vec<S::In>,
 }
 
+thread_local! {
+    /// The step whose name was asked for last, and its name: making one takes longer than a task may.
+    static LAST: Cell<Option<(TypeId, TaskName)>> = const { Cell::new(None) };
+}
+
 /// The name of a step's loop.
 pub(super) fn task_of<S: Step>() -> Result<TaskName, TaskError> {
-    task::name::<Loop<S>>().map_err(|error| TaskError::NoFunction {
-        item: 0,
-        why: error.to_string(),
-    })
+    let step = TypeId::of::<S>();
+    match LAST.get() {
+        Some((last, name)) if last == step => Ok(name),
+        _ => {
+            let name = task::name::<Loop<S>>().map_err(|error| TaskError::NoFunction {
+                item: 0,
+                why: error.to_string(),
+            })?;
+            LAST.set(Some((step, name)));
+            Ok(name)
+        }
+    }
 }
 
 pub(super) fn sizes<S: Step>() -> (Option<u64>, Option<u64>) {
@@ -114,10 +129,7 @@ impl<'p, S: Step, I: Iterator<Item = S::In>> Feed<'p, S, I> {
     /// # Errors
     ///
     /// That the item at its index cannot be sent. Those behind it still can.
-    pub(super) fn next(
-        &mut self,
-        group: Option<&Arc<Group>>,
-    ) -> Result<Option<Box<Parcel>>, TaskError> {
+    pub(super) fn next(&mut self, group: Option<&Arc<Group>>) -> Result<Option<Parcel>, TaskError> {
         if self.over && self.held.is_none() {
             return Ok(None);
         }
@@ -137,21 +149,24 @@ impl<'p, S: Step, I: Iterator<Item = S::In>> Feed<'p, S, I> {
             return Ok(None);
         };
         self.window = (self.window * 2).min(WINDOW);
-        let spans: Vec<_> = self.shares.cut.chunks(items).collect();
+        let end_of = |items: u32| match (in_size, items) {
+            (Some(size), items) => u64::from(items) * size,
+            (None, 0) => 0,
+            (None, items) => ends[items as usize - 1],
+        };
+        let len = end_of(items as u32);
+        let mut spans = Vec::new();
         let mut starts = Vec::new();
-        if in_size.is_none() {
-            let end_of = |items: u32| match items {
-                0 => 0,
-                _ => ends[items as usize - 1],
-            };
+        if items > self.shares.cut.first(items) {
+            spans.extend(self.shares.cut.chunks(items));
             starts.extend(spans.iter().map(|span| end_of(span.start)));
-            starts.push(end_of(items as u32));
+            starts.push(len);
         }
         let work = Work::new(
             self.first,
             items as u32,
             (in_size, out_size),
-            spans.len(),
+            spans.len().max(1),
             self.context.clone(),
             group.cloned(),
         );
@@ -159,15 +174,16 @@ impl<'p, S: Step, I: Iterator<Item = S::In>> Feed<'p, S, I> {
             work.own(block);
         }
         self.first += items;
-        Ok(Some(Box::new(Parcel {
+        Ok(Some(Parcel {
             work: Arc::new(work),
             task: self.task,
             spans,
             starts,
+            len,
             input,
             guess: self.guess,
             passed,
-        })))
+        }))
     }
 
     fn take(&mut self) -> Option<S::In> {
@@ -191,9 +207,10 @@ impl<'p, S: Step, I: Iterator<Item = S::In>> Feed<'p, S, I> {
         let unsendable = |error| unsendable(first, error);
         let is_all = self.over || items == limit;
         if is_all && items as u64 * size <= INLINE as u64 {
-            let mut bytes = Vec::new();
-            message::encode_slice(&self.staged, &mut bytes).map_err(unsendable)?;
-            return Ok(Some(Filled::fixed(items, Input::Here(bytes), None)));
+            let mut here = [0; INLINE];
+            message::encode_slice(&self.staged, &mut &mut here[..]).map_err(unsendable)?;
+            let input = Input::Small(here, (items as u64 * size) as u8);
+            return Ok(Some(Filled::fixed(items, input, None)));
         }
         // No more than there can be; whoever said less gets another job.
         let expected = self.items.size_hint().1.map_or(limit, |more| more + items);
@@ -411,6 +428,7 @@ struct One {
 }
 
 impl One {
+    #[inline]
     fn encode<S: Step>(engine: &Engine, item: &S::In, index: usize) -> Result<One, TaskError> {
         let fixed = message::fixed_size::<S::In>().is_some();
         let head = if fixed { 0 } else { 8 };
@@ -428,7 +446,7 @@ impl One {
         }
         if end <= INLINE as u64 {
             return Ok(One {
-                input: Input::Here(here[..end as usize].to_vec()),
+                input: Input::Small(here, end as u8),
                 block: None,
                 end,
                 passed,
@@ -465,7 +483,7 @@ pub(super) fn single<S: Step>(
     context: Option<Arc<Context>>,
     item: &S::In,
     group: Option<&Arc<Group>>,
-) -> Result<Box<Parcel>, TaskError> {
+) -> Result<Parcel, TaskError> {
     let task = task_of::<S>()?;
     let One {
         input,
@@ -477,13 +495,14 @@ pub(super) fn single<S: Step>(
     if let Some(block) = block {
         work.own(block);
     }
-    Ok(Box::new(Parcel {
+    Ok(Parcel {
         work: Arc::new(work),
         task,
-        spans: vec![super::job::Span { start: 0, count: 1 }],
-        starts: vec![0, end],
+        spans: Vec::new(),
+        starts: Vec::new(),
+        len: end,
         input,
         guess: FIRST_GUESS,
         passed: (!passed.is_empty()).then(|| vec![passed]),
-    }))
+    })
 }

@@ -48,6 +48,8 @@ pub(super) struct Station {
     extents: Vec<Option<(u64, Bytes)>>,
     epoch: u64,
     contexts: Vec<(u64, Rc<dyn Any>)>,
+    /// What a function without a context is given.
+    nothing: Rc<dyn Any>,
     last_task: Option<(TaskName, Entry<Station>)>,
     /// Chunks that may still be leased; `None` for any number.
     pub(super) left: Option<u64>,
@@ -103,6 +105,7 @@ impl Station {
             extents: Vec::new(),
             epoch: 0,
             contexts: Vec::new(),
+            nothing: Rc::new(()),
             last_task: None,
             left,
             current: Current {
@@ -456,6 +459,9 @@ impl Station {
         let place = self.cell_of(ticket).job().context.load(Ordering::Relaxed);
         let unreadable = |error| Failure::Decode(What::Context, error);
         if place == 0 {
+            if let Ok(nothing) = Rc::clone(&self.nothing).downcast() {
+                return Ok(nothing);
+            }
             return message::decode::<C>(&[]).map(Rc::new).map_err(unreadable);
         }
         let lost = || Failure::NoMemory("the context is not where it should be".to_owned());

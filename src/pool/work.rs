@@ -51,18 +51,20 @@ impl Ending {
 pub(super) enum Input {
     /// In the arena, in a block of the job's.
     Placed(Place),
-    /// In private memory, until there is a place.
-    Here(Vec<u8>),
+    /// So few bytes that a cell may hold them itself.
+    Small([u8; INLINE], u8),
 }
 
 /// A job on its way into a cell.
 pub(super) struct Parcel {
     pub(super) work: Arc<Work>,
     pub(super) task: TaskName,
+    /// The job's chunks; empty if there is one only.
     pub(super) spans: Vec<Span>,
-    /// Where the items of each chunk begin in the input, and where those of the last end; empty for items
-    /// of a fixed size.
+    /// Where the items of each of these begin in the input, and where those of the last end.
     pub(super) starts: Vec<u64>,
+    /// Bytes of the input.
+    pub(super) len: u64,
     pub(super) input: Input,
     /// Bytes that a result may take, if their size is not fixed.
     pub(super) guess: u64,
@@ -264,7 +266,12 @@ impl Work {
         lock(&self.inner).blocks.push(block);
     }
 
-    pub(super) fn placed(&self, ticket: Ticket, output: Place, blocks: Vec<Block>) {
+    pub(super) fn placed(
+        &self,
+        ticket: Ticket,
+        output: Place,
+        blocks: impl Iterator<Item = Block>,
+    ) {
         let mut inner = lock(&self.inner);
         inner.ticket = Some(ticket);
         inner.outcome.output = output;
@@ -273,6 +280,9 @@ impl Work {
 
     /// Says that so many chunks more are committed; whether these were the last.
     pub(super) fn committed(&self, chunks: u32) -> bool {
+        if chunks as usize >= self.chunks {
+            return true;
+        }
         let mut inner = lock(&self.inner);
         inner.committed += chunks;
         inner.committed as usize >= self.chunks
@@ -384,6 +394,29 @@ impl Work {
         (self.out_size.is_none() && self.items > 0).then(|| bytes.div_ceil(u64::from(self.items)))
     }
 
+    /// Whether somebody is to be told, or something given back, when it has ended.
+    pub(super) fn has_more_to_end(&self) -> bool {
+        self.group.is_some() || self.context.is_some()
+    }
+
+    /// The result of a job of one item.
+    pub(super) fn only<R: Message>(&self, engine: &Engine) -> Result<R, TaskError> {
+        match self.outcome.get() {
+            Some(outcome) if outcome.is_inline() && outcome.failures.is_empty() => {
+                let inline = &outcome.inline.0[..];
+                let result = match self.out_size {
+                    Some(size) => fixed(inline, 0, size),
+                    None => record(inline, &mut 0, 0),
+                };
+                result.map_err(|unreadable| unreadable.error(self.first))
+            }
+            _ => {
+                let closed = || Err(Ending::Closed.error(self.first));
+                self.each(engine).pop().unwrap_or_else(closed)
+            }
+        }
+    }
+
     /// The results, in order, if no item has failed; else the first error.
     pub(super) fn append_to<R: Message>(
         &self,
@@ -493,6 +526,12 @@ impl Work {
 }
 
 impl Outcome {
+    /// Whether it has results, in the cell itself, as one piece.
+    fn is_inline(&self) -> bool {
+        let is_whole = |piece: &Piece| piece.place == self.output;
+        self.ending.is_none() && self.output.extent == 0 && self.pieces.iter().all(is_whole)
+    }
+
     /// Copies `len` bytes of results from a place.
     fn read(
         &self,
