@@ -21,6 +21,9 @@ use rustix::mm::{MapFlags, ProtFlags, mmap};
 /// Bytes of a huge page. On a machine with others nothing is gained and nothing lost.
 pub(crate) const HUGE: usize = 2 << 20;
 
+/// `MADV_COLLAPSE`, which libc has for glibc alone; every architecture that Rust knows has this number.
+const COLLAPSE: libc::c_int = 25;
+
 /// A mapping of a whole file, kept out of core dumps.
 #[derive(Debug)]
 pub(crate) struct Large {
@@ -88,7 +91,7 @@ impl Large {
             let at = self.as_mut_ptr().cast();
             // SAFETY: the range is this mapping's own; its bytes stay what they are. What comes of it does not
             // matter: kernels before 6.1 refuse, and a machine may have no huge page left.
-            unsafe { libc::madvise(at, self.len, libc::MADV_COLLAPSE) };
+            unsafe { libc::madvise(at, self.len, COLLAPSE) };
         }
     }
 }
