@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use multiproc::{Guard, Lock, LockError};
+use multiproc::{Child, Guard, Lock, LockError};
 
 use crate::run::Case;
 use crate::stage::Stage;
@@ -96,16 +96,26 @@ impl<L: Locking> HolderDies<L> {
     }
 }
 
+impl<L: Locking> HolderDies<L> {
+    fn act(stage: Stage, lock: Lock<Pair>) -> u64 {
+        // The first wait of a process asks the system how many processors there are, which is not looked at here.
+        let other = Lock::new(()).unwrap();
+        let guard = other.lock().unwrap();
+        assert!(matches!(other.lock(), Err(LockError::Deadlock)));
+        drop(guard);
+        L::act(&stage, lock)
+    }
+}
+
 impl<L: Locking> Case for HolderDies<L> {
-    type Ends = Lock<Pair>;
-    type Said = u64;
+    type Who = Child<u64>;
     const AT_MOST: usize = L::AT_MOST;
     const MEANWHILE: usize = L::MEANWHILE;
 
-    fn set_up() -> (Self, Self::Ends) {
+    fn set_up() -> (Self, Victim<Self::Who>) {
         let lock = Lock::new([3, 3]).unwrap();
         if L::ABANDONED {
-            let mut inside = Victim::<u64>::start(LockAlone::act_in, lock.clone());
+            let mut inside = Victim::start(LockAlone::act_in, lock.clone());
             while inside.steps(1_000) == 1_000 {}
             inside.kill();
         }
@@ -127,16 +137,7 @@ impl<L: Locking> Case for HolderDies<L> {
             guard,
             _of: PhantomData,
         };
-        (case, lock)
-    }
-
-    fn act(stage: Stage, lock: Lock<Pair>) -> u64 {
-        // The first wait of a process asks the system how many processors there are, which is not looked at here.
-        let other = Lock::new(()).unwrap();
-        let guard = other.lock().unwrap();
-        assert!(matches!(other.lock(), Err(LockError::Deadlock)));
-        drop(guard);
-        L::act(&stage, lock)
+        (case, Victim::start(Self::act, lock))
     }
 
     fn meanwhile(&mut self) {

@@ -16,6 +16,7 @@ mod item;
 mod line;
 mod lock;
 mod pipe;
+mod pool;
 mod queue;
 mod run;
 mod stage;
@@ -25,6 +26,7 @@ use libtest_mimic::{Arguments, Trial};
 
 use lock::HolderDies;
 use pipe::EndDies;
+use pool::WorkerDies;
 use queue::{ReceiverDies, SenderDies};
 
 fn trial(name: &str, how: &str, test: fn()) -> Trial {
@@ -55,6 +57,8 @@ fn main() {
             TryLockHeld Recover DropAbandoned DropHandle;
         EndDies in pipe: PipeSend PipeSendText PipeSendBytes PipeSendFull PipeTrySend PipeRecv PipeRecvText
             PipeRecvBytes PipeTryRecvEmpty PipeRecvEmpty PipeDrop;
+        WorkerDies in pool: PoolTask PoolTaskRetried PoolText PoolArray PoolWoken PoolChunk PoolChunkOfTexts
+            PoolChunkRetried;
     });
     all.extend(trials! {
         stopped:
@@ -63,6 +67,7 @@ fn main() {
         HolderDies in lock: LockAndUnlock Unlock UnlockAwaited LockHandedOver Recover DropHandle;
         EndDies in pipe: PipeSend PipeSendText PipeSendBytes PipeTrySend PipeRecv PipeRecvText PipeRecvBytes
             PipeTryRecvEmpty PipeDrop;
+        WorkerDies in pool: PoolTask PoolText PoolArray PoolWoken PoolChunk PoolChunkOfTexts;
     });
     libtest_mimic::run(&arguments, all).exit();
 }

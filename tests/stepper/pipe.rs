@@ -4,11 +4,12 @@ use std::marker::PhantomData;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use multiproc::{Pipe, PipeEnd, RecvError, SendError};
+use multiproc::{Child, Pipe, PipeEnd, RecvError, SendError};
 
 use crate::item::Item;
 use crate::run::Case;
 use crate::stage::Stage;
+use crate::trace::Victim;
 
 /// Longer than any wait that ends.
 const LONG: Duration = Duration::from_secs(20);
@@ -96,12 +97,20 @@ fn check(came: &[u64], least: usize, most: usize) {
     );
 }
 
+impl<P: Piping> EndDies<P> {
+    fn act(stage: Stage, mut end: End<P::Message>) -> Vec<u64> {
+        for n in 0..P::BEFORE {
+            end.send(nth(n)).unwrap();
+        }
+        P::act(&stage, end)
+    }
+}
+
 impl<P: Piping> Case for EndDies<P> {
-    type Ends = End<P::Message>;
-    type Said = Vec<u64>;
+    type Who = Child<Vec<u64>>;
     const AT_MOST: usize = P::AT_MOST;
 
-    fn set_up() -> (Self, Self::Ends) {
+    fn set_up() -> (Self, Victim<Self::Who>) {
         let pipe = Pipe::<P::Message, P::Message>::builder().size(SIZE);
         let (mut here, there) = pipe.build().unwrap();
         let numbers = (OURS..).take(P::THERE);
@@ -126,14 +135,7 @@ impl<P: Piping> Case for EndDies<P> {
             survivor,
             _of: PhantomData,
         };
-        (case, there)
-    }
-
-    fn act(stage: Stage, mut end: Self::Ends) -> Vec<u64> {
-        for n in 0..P::BEFORE {
-            end.send(nth(n)).unwrap();
-        }
-        P::act(&stage, end)
+        (case, Victim::start(Self::act, there))
     }
 
     fn prove(self, done: bool) {

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use multiproc::{Receiver, RecvError, SendError, Sender};
+use multiproc::{Child, Receiver, RecvError, SendError, Sender};
 
 use crate::item::Item;
 use crate::line::{CAPACITY, Line, THEIRS};
@@ -41,22 +41,30 @@ pub(crate) struct SenderDies<S: Sending> {
     line: Line<S::Message>,
     came: Vec<u64>,
     /// A sender in the middle of a batch.
-    broken: Option<Victim<()>>,
+    broken: Option<Victim<Child<()>>>,
     /// One that has the lane in front of its.
     in_front: Option<Sender<S::Message>>,
     _of: PhantomData<S>,
 }
 
+impl<S: Sending> SenderDies<S> {
+    fn act(stage: Stage, mut tx: Sender<S::Message>) {
+        for n in 0..S::BEFORE {
+            tx.send(nth(n)).unwrap();
+        }
+        S::act(&stage, tx);
+    }
+}
+
 impl<S: Sending> Case for SenderDies<S> {
-    type Ends = Sender<S::Message>;
-    type Said = ();
+    type Who = Child<()>;
     const AT_MOST: usize = S::AT_MOST;
     const MEANWHILE: usize = match S::BROKEN {
         Some(_) => 0,
         None => S::MEANWHILE,
     };
 
-    fn set_up() -> (Self, Self::Ends) {
+    fn set_up() -> (Self, Victim<Self::Who>) {
         let mut line = Line::new(S::IN_PLACE);
         line.send(2);
         let broken = S::BROKEN.map(|at| {
@@ -75,14 +83,7 @@ impl<S: Sending> Case for SenderDies<S> {
             in_front,
             _of: PhantomData,
         };
-        (case, ends)
-    }
-
-    fn act(stage: Stage, mut tx: Self::Ends) {
-        for n in 0..S::BEFORE {
-            tx.send(nth(n)).unwrap();
-        }
-        S::act(&stage, tx);
+        (case, Victim::start(Self::act, ends))
     }
 
     fn meanwhile(&mut self) {
@@ -155,13 +156,18 @@ pub(crate) struct ReceiverDies<R: Receiving> {
     _of: PhantomData<R>,
 }
 
+impl<R: Receiving> ReceiverDies<R> {
+    fn act(stage: Stage, rx: Receiver<R::Message>) -> Vec<u64> {
+        R::act(&stage, rx)
+    }
+}
+
 impl<R: Receiving> Case for ReceiverDies<R> {
-    type Ends = Receiver<R::Message>;
-    type Said = Vec<u64>;
+    type Who = Child<Vec<u64>>;
     const AT_MOST: usize = R::AT_MOST;
     const MEANWHILE: usize = R::MEANWHILE;
 
-    fn set_up() -> (Self, Self::Ends) {
+    fn set_up() -> (Self, Victim<Self::Who>) {
         let mut line = Line::new(R::IN_PLACE);
         if R::DIED {
             line.send(1);
@@ -176,11 +182,7 @@ impl<R: Receiving> Case for ReceiverDies<R> {
             line,
             _of: PhantomData,
         };
-        (case, ends)
-    }
-
-    fn act(stage: Stage, rx: Self::Ends) -> Vec<u64> {
-        R::act(&stage, rx)
+        (case, Victim::start(Self::act, ends))
     }
 
     fn meanwhile(&mut self) {

@@ -5,18 +5,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use multiproc::Message;
+use nix::unistd::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::stage::Stage;
-use crate::trace::{Shared, Victim};
+use crate::trace::{Shared, Victim, Who};
 
 /// One operation, on something that survivors go on with.
 pub(crate) trait Case: Sized + 'static {
-    /// What the victim is given.
-    type Ends: Message;
-    /// What it says at its end, if it comes to that.
-    type Said: Message;
+    /// Who the victim is.
+    type Who: Who;
 
     /// Instructions looked at, of an operation that waits for ever.
     const AT_MOST: usize = usize::MAX;
@@ -24,11 +21,8 @@ pub(crate) trait Case: Sized + 'static {
     /// After so many instructions survivors do something.
     const MEANWHILE: usize = usize::MAX;
 
-    /// The survivors, and the ends that the victim gets.
-    fn set_up() -> (Self, Self::Ends);
-
-    /// In the victim: what comes before the operation, the operation in [`Stage::act`], and what comes behind it.
-    fn act(stage: Stage, ends: Self::Ends) -> Self::Said;
+    /// The survivors, and the victim right before its operation.
+    fn set_up() -> (Self, Victim<Self::Who>);
 
     /// What survivors do after [`MEANWHILE`](Case::MEANWHILE) instructions.
     fn meanwhile(&mut self) {}
@@ -39,7 +33,7 @@ pub(crate) trait Case: Sized + 'static {
     /// The victim is stopped: shows that others go on, lets it go on as well, and shows that all is whole.
     ///
     /// Not for operations that wait for ever.
-    fn prove_stopped(self, resume: impl FnOnce() -> Self::Said);
+    fn prove_stopped(self, resume: impl FnOnce() -> <Self::Who as Who>::Said);
 }
 
 /// Operations up to this many instructions are killed after each, longer ones after so many, evenly spread; and
@@ -89,7 +83,7 @@ enum Point {
 }
 
 /// A victim at some moment of its operation.
-fn after<C: Case>(point: Point) -> (C, Victim<C::Said>) {
+fn after<C: Case>(point: Point) -> (C, Victim<C::Who>) {
     let mut steps = Steps::<C>::start(matches!(point, Point::Behind { .. }));
     match point {
         Point::Instruction(count) => while steps.count < count && steps.step() {},
@@ -108,7 +102,7 @@ fn after<C: Case>(point: Point) -> (C, Victim<C::Said>) {
 /// An operation, step by step.
 struct Steps<C: Case> {
     case: C,
-    victim: Victim<C::Said>,
+    victim: Victim<C::Who>,
     /// Looked at only if changes are counted.
     shared: Option<Shared>,
     count: usize,
@@ -117,8 +111,7 @@ struct Steps<C: Case> {
 
 impl<C: Case> Steps<C> {
     fn start(counts_changes: bool) -> Steps<C> {
-        let (case, ends) = C::set_up();
-        let victim = Victim::start(C::act, ends);
+        let (case, victim) = C::set_up();
         let shared = counts_changes.then(|| victim.shared());
         let mut steps = Steps {
             case,
@@ -250,7 +243,10 @@ fn pin() {
     CPU.set(cpu);
 }
 
-/// The processor of this thread and its victims.
-pub(crate) fn own_cpu() -> usize {
-    CPU.get()
+/// Has a victim run on the processor of this thread.
+pub(crate) fn to_own_cpu(victim: Pid) {
+    let mut one = CpuSet::new();
+    one.set(CPU.get());
+    let victim = rustix::process::Pid::from_raw(victim.as_raw());
+    sched_setaffinity(victim, &one).unwrap();
 }

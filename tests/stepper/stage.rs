@@ -2,9 +2,13 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use multiproc::Segment;
 use serde::{Deserialize, Serialize};
+
+/// No victim may take longer to come to its operation.
+const LIMIT: Duration = Duration::from_secs(60);
 
 const READY: usize = 0;
 const GO: usize = 1;
@@ -37,18 +41,40 @@ impl Stage {
 
     /// In the victim: waits for the tracer, does the operation, and waits until it may go on.
     pub(crate) fn act<R>(&self, operation: impl FnOnce() -> R) -> R {
-        self.set(READY);
-        self.wait_for(GO);
-        self.set(BEGUN);
+        self.begin();
         let result = operation();
-        self.set(DONE);
-        self.wait_for(LEAVE);
+        self.end();
         result
     }
 
-    /// Whether the victim waits for its tracer.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.is_set(READY)
+    /// In the victim: waits for the tracer. The operation begins.
+    pub(crate) fn begin(&self) {
+        self.set(READY);
+        self.wait_for(GO);
+        self.set(BEGUN);
+    }
+
+    /// In the victim: the operation has ended. Waits until it may go on.
+    pub(crate) fn end(&self) {
+        self.set(DONE);
+        self.wait_to_leave();
+    }
+
+    /// Waits until it may go on.
+    pub(crate) fn wait_to_leave(&self) {
+        self.wait_for(LEAVE);
+    }
+
+    /// Waits until the victim waits for its tracer.
+    pub(crate) fn wait_until_ready(&self) {
+        let end = Instant::now() + LIMIT;
+        while !self.is_set(READY) {
+            assert!(
+                Instant::now() < end,
+                "the victim does not come to its operation"
+            );
+            thread::sleep(Duration::from_micros(20));
+        }
     }
 
     /// Lets it come to its operation.

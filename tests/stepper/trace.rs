@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use multiproc::{Child, Function, Message, Process};
+use multiproc::{Child, Function, JoinError, Message, Process};
 use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::{self, Signal};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
@@ -16,43 +16,76 @@ use crate::stage::Stage;
 /// No victim may take longer to come to its operation.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Who a victim is to those that are not: how it is found, and what becomes of it.
+pub(crate) trait Who {
+    /// What it says at its end.
+    type Said;
+
+    fn pid(&self) -> u32;
+
+    /// It was killed: waits until it is gone.
+    fn bury(self);
+
+    /// It goes on: waits until it has done so.
+    fn join(self) -> Self::Said;
+}
+
+impl<R: Message> Who for Child<R> {
+    type Said = R;
+
+    fn pid(&self) -> u32 {
+        Child::pid(self)
+    }
+
+    fn bury(self) {
+        let end = Child::join(self);
+        assert!(
+            matches!(end, Err(JoinError::Signalled(9))),
+            "killed, the victim ended otherwise"
+        );
+    }
+
+    fn join(self) -> R {
+        match self.join_timeout(LIMIT) {
+            Ok(Some(result)) => result,
+            Ok(None) => panic!("released, the victim hangs"),
+            Err(error) => panic!("released, the victim failed: {error}"),
+        }
+    }
+}
+
 /// A process that is stopped right before its operation, and then after each instruction asked for.
 ///
 /// Traced by the thread that made it, and only by that.
-pub(crate) struct Victim<R> {
-    child: Child<R>,
+pub(crate) struct Victim<W> {
+    who: W,
     stage: Stage,
     pid: Pid,
 }
 
-impl<R: Message> Victim<R> {
-    pub(crate) fn start<F, A>(function: F, ends: A) -> Victim<R>
+impl<R: Message> Victim<Child<R>> {
+    /// A process of its own, for a function that calls [`Stage::act`].
+    pub(crate) fn start<F, A>(function: F, ends: A) -> Victim<Child<R>>
     where
         F: Function<(Stage, A), Output = R>,
         A: Message,
     {
         let stage = Stage::new();
-        let child = Process::builder()
-            .affinity(&[crate::run::own_cpu()])
-            .spawn(function, (stage.clone(), ends))
-            .unwrap();
-        let end = Instant::now() + LIMIT;
-        while !stage.is_ready() {
-            assert!(
-                child.is_alive(),
-                "the victim died before its time: {child:?}"
-            );
-            assert!(
-                Instant::now() < end,
-                "the victim does not come to its operation"
-            );
-            thread::sleep(Duration::from_micros(20));
-        }
-        let pid = Pid::from_raw(child.pid() as i32);
+        let child = Process::spawn(function, (stage.clone(), ends)).unwrap();
+        stage.wait_until_ready();
+        Victim::seize(child, stage)
+    }
+}
+
+impl<W: Who> Victim<W> {
+    /// One that is ready for its operation.
+    pub(crate) fn seize(who: W, stage: Stage) -> Victim<W> {
+        let pid = Pid::from_raw(who.pid() as i32);
+        crate::run::to_own_cpu(pid);
         let refused = "the system refuses ptrace, without which nothing can be stepped";
         ptrace::seize(pid, Options::empty()).expect(refused);
         ptrace::interrupt(pid).unwrap();
-        let mut victim = Victim { child, stage, pid };
+        let mut victim = Victim { who, stage, pid };
         assert!(
             victim.wait_for_stop(),
             "the victim died before its operation"
@@ -111,23 +144,15 @@ impl<R: Message> Victim<R> {
 
     /// Kills it where it stands.
     pub(crate) fn kill(self) {
-        self.child.kill().unwrap();
-        let end = self.child.join();
-        assert!(
-            matches!(end, Err(multiproc::JoinError::Signalled(9))),
-            "killed, the victim ended otherwise"
-        );
+        signal::kill(self.pid, Signal::SIGKILL).unwrap();
+        self.who.bury();
     }
 
     /// Lets it go on to its end; what it returned.
-    pub(crate) fn release(self) -> R {
+    pub(crate) fn release(self) -> W::Said {
         self.stage.leave();
         ptrace::detach(self.pid, None).unwrap();
-        match self.child.join_timeout(LIMIT) {
-            Ok(Some(result)) => result,
-            Ok(None) => panic!("released, the victim hangs"),
-            Err(error) => panic!("released, the victim failed: {error}"),
-        }
+        self.who.join()
     }
 
     /// What it shares with others, to be looked at from outside.
