@@ -70,6 +70,8 @@ const FORGET: u8 = 0x83;
 const TAGS: u64 = (1 << INDEX) - 1;
 /// Where a count fits beside them.
 const INDEX: u32 = 8 * CONTENT as u32;
+/// No stream gets so far: positions go up by one at a time, and from here on there are as many again.
+const FAR: u64 = 1 << 60;
 
 /// Bytes of the ring, to be copied to and from where the protocol says that nobody else is.
 pub(crate) trait Bulk {
@@ -216,8 +218,7 @@ impl Writer {
         let tail = tail << 1 >> 1;
         let taken = ring.header.taken.load(Ordering::Acquire);
         let mine = lines.line(ring.words, line)[CONTENT].load(Ordering::Relaxed);
-        if line.wrapping_sub(taken) >= lines.0 || tail.wrapping_sub(taken) > lines.0 || tail <= line
-        {
+        if taken > line || tail <= line || tail - taken > lines.0 {
             return Err(Corrupt("a stream's writer cannot be where it says"));
         }
         Ok(Writer {
@@ -418,11 +419,11 @@ impl Writer {
 /// Reads a parked position: line, index, and the second word as it is.
 fn parked(words: &[AtomicU64; 2]) -> Result<(u64, usize, u64), Corrupt> {
     let at = words[0].load(Ordering::Relaxed);
-    let index = (at % WORDS) as usize;
-    if index >= CONTENT {
+    let (line, index) = (at / WORDS, (at % WORDS) as usize);
+    if line >= FAR || index >= CONTENT {
         return Err(Corrupt("a stream's end cannot be where it says"));
     }
-    Ok((at / WORDS, index, words[1].load(Ordering::Relaxed)))
+    Ok((line, index, words[1].load(Ordering::Relaxed)))
 }
 
 /// What comes next in a stream.
