@@ -5,6 +5,9 @@
 //! owner dead frees the word, by one compare-and-swap from what was seen: from then on an end that was on its
 //! way from there does not arrive any more, so `Closed` stays `Closed`.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use crate::error::{Corrupt, RecvError, SegmentError};
 use crate::kin::{self, Vigil};
 use crate::layout::StreamHeader;
@@ -31,6 +34,8 @@ pub(super) struct Link {
     me: Owner,
     /// What my owner word says while this end is mine.
     mine: u64,
+    /// Whether this end was let go of; shared with whoever may bring it back if it was not sent.
+    pub(super) gone: Arc<AtomicBool>,
 }
 
 impl Link {
@@ -64,6 +69,7 @@ impl Link {
             vigil: Vigil::new(),
             me,
             mine: me.word(),
+            gone: Arc::default(),
             segment,
             plan,
             side,
@@ -145,10 +151,19 @@ impl Link {
 
     /// Lets go of this end, if it is mine, and tells the other one.
     pub(super) fn leave(&self) {
-        // Edge E, giving end.
-        roster::release(&self.inn.owner, self.me);
+        self.gone.store(true, Ordering::Relaxed);
+        // Of "gone, then free it if it is mine" and "brought back, then free it if it is gone" (see `travel`), one sees
+        // the other's store.
         sync::fence();
-        self.out.ready.notify_all();
-        self.inn.room.notify_all();
+        let_go(&self.inn, &self.out, self.me);
     }
+}
+
+/// Frees the end that reads `inn` and writes `out`, if that owner has it, and tells the other one.
+pub(super) fn let_go(inn: &StreamHeader, out: &StreamHeader, owner: Owner) {
+    // Edge E, giving end.
+    roster::release(&inn.owner, owner);
+    sync::fence();
+    out.ready.notify_all();
+    inn.room.notify_all();
 }

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | on its way, from the process that sent it | from the encoding of the message |
 //! | held by the process it was sent to | from its decoding |
-//! | held again by the process that sent it | if the message was not sent |
+//! | held again by the process that sent it | if the message was not sent and the end is still there |
+//! | free | if the message was not sent and the end was dropped meanwhile |
 //! | free | if its sender died before it was decoded, and the other end has seen that |
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use serde::de::Error as _;
 use serde::ser::Error as _;
@@ -20,10 +22,11 @@ use crate::layout::StreamHeader;
 use crate::message::Message;
 use crate::roster::{self, Life, Owner};
 use crate::segment::{Segment, View};
+use crate::sync;
 
 use super::builder::{Side, shape};
 use super::end::PipeEnd;
-use super::link::Link;
+use super::link::{Link, let_go};
 
 /// An end on the wire: the pipe's segment, and which of its ends.
 #[derive(Serialize, Deserialize)]
@@ -55,10 +58,12 @@ impl<'de> Deserialize<'de> for Come {
     }
 }
 
-/// An end on its way; held again by whoever sent it if the message was not sent.
+/// An end on its way; held again by whoever sent it if the message was not sent, or free if it is held no more.
 struct Back {
     /// Where the end's owner word is.
-    header: View<StreamHeader>,
+    inn: View<StreamHeader>,
+    out: View<StreamHeader>,
+    gone: Arc<AtomicBool>,
     away: Owner,
     me: Owner,
 }
@@ -66,7 +71,13 @@ struct Back {
 impl Ticket for Back {
     fn undo(&self) {
         // Edge E, both ends.
-        roster::hand_over(&self.header.owner, self.away, self.me);
+        if roster::hand_over(&self.inn.owner, self.away, self.me) {
+            // See `Link::leave`.
+            sync::fence();
+            if self.gone.load(Ordering::Relaxed) {
+                let_go(&self.inn, &self.out, self.me);
+            }
+        }
     }
 }
 
@@ -92,12 +103,14 @@ impl<S: Message, R: Message> Serialize for PipeEnd<S, R> {
             tag: TAG.fetch_add(1, Ordering::Relaxed) & (u32::MAX >> 1),
         };
         let back = Back {
-            header: link.inn.clone(),
+            inn: link.inn.clone(),
+            out: link.out.clone(),
+            gone: Arc::clone(&link.gone),
             away,
             me: Owner::Held(me),
         };
         // Edge E, giving end: where this end is, is said.
-        if !roster::hand_over(&back.header.owner, back.me, away) {
+        if !roster::hand_over(&back.inn.owner, back.me, away) {
             return Err(Z::Error::custom("this end has been sent away already"));
         }
         let segment = Going {
