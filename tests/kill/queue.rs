@@ -1,10 +1,9 @@
 //! Four senders and four receivers in eight processes, one of them killed and replaced all the time.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytemuck::{AnyBitPattern, NoUninit};
 use libtest_mimic::Failed;
@@ -12,20 +11,28 @@ use libtest_mimic::Failed;
 use multiproc::{Child, Plain, Process, Queue, Receiver, RecvError, Segment, Sender};
 use serde::{Deserialize, Serialize};
 
-use crate::{Random, kills};
+use crate::{LONG, Random, Toll, Watch, give_way, kills};
 
 pub(crate) const TESTS: &[crate::Test] = &[
-    ("queue_of_capacity_2", || torture(2, Way::Take, 3_400)),
-    ("queue_of_capacity_8", || torture(8, Way::Take, 3_300)),
-    ("queue_of_capacity_1024", || torture(1024, Way::Take, 3_300)),
-    ("queue_in_place", || torture(16, Way::Lease, 2_000)),
+    ("queue_of_capacity_2", || {
+        torture(2, Way::Take, &Toll::of(3_400))
+    }),
+    ("queue_of_capacity_8", || {
+        torture(8, Way::Take, &Toll::of(3_300))
+    }),
+    ("queue_of_capacity_1024", || {
+        torture(1024, Way::Take, &Toll::of(3_300))
+    }),
+    ("queue_in_place", || {
+        torture(16, Way::Lease, &Toll::of(2_000))
+    }),
     ("queue_leases_of_the_dead", leases_of_the_dead),
     ("queue_last_words", last_words),
 ];
 
 /// How messages are received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Way {
+pub(crate) enum Way {
     /// For good: a receiver that is killed may take one message with it.
     Take,
     /// On lease: what a killed receiver had goes to another.
@@ -36,11 +43,6 @@ const SENDERS: usize = 4;
 const RECEIVERS: usize = 4;
 /// Killed processes that may be unburied.
 const GRAVES: usize = 8;
-/// Long enough for anything that happens at all.
-const LONG: Duration = Duration::from_secs(30);
-/// No message in this time means that somebody hangs.
-const HUNG: Duration = Duration::from_secs(1);
-
 /// One message: who sent it, its number, and words that depend on both, to see whether it is torn.
 #[derive(Clone, Copy, NoUninit, AnyBitPattern)]
 #[repr(C)]
@@ -161,6 +163,7 @@ impl Board {
 }
 
 fn send(mut tx: Sender<Plain<Record>>, board: Segment, life: u64) {
+    give_way();
     let board = Board(board);
     for number in 0..ROW_BITS {
         if board.stop().load(Ordering::Relaxed) != 0 {
@@ -176,6 +179,7 @@ fn send(mut tx: Sender<Plain<Record>>, board: Segment, life: u64) {
 }
 
 fn receive(mut rx: Receiver<Plain<Record>>, board: Segment, way: Way) {
+    give_way();
     let board = Board(board);
     let mut last: HashMap<u64, u64> = HashMap::new();
     let mut note = |record: &Record, again: bool| {
@@ -208,47 +212,6 @@ fn receive(mut rx: Receiver<Plain<Record>>, board: Segment, way: Way) {
     }
 }
 
-/// Watches that messages go on being received, from a thread of its own.
-struct Watch {
-    /// Microseconds of the longest time without one.
-    longest: Arc<AtomicU64>,
-    watching: Arc<()>,
-}
-
-impl Watch {
-    /// What the watch does not see is not counted: a machine that stops is not a queue that hangs.
-    const TICK: Duration = Duration::from_millis(1);
-
-    fn start(board: Segment) -> Watch {
-        let watch = Watch {
-            longest: Arc::default(),
-            watching: Arc::default(),
-        };
-        let (longest, watching) = (watch.longest.clone(), Arc::downgrade(&watch.watching));
-        thread::spawn(move || {
-            let board = Board(board);
-            let mut last = 0;
-            let mut still = Duration::ZERO;
-            while watching.strong_count() > 0 {
-                let start = Instant::now();
-                thread::sleep(Watch::TICK);
-                let now = board.received().load(Ordering::Relaxed);
-                match now == last {
-                    true => still += start.elapsed().min(2 * Watch::TICK),
-                    false => still = Duration::ZERO,
-                }
-                last = now;
-                longest.fetch_max(still.as_micros() as u64, Ordering::Relaxed);
-            }
-        });
-        watch
-    }
-
-    fn longest(&self) -> Duration {
-        Duration::from_micros(self.longest.load(Ordering::Relaxed))
-    }
-}
-
 /// One of the eight, and how to make it again.
 enum Member {
     Sender(Child<()>),
@@ -268,8 +231,7 @@ fn bury(child: Option<Child<()>>) {
     child.map(|child| child.join().unwrap_err());
 }
 
-fn torture(capacity: usize, way: Way, usual: usize) -> Result<(), Failed> {
-    let kills = kills(usual);
+pub(crate) fn torture(capacity: usize, way: Way, toll: &Toll) -> Result<(), Failed> {
     let builder = Queue::<Plain<Record>>::builder().capacity(capacity);
     let built = match way {
         Way::Take => builder.build(),
@@ -293,22 +255,17 @@ fn torture(capacity: usize, way: Way, usual: usize) -> Result<(), Failed> {
     members.extend((0..SENDERS).map(|_| new_sender()));
     members.extend((0..RECEIVERS).map(|_| new_receiver()));
 
-    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let seed = seed.unwrap().as_nanos() as u64 | 1;
-    let mut random = Random(seed);
+    let mut random = Random::new();
+    let mut kills = 0_u64;
     let mut killed_receivers = 0;
     // They are joined later, so that the next one need not wait for the end of the one before.
     let mut graves = VecDeque::new();
-    let watch = Watch::start(board.0.clone());
-    for kill in 0..kills {
+    let watched = Board(board.0.clone());
+    let watch = Watch::start(move || watched.received().load(Ordering::Relaxed));
+    while toll.take_one() {
         thread::sleep(Duration::from_micros(random.below(1_500)));
-        if watch.longest() > HUNG {
-            return Err(format!(
-                "no message in {:?}, kill {kill}, seed {seed}",
-                watch.longest()
-            )
-            .into());
-        }
+        watch.check("a message", kills)?;
+        kills += 1;
         let victim = random.below(members.len() as u64) as usize;
         let member = members.swap_remove(victim);
         let was_sender = matches!(member, Member::Sender(_));
@@ -335,9 +292,9 @@ fn torture(capacity: usize, way: Way, usual: usize) -> Result<(), Failed> {
     drop(rx);
     for member in members {
         let child = member.child();
-        match child.join_timeout(Duration::from_secs(10)) {
+        match child.join_timeout(LONG) {
             Ok(Some(())) => {}
-            other => return Err(format!("at the end: {other:?}; seed {seed}").into()),
+            other => return Err(format!("at the end: {other:?}").into()),
         }
     }
     missing += (1..=ROWS).map(|row| board.turn(lives + row)).sum::<u64>();
@@ -346,7 +303,7 @@ fn torture(capacity: usize, way: Way, usual: usize) -> Result<(), Failed> {
     let summary = format!(
         "capacity {capacity}, {way:?}: {kills} kills ({killed_receivers} receivers), {received} received, \
          {missing} missing, {torn} torn, {repeated} repeated, {out_of_order} out of order, {stray} stray, \
-         longest pause {longest:?}, seed {seed}"
+         longest pause {longest:?}"
     );
     eprintln!("{summary}");
     let may_miss = match way {
@@ -369,7 +326,7 @@ fn leases_of_the_dead() -> Result<(), Failed> {
     let builder = Queue::<Plain<Record>>::builder();
     let (mut tx, mut rx) = builder.in_place(2).build().unwrap();
     let (told, mut hears) = Queue::<u64>::new(1).unwrap();
-    let kills = kills(1_000) as u64;
+    let kills = kills(1_000);
     for number in 0..kills {
         tx.send(Plain(Record::new(1, number))).unwrap();
         let arguments = (rx.try_clone().unwrap(), told.try_clone().unwrap());
@@ -399,7 +356,7 @@ fn last_words() -> Result<(), Failed> {
         }
     }
     const AT_ONCE: u64 = 4;
-    for round in 0..kills(1_000) as u64 / AT_ONCE {
+    for round in 0..kills(1_000) / AT_ONCE {
         let speakers: Vec<_> = (0..AT_ONCE)
             .map(|speaker| {
                 let words = 1 + (round + speaker) % 9;
