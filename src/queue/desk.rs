@@ -165,8 +165,10 @@ impl Desk {
         self.find(hub, STAY, |seen, _| take_block(seen, holder), |_| 1)
     }
 
-    /// Gives back what dead receivers held.
+    /// Gives back what dead receivers held, also in lanes that only they have seen.
     pub(super) fn recover(&mut self, hub: &Hub) {
+        // A lane that cannot be seen is reported by the next receive.
+        let _ = self.see_new_lanes(hub);
         let life = hub.segment.life();
         let mut any = false;
         for seen in &self.lanes {
