@@ -25,9 +25,10 @@ use crate::segment::{Commit, Segment};
 use crate::signal::Patience;
 use crate::sync::Ordering;
 
-use super::builder::{PipeError, Side, lay_out, shape};
 use super::end::PipeEnd;
+use super::error::PipeError;
 use super::link::Link;
+use super::plan::{Side, lay_out, shape};
 
 /// How many may wait to be accepted.
 const CALLERS: u32 = 64;

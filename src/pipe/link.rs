@@ -16,7 +16,7 @@ use crate::segment::{Segment, View};
 use crate::stream::Lines;
 use crate::sync::{self, Futex, Ordering};
 
-use super::builder::{Plan, Side};
+use super::plan::{Plan, Side};
 
 /// One end of a pipe, as the process knows it that has it.
 #[derive(Debug)]

@@ -13,10 +13,12 @@
 mod builder;
 mod call;
 mod end;
+mod error;
 mod inlet;
 mod link;
 mod lull;
 mod outlet;
+mod plan;
 mod travel;
 
 use std::fmt;
@@ -25,9 +27,10 @@ use std::time::{Duration, Instant};
 
 use crate::message::Message;
 
-pub use self::builder::{PipeBuilder, PipeError};
+pub use self::builder::PipeBuilder;
 pub use self::call::Listener;
 pub use self::end::PipeEnd;
+pub use self::error::PipeError;
 
 /// Two connected ends, each of which sends to the other and receives from it.
 ///

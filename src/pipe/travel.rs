@@ -24,9 +24,9 @@ use crate::roster::{self, Life, Owner};
 use crate::segment::{Segment, View};
 use crate::sync;
 
-use super::builder::{Side, shape};
 use super::end::PipeEnd;
 use super::link::{Link, let_go};
+use super::plan::{Side, shape};
 
 /// An end on the wire: the pipe's segment, and which of its ends.
 #[derive(Serialize, Deserialize)]

@@ -1,0 +1,44 @@
+//! Why a pipe could not be had.
+
+use crate::error::{EVICTED, SegmentError};
+
+/// Why a pipe could not be made.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc::Pipe;
+///
+/// let error = Pipe::<u8, u8>::builder().size(0).build().unwrap_err();
+/// assert_eq!(error.to_string(), "a size of 0 bytes is not possible, 1 to 1099511627776 are");
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipeError {
+    /// A direction cannot have so much memory.
+    #[error("a size of {asked} bytes is not possible, 1 to {largest} are")]
+    Size {
+        /// What was asked for.
+        asked: usize,
+        /// The largest size.
+        largest: usize,
+    },
+    /// Nobody connected, or accepted, before the time was up.
+    #[error("nobody was there before the time was up")]
+    TimedOut,
+    /// The listener went away: dropped, exited or killed.
+    #[error("the listener is gone")]
+    Closed,
+    /// So many are waiting to be accepted already.
+    #[error("{limit} are waiting to be accepted already")]
+    TooManyCallers {
+        /// How many may wait.
+        limit: u32,
+    },
+    /// Others have seen this process dead: something in it closed all descriptors, or unlocked them.
+    #[error("{EVICTED}")]
+    Evicted,
+    /// The memory could not be had, or is not a pipe of these types.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+}
