@@ -1,8 +1,6 @@
 //! Why a queue, an end or a loan could not be had.
 
-use crate::error::{EVICTED, FORKED, SegmentError};
-
-use super::sender::Refusal;
+use crate::error::{EVICTED, FORKED, SegmentError, SendError};
 
 /// Why a queue could not be made, or another end of it.
 ///
@@ -101,6 +99,29 @@ pub enum LoanError {
     /// Others have seen this process dead: something in it closed all descriptors, or unlocked them.
     #[error("{EVICTED}")]
     Evicted,
+}
+
+/// Why there is no sending now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Full,
+    TimedOut,
+    Closed,
+    Forked,
+    Evicted,
+}
+
+impl Refusal {
+    #[cold]
+    pub(super) fn of<T>(self, value: T) -> SendError<T> {
+        match self {
+            Refusal::Full => SendError::Full(value),
+            Refusal::TimedOut => SendError::TimedOut(value),
+            Refusal::Closed => SendError::Closed(value),
+            Refusal::Forked => SendError::Forked(value),
+            Refusal::Evicted => SendError::Evicted(value),
+        }
+    }
 }
 
 impl From<Refusal> for LoanError {

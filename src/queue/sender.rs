@@ -16,7 +16,7 @@ use crate::sync::{AtomicU64, Ordering};
 
 use super::Waiting;
 use super::blocks;
-use super::error::QueueError;
+use super::error::{QueueError, Refusal};
 use super::hub::{Hub, Lane, Side};
 use super::stats::QueueStats;
 use super::words::Fill;
@@ -46,29 +46,6 @@ pub struct Sender<T> {
     patience: Patience,
     vigil: Vigil,
     _values: PhantomData<fn(T)>,
-}
-
-/// Why there is no sending now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
-    Full,
-    TimedOut,
-    Closed,
-    Forked,
-    Evicted,
-}
-
-impl Refusal {
-    #[cold]
-    fn of<T>(self, value: T) -> SendError<T> {
-        match self {
-            Refusal::Full => SendError::Full(value),
-            Refusal::TimedOut => SendError::TimedOut(value),
-            Refusal::Closed => SendError::Closed(value),
-            Refusal::Forked => SendError::Forked(value),
-            Refusal::Evicted => SendError::Evicted(value),
-        }
-    }
 }
 
 /// Why a value's bytes are not in their place.
