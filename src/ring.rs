@@ -77,10 +77,9 @@ impl Track {
     }
 }
 
-/// Whether the message at `position` has been published, and not overwritten since.
+/// Whether the message at `position` has been published, and not overwritten since: to count, not to read it.
 fn is_published(track: Track, slots: &[AtomicU64], position: u64) -> bool {
-    // Edge A, reader's end.
-    track.slot(slots, position)[0].load(Ordering::Acquire) == position.wrapping_add(1)
+    track.slot(slots, position)[0].load(Ordering::Relaxed) == position.wrapping_add(1)
 }
 
 /// Messages published from `head` on: a search by halves, since they lie without a gap.

@@ -2,7 +2,8 @@
 //!
 //! The protocols are compiled here from their own sources, on loom's atomics; that they can be is the
 //! proof that they depend on nothing but words. One model per edge of `src/ring.rs`, `src/signal.rs`,
-//! `src/roster.rs`, `src/latch.rs` and `src/queue/blocks.rs`; `tests/mutants` weakens each ordering in turn and expects one of these to fail.
+//! `src/roster.rs`, `src/latch.rs`, `src/stream.rs`, `src/queue/blocks.rs` and `src/pool/job.rs`; `tests/mutants`
+//! weakens each ordering in turn and expects one of these to fail.
 //!
 //! Run: `RUSTFLAGS="--cfg loom" cargo test --release --test loom`
 
@@ -33,6 +34,9 @@ mod roster;
 #[path = "../src/signal.rs"]
 #[allow(dead_code, reason = "a model needs some of the signal")]
 mod signal;
+#[path = "../src/stream.rs"]
+#[allow(dead_code, reason = "a model needs some of the stream")]
+mod stream;
 #[path = "../src/sync.rs"]
 #[allow(
     dead_code,
@@ -43,7 +47,7 @@ mod sync;
 
 use blocks::{Hold, Holder, Shelf, Taken};
 use latch::{Left, Limit, Refused, Visitor};
-use layout::{Chunk, LaneHeader, LatchWords, SignalWords};
+use layout::{Chunk, LaneHeader, LatchWords, SignalWords, StreamHeader};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
@@ -51,6 +55,7 @@ use loom::thread;
 use ring::{Geometry, Reader, Writer};
 use roster::{Life, Owner};
 use signal::Patience;
+use stream::{Bulk, Lines, Next, Ring};
 use sync::Futex;
 
 struct Lane {
@@ -1288,4 +1293,235 @@ fn block_of_the_dead_is_read_whole() {
         sender.join().unwrap();
         dies.join().unwrap();
     });
+}
+
+/// A stream of the fewest lines there are.
+struct Flow {
+    lines: Lines,
+    header: StreamHeader,
+    words: Vec<AtomicU64>,
+    runs: Runs,
+}
+
+/// Runs without their bytes: loom reports two ends that meet in a line.
+struct Runs(Vec<UnsafeCell<()>>);
+
+impl Runs {
+    fn lines(&self, at: usize, len: usize) -> &[UnsafeCell<()>] {
+        &self.0[at / stream::LINE..(at + len).div_ceil(stream::LINE)]
+    }
+}
+
+impl Bulk for Runs {
+    fn copy_in(&self, at: usize, from: &[u8]) {
+        for line in self.lines(at, from.len()) {
+            line.with_mut(|_| ());
+        }
+    }
+
+    fn copy_out(&self, at: usize, to: &mut [u8]) {
+        for line in self.lines(at, to.len()) {
+            line.with(|_| ());
+        }
+    }
+
+    fn append(&self, at: usize, len: usize, to: &mut Vec<u8>) {
+        to.resize(to.len() + len, 0);
+        self.copy_out(at, &mut vec![0; len]);
+    }
+}
+
+/// A run that is copied as bytes, but not the last of its control line.
+const SOME: [u8; 300] = [0; 300];
+/// One that is: with its control line it takes an eighth of the stream, and one line more.
+const MUCH: [u8; 500] = [0; 500];
+/// So many of these fill the stream.
+const FULL: usize = 7;
+
+impl Flow {
+    fn new() -> Arc<Flow> {
+        let lines = Lines::of_bytes(Lines::LEAST * stream::LINE as u64).unwrap();
+        // What was there before may be anything: here it is messages of eight bytes everywhere.
+        let words: Vec<_> = (0..Lines::LEAST * 8)
+            .map(|_| AtomicU64::new(0x0909_0909_0909_0909))
+            .collect();
+        words[stream::CONTENT].store(0, Ordering::Relaxed);
+        Arc::new(Flow {
+            lines,
+            header: StreamHeader::default(),
+            words,
+            runs: Runs((0..Lines::LEAST).map(|_| UnsafeCell::new(())).collect()),
+        })
+    }
+
+    fn ring(&self) -> Ring<'_, Runs> {
+        Ring {
+            header: &self.header,
+            words: &self.words,
+            bytes: &self.runs,
+        }
+    }
+
+    /// A message of so many words, each telling which it is.
+    fn put(&self, writer: &mut stream::Writer, n: u64, words: usize) {
+        let message: Vec<u64> = (0..words).map(|at| content(n, at)).collect();
+        writer.put_small(&self.words, &message, words * 8);
+    }
+
+    fn next(&self, reader: &mut stream::Reader) -> Next {
+        loop {
+            match reader.next(&self.header, &self.words).unwrap() {
+                Next::Nothing => thread::yield_now(),
+                found => return found,
+            }
+        }
+    }
+
+    fn take(&self, reader: &mut stream::Reader, n: u64, words: usize) {
+        assert_eq!(self.next(reader), Next::Small(words * 8));
+        let mut message = [0; stream::CONTENT];
+        reader.take_small(&self.header, &self.words, words * 8, &mut message);
+        for (at, &word) in message[..words].iter().enumerate() {
+            assert_eq!(word, content(n, at), "message {n} is torn or stale");
+        }
+    }
+
+    fn take_run(&self, reader: &mut stream::Reader, bytes: usize) {
+        assert_eq!(self.next(reader), Next::Run { bytes, last: true });
+        reader.append_run(&self.ring(), bytes, &mut Vec::new());
+    }
+}
+
+fn model_of_a_stream(body: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.max_branches = 20_000;
+    builder.check(body);
+}
+
+/// Edge A, with words: who sees a tag sees the message, and where a line ends the next begins with nothing.
+#[test]
+fn tags_publish_words() {
+    model_of_a_stream(|| {
+        let flow = Flow::new();
+        let sender = thread::spawn({
+            let flow = flow.clone();
+            move || {
+                let mut writer = stream::Writer::new(flow.lines);
+                for n in 0..3 {
+                    flow.put(&mut writer, n, 3);
+                }
+            }
+        });
+        let mut reader = stream::Reader::new(flow.lines);
+        for n in 0..3 {
+            flow.take(&mut reader, n, 3);
+        }
+        sender.join().unwrap();
+    });
+}
+
+/// Edge A, the shortest way.
+#[test]
+fn tags_publish_one_word() {
+    model_of_a_stream(|| {
+        let flow = Flow::new();
+        let sender = thread::spawn({
+            let flow = flow.clone();
+            move || {
+                let mut writer = stream::Writer::new(flow.lines);
+                for n in 0..2 {
+                    assert!(writer.put_word(&flow.header, &flow.words, content(n, 0), 8));
+                }
+            }
+        });
+        let mut reader = stream::Reader::new(flow.lines);
+        for n in 0..2 {
+            let word = loop {
+                match reader.take_word(&flow.header, &flow.words, 8) {
+                    Some(word) => break word,
+                    None => thread::yield_now(),
+                }
+            };
+            assert_eq!(word, content(n, 0), "message {n} is stale");
+        }
+        sender.join().unwrap();
+    });
+}
+
+/// Edge A, with a run; the control line behind it begins with nothing.
+#[test]
+fn tags_publish_a_run() {
+    model_of_a_stream(|| {
+        let flow = Flow::new();
+        let sender = thread::spawn({
+            let flow = flow.clone();
+            move || {
+                let mut writer = stream::Writer::new(flow.lines);
+                flow.put(&mut writer, 0, 1);
+                writer.put_run(&flow.ring(), &SOME, true);
+                flow.put(&mut writer, 2, 6);
+            }
+        });
+        let mut reader = stream::Reader::new(flow.lines);
+        flow.take(&mut reader, 0, 1);
+        flow.take_run(&mut reader, SOME.len());
+        flow.take(&mut reader, 2, 6);
+        sender.join().unwrap();
+    });
+}
+
+/// Edge B: a line is written again only after it was copied. `has_room`: how the writer learns of it.
+fn lines_are_given_back(
+    has_room: impl Fn(&mut stream::Writer, &StreamHeader, u64) -> bool + Copy + Sync + Send + 'static,
+    resumed: bool,
+) {
+    model_of_a_stream(move || {
+        let flow = Flow::new();
+        let mut writer = stream::Writer::new(flow.lines);
+        for _ in 0..FULL {
+            writer.put_run(&flow.ring(), &MUCH, true);
+        }
+        let mut reader = stream::Reader::new(flow.lines);
+        let sender = thread::spawn({
+            let flow = flow.clone();
+            move || {
+                let ahead = flow.lines.ahead(MUCH.len());
+                while !has_room(&mut writer, &flow.header, ahead) {
+                    thread::yield_now();
+                    if resumed {
+                        writer.park(&flow.header);
+                        writer = stream::Writer::resume(flow.lines, &flow.ring()).unwrap();
+                    }
+                }
+                writer.put_run(&flow.ring(), &MUCH, true);
+            }
+        });
+        for _ in 0..=FULL {
+            flow.take_run(&mut reader, MUCH.len());
+        }
+        sender.join().unwrap();
+    });
+}
+
+/// Edge B through `freed`.
+#[test]
+fn freed_gives_lines_back() {
+    lines_are_given_back(stream::Writer::has_room, false);
+}
+
+/// Edge B through `taken`.
+#[test]
+fn taken_gives_lines_back() {
+    lines_are_given_back(stream::Writer::has_room_exactly, false);
+}
+
+/// Edge B through `taken`, for whoever takes up the stream.
+#[test]
+fn lines_are_given_back_to_a_successor() {
+    // What it begins with is all it learns.
+    let nothing = |writer: &mut stream::Writer, _: &StreamHeader, ahead| {
+        writer.has_room(&StreamHeader::default(), ahead)
+    };
+    lines_are_given_back(nothing, true);
 }
