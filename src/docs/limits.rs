@@ -15,6 +15,8 @@
 //! * **Other machines.** Shared memory ends at the machine's edge.
 //! * **Other systems than Linux** (5.10 and later; some features need 5.16): sealed memory, byte locks that
 //!   prove death and shared futexes are what the promises stand on.
+//! * **Arguments of the program, on musl.** There Rust's standard library has them from `main`, to which
+//!   children never come: [`std::env::args`] is empty in them. What a function needs, give it as arguments.
 //! * **Survival of a restart.** Segments are memory; nothing is durable.
 //! * **Self-describing formats.** Messages are postcard: `#[serde(flatten)]` and untagged enums do not work in
 //!   it.

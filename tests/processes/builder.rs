@@ -22,6 +22,9 @@ tests![
     refused_settings_leave_nothing,
     arguments_of_the_program,
     few_descriptors_are_inherited,
+    they_are_as_few_among_many_children,
+    a_program_without_standard_streams,
+    closed_streams_do_no_harm,
     children_do_not_inherit_from_each_other,
 ];
 
@@ -191,9 +194,14 @@ fn refused_settings_leave_nothing() {
 }
 
 fn arguments_of_the_program() {
+    // On musl the standard library has them from `main`, to which children never come.
     let arguments = || std::env::args().skip(1).collect::<Vec<_>>();
     let child = spawn(arguments, ()).unwrap();
-    assert_eq!(child.join().unwrap(), arguments());
+    let given = match cfg!(target_env = "gnu") {
+        true => arguments(),
+        false => Vec::new(),
+    };
+    assert_eq!(child.join().unwrap(), given);
 }
 
 fn few_descriptors_are_inherited() {
@@ -207,6 +215,50 @@ fn few_descriptors_are_inherited() {
     // Standard streams, lifeline, the parent's descriptor, the two of the tree; and what every program
     // started from here inherits.
     assert!(found.len() <= 7 + help::inheritable(), "{found:?}");
+}
+
+fn they_are_as_few_among_many_children() {
+    let count = || help::descriptors().len();
+    let alone = spawn(count, ()).unwrap().join().unwrap();
+    let _others: Vec<_> = (0..10).map(|_| spawn(sleep_long, ()).unwrap()).collect();
+    assert_eq!(spawn(count, ()).unwrap().join().unwrap(), alone);
+}
+
+fn a_program_without_standard_streams() {
+    let run = std::process::Command::new("sh")
+        .args(["-c", "exec /proc/$PPID/exe <&- >&- 2>&-"])
+        .env("MULTIPROC_TEST_SCENARIO", "without_streams")
+        .status();
+    assert!(run.unwrap().success());
+}
+
+/// A program whose standard streams were closed when it was started.
+pub(crate) fn without_streams() {
+    let say = |n: u32| {
+        print!("nowhere");
+        eprint!("nowhere");
+        assert_eq!(std::io::stdin().bytes().count(), 0);
+        n
+    };
+    for n in 0..5 {
+        assert_eq!(spawn(say, (n,)).unwrap().join().unwrap(), n);
+    }
+    let pool = multiproc::Pool::new(2).unwrap();
+    assert_eq!(pool.map(say, 0..50).unwrap().len(), 50);
+    pool.join().unwrap();
+}
+
+fn closed_streams_do_no_harm() {
+    let close = || {
+        for stream in 0..3 {
+            // SAFETY: what the process was given as standard streams is nobody else's.
+            unsafe { nix::libc::close(stream) };
+        }
+        print!("nowhere");
+        eprint!("nowhere");
+        5
+    };
+    assert_eq!(spawn(close, ()).unwrap().join().unwrap(), 5);
 }
 
 fn children_do_not_inherit_from_each_other() {

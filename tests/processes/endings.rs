@@ -1,5 +1,6 @@
 //! However a child ends, its parent hears how.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ tests![
     undecodable_arguments_and_results,
     unencodable_results,
     interrupts_are_ignored,
+    an_interrupt_of_all_is_told_by_one,
     blocked_signals_are_let_through,
     broken_pipes_are_errors,
     the_tree_is_killed,
@@ -259,6 +261,63 @@ fn interrupts_are_ignored() {
     thread::sleep(Duration::from_millis(100));
     child.signal(nix::libc::SIGINT).unwrap();
     assert_eq!(child.join().unwrap(), 1);
+}
+
+/// As by Ctrl-C, which the terminal sends to every process of the group.
+fn an_interrupt_of_all_is_told_by_one() {
+    use std::io::{BufRead, BufReader, Read};
+    use std::os::unix::process::CommandExt;
+    let mark = crate::help::tree_mark();
+    let mut program = std::process::Command::new("/proc/self/exe")
+        .env("MULTIPROC_TEST_SCENARIO", "interrupted")
+        .env(crate::help::TREE, &mark)
+        .process_group(0)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(program.stdout.take().unwrap());
+    let mut ready = String::new();
+    said.read_line(&mut ready).unwrap();
+    assert_eq!(ready, "ready\n");
+    let group = nix::unistd::Pid::from_raw(program.id() as i32);
+    nix::sys::signal::killpg(group, nix::sys::signal::SIGINT).unwrap();
+    let mut complaints = String::new();
+    let mut stderr = program.stderr.take().unwrap();
+    stderr.read_to_string(&mut complaints).unwrap();
+    assert_eq!(complaints, "interrupted\n");
+    assert_eq!(program.wait().unwrap().code(), Some(130));
+    crate::help::wait_until(Duration::from_secs(1), "all are gone", || {
+        crate::help::marked(&mark).is_empty()
+    });
+}
+
+/// A program that is interrupted with all its processes, which leave it to the program what comes of it.
+pub(crate) fn interrupted() {
+    static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+    extern "C" fn note(_: i32) {
+        INTERRUPTED.store(true, Ordering::Relaxed);
+    }
+    let handler = nix::sys::signal::SigHandler::Handler(note);
+    // SAFETY: the handler only stores to an atomic.
+    unsafe { nix::sys::signal::signal(nix::sys::signal::SIGINT, handler) }.unwrap();
+    let child = spawn(sleep_long, ()).unwrap();
+    let pool = multiproc::Pool::new(4).unwrap();
+    let nap = |_: u64| thread::sleep(Duration::from_millis(10));
+    pool.map(nap, 0..8).unwrap();
+    let workers = pool.workers();
+    let task = pool.chunk_size(1).map_async(nap, 0..100);
+    println!("ready");
+    let end = Instant::now() + Duration::from_secs(60);
+    while !INTERRUPTED.load(Ordering::Relaxed) {
+        assert!(Instant::now() < end, "nobody interrupts");
+        thread::sleep(Duration::from_millis(1));
+    }
+    task.get().unwrap();
+    assert!(child.is_alive());
+    assert_eq!(pool.workers(), workers);
+    eprintln!("interrupted");
+    std::process::exit(130);
 }
 
 fn blocked_signals_are_let_through() {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use multiproc::{Child, JoinError, Process, SpawnError, StartMethod};
+use multiproc::{Child, JoinError, Process, SpawnError, StartMethod, Stdio};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::help::{self, isolated, tests};
@@ -15,6 +15,7 @@ tests![
     too_many_processes,
     too_many_descriptors,
     too_little_memory,
+    too_little_memory_in_the_child,
     a_removed_program_still_starts_processes,
     a_program_that_may_not_be_executed,
     no_child_before_the_mark_is_taken,
@@ -106,6 +107,11 @@ fn too_many_descriptors() {
 }
 
 fn too_little_memory() {
+    // An allocator that has to ask the system for the smallest thing ends its program in such need, as
+    // Rust has it.
+    if cfg!(not(target_env = "gnu")) {
+        return;
+    }
     isolated(|| {
         let before = after_first_child();
         let old = limit(Resource::As, 1 << 20);
@@ -117,6 +123,29 @@ fn too_little_memory() {
             other => panic!("{other:?}"),
         }
         help::settles_to(&before);
+        assert_eq!(execute_one().unwrap().join().unwrap(), 1);
+    });
+}
+
+fn too_little_memory_in_the_child() {
+    fn take(bytes: usize) -> usize {
+        std::hint::black_box(vec![1_u8; bytes]).len()
+    }
+    isolated(|| {
+        let size = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = size.split(' ').next().unwrap().parse().unwrap();
+        let room = pages * rustix::param::page_size() as u64 + (64 << 20);
+        let old = limit(Resource::As, room);
+        for method in [StartMethod::Exec, StartMethod::Zygote] {
+            let start = |bytes: usize| {
+                let process = Process::builder().start_method(method);
+                process.stderr(Stdio::Null).spawn(take, (bytes,)).unwrap()
+            };
+            let error = start(1 << 30).join().unwrap_err();
+            assert!(matches!(error, JoinError::Signalled(6)), "{error:?}");
+            assert_eq!(start(1 << 20).join().unwrap(), 1 << 20);
+        }
+        setrlimit(Resource::As, old).unwrap();
         assert_eq!(execute_one().unwrap().join().unwrap(), 1);
     });
 }
@@ -151,6 +180,10 @@ pub(crate) fn scenario(name: &OsStr) {
         let error = execute_one().unwrap_err();
         assert!(matches!(error, SpawnError::Image { .. }), "{error:?}");
         assert_eq!(help::own_children(), Vec::<u32>::new());
+    } else if name == "interrupted" {
+        crate::endings::interrupted();
+    } else if name == "without_streams" {
+        crate::builder::without_streams();
     } else {
         panic!("no scenario {name:?}");
     }

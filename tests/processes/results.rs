@@ -19,6 +19,8 @@ tests![
     parallel_children,
     join_timeout_gives_up_and_comes_back,
     wait_any_finds_the_first,
+    wait_any_takes_whatever_can_be_polled,
+    many_processes,
     active_children_are_those_that_live,
     dropped_children_are_killed_and_reaped,
     detached_children_go_on,
@@ -177,6 +179,44 @@ fn wait_any_finds_the_first() {
     assert_eq!(wait_any(&[&slow], None).unwrap(), Some(0));
     assert_eq!(wait_any(&[&slow, &fast], None).unwrap(), Some(0));
     assert!(wait_any(&[], None).is_err());
+}
+
+fn wait_any_takes_whatever_can_be_polled() {
+    use std::io::{Read, Write};
+    use std::os::fd::AsFd;
+    let (mut here, mut there) = std::os::unix::net::UnixStream::pair().unwrap();
+    let child = spawn(sleep_long, ()).unwrap();
+    let both: [&dyn AsFd; 2] = [&child, &here];
+    let short = Duration::from_millis(20);
+    let begin = Instant::now();
+    assert_eq!(wait_any(&both, short).unwrap(), None);
+    assert!(begin.elapsed() >= short);
+    assert_eq!(wait_any(&both, Duration::ZERO).unwrap(), None);
+    there.write_all(b"x").unwrap();
+    assert_eq!(wait_any(&both, LIMIT).unwrap(), Some(1));
+    child.kill().unwrap();
+    assert_eq!(wait_any(&[&child], LIMIT).unwrap(), Some(0));
+    assert_eq!(wait_any(&both, LIMIT).unwrap(), Some(0));
+    here.read_exact(&mut [0]).unwrap();
+    drop(there);
+    // The end of a stream is something to be read as well.
+    assert_eq!(wait_any(&[&here], LIMIT).unwrap(), Some(0));
+}
+
+fn many_processes() {
+    let nap = || thread::sleep(Duration::from_millis(10));
+    let napping: Vec<_> = (0..100).map(|_| spawn(nap, ()).unwrap()).collect();
+    for child in napping {
+        child.join().unwrap();
+    }
+    let sleeping: Vec<_> = (0..100).map(|_| spawn(sleep_long, ()).unwrap()).collect();
+    for child in &sleeping {
+        child.terminate().unwrap();
+    }
+    for child in sleeping {
+        let error = child.join().unwrap_err();
+        assert!(matches!(error, JoinError::Signalled(15)), "{error:?}");
+    }
 }
 
 fn active_children_are_those_that_live() {
