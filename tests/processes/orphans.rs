@@ -3,13 +3,13 @@
 use std::thread;
 use std::time::Duration;
 
-use multiproc::Stdio;
+use multiproc::{Pool, Stdio};
 
 use crate::help::{self, process, sleep_long, spawn, tests};
 
 tests![
     whatever_they_do,
-    two_hundred_moments,
+    at_any_moment,
     detached_ones_too,
     when_the_parent_returns,
     when_the_control_socket_is_held_by_a_stranger,
@@ -112,26 +112,65 @@ fn breed() {
     }
 }
 
-fn two_hundred_moments() {
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-    for round in 0..200 {
-        let mark = help::tree_mark();
-        let parent = process()
-            .env(help::TREE, &mark)
-            .stdin(Stdio::Null)
-            .stderr(Stdio::Null)
-            .spawn(breed, ())
-            .unwrap();
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        thread::sleep(Duration::from_micros((random >> 33) % 30_000));
-        parent.kill().unwrap();
-        drop(parent);
-        help::wait_until(SOON, &format!("all are gone, round {round}"), || {
-            help::marked(&mark).is_empty()
-        });
+/// Pools whose workers compute, block, ignore whatever can be ignored, and have pools themselves.
+fn pools_in_pools() {
+    fn inner(n: u64) -> u64 {
+        let pool = Pool::new(2).unwrap();
+        let _stubborn = pool.apply_async(ignore_all_signals, ());
+        pool.map(|n: u64| (0..n * 1000).sum::<u64>(), 0..n).unwrap();
+        sleep_long();
+        n
     }
+    let pool = Pool::new(3).unwrap();
+    let _kept = (
+        pool.apply_async(compute, ()),
+        pool.apply_async(block_on_input, ()),
+        pool.map_async(inner, 1..100),
+    );
+    sleep_long();
+}
+
+/// How many parents are killed; more by the variable.
+fn rounds() -> u32 {
+    let asked = std::env::var("MULTIPROC_ORPHAN_ROUNDS").ok();
+    asked.and_then(|asked| asked.parse().ok()).unwrap_or(200)
+}
+
+fn at_any_moment() {
+    const AT_ONCE: u32 = 4;
+    thread::scope(|scope| {
+        for first in 0..AT_ONCE {
+            scope.spawn(move || {
+                let mut random = 0x9e37_79b9_7f4a_7c15_u64 ^ u64::from(first);
+                for round in (first..rounds()).step_by(AT_ONCE as usize) {
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
+                    kill_parent(round, Duration::from_micros((random >> 33) % 60_000));
+                }
+            });
+        }
+    });
+}
+
+fn kill_parent(round: u32, age: Duration) {
+    let mark = help::tree_mark();
+    let parent = process()
+        .env(help::TREE, &mark)
+        .stdin(Stdio::Null)
+        .stderr(Stdio::Null);
+    let parent = match round % 3 {
+        0 => parent.spawn(breed, ()),
+        1 => parent.spawn(pools_in_pools, ()),
+        _ => parent.spawn(parent_of_all, ()),
+    };
+    let parent = parent.unwrap();
+    thread::sleep(age);
+    parent.kill().unwrap();
+    drop(parent);
+    help::wait_until(SOON, &format!("all are gone, round {round}"), || {
+        help::marked(&mark).is_empty()
+    });
 }
 
 fn detached_ones_too() {
