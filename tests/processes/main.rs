@@ -20,6 +20,7 @@ mod limits;
 mod locks;
 mod named;
 mod orphans;
+mod parity;
 mod pool;
 mod queues;
 mod results;
@@ -49,6 +50,7 @@ const ONCE: &[(&str, &[help::Test])] = &[
     ("faults", faults::TESTS),
     ("limits", limits::TESTS),
     ("pool", pool::TESTS),
+    ("parity", parity::TESTS),
     ("queues", queues::TESTS),
 ];
 
