@@ -41,14 +41,11 @@ pub fn rows() -> Vec<Row> {
             .cell("procspawn", move |pace| {
                 in_parent(size, || procspawn::start(pace))
             })
+            .cell("Python multiprocessing, fork", move |_| {
+                python::script(&python::start(size))
+            })
     };
-    vec![
-        row(small).cell("Python multiprocessing, fork", |_| {
-            python::script(python::START)
-        }),
-        row(medium),
-        row(large).rounds(LARGE_ROUNDS),
-    ]
+    vec![row(small), row(medium), row(large).rounds(LARGE_ROUNDS)]
 }
 
 /// Runs `what` while this process owns `size` bytes in pages of the usual size, all of them touched.

@@ -1,11 +1,12 @@
-//! Starting a function and waiting for its end: one after another, and with a pause between.
+//! Starting a function and waiting for its end: one after another, which a zygote makes; with a pause between, in which
+//! spares are made; and each by executing the program.
 
 use super::Ours;
 use crate::group::process::{PARENTS, in_parent, title};
 use crate::rig::row::{Ask, Group};
 use crate::rig::{Pace, Sample};
 use anyhow::{Result, ensure};
-use multiproc::Process;
+use multiproc::{Process, StartMethod};
 use std::time::{Duration, Instant};
 
 /// Long enough to get something ready for the next one.
@@ -13,14 +14,20 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 pub fn add(ours: &mut Ours) {
     for (name, size) in PARENTS {
-        let mut cell = |peer, nanos, pause| {
-            let ask = Some(Ask::Figure(nanos));
+        let mut cell = |peer, ask: Option<f64>, method, pause| {
+            let ask = ask.map(Ask::Figure);
             ours.cell(Group::Process, &title(name), peer, ask, move |pace| {
-                in_parent(size, || starts(pace, pause))
+                in_parent(size, || starts(pace, method, pause))
             });
         };
-        cell("Process", 250e3, Duration::ZERO);
-        cell("Process, 2 ms between", 120e3, PAUSE);
+        cell(
+            "Process, zygote",
+            Some(250e3),
+            StartMethod::Zygote,
+            Duration::ZERO,
+        );
+        cell("Process, spare", Some(120e3), StartMethod::Zygote, PAUSE);
+        cell("Process, exec", None, StartMethod::Exec, Duration::ZERO);
     }
 }
 
@@ -28,13 +35,14 @@ fn plus_one(x: u64) -> u64 {
     x + 1
 }
 
-fn starts(pace: &Pace, pause: Duration) -> Result<Sample> {
+fn starts(pace: &Pace, method: StartMethod, pause: Duration) -> Result<Sample> {
     let mut nanos = Vec::new();
     let start = Instant::now();
     while start.elapsed() < pace.warm + pace.window || nanos.len() < 20 {
         std::thread::sleep(pause);
         let at = Instant::now();
-        let value = Process::spawn(plus_one, (20,))?.join()?;
+        let process = Process::builder().start_method(method);
+        let value = process.spawn(plus_one, (20,))?.join()?;
         let took = at.elapsed();
         ensure!(value == 21, "the wrong value");
         if start.elapsed() > pace.warm {
