@@ -322,11 +322,9 @@ pub(crate) struct Seat {
     pub(crate) ticket: AtomicU64,
     /// The item it runs, or is about to run (low half), and how many it has begun before (high half).
     pub(crate) item: AtomicU64,
-    /// Nanoseconds it has worked.
+    /// How long it has worked; see `pool::job`.
     pub(crate) busy: AtomicU64,
-    /// Items it has finished.
-    pub(crate) finished: AtomicU64,
-    _pad: [AtomicU64; APART / 8 - 5],
+    _pad: [AtomicU64; APART / 8 - 4],
     /// Where the worker sleeps that has asked for room.
     pub(crate) granted: SignalWords,
     /// How many requests have been answered, and the place given last.

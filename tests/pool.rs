@@ -132,6 +132,30 @@ fn items_and_results_may_be_of_any_size() {
 }
 
 #[test]
+fn the_time_at_work_is_counted() {
+    within(SOON, || {
+        let pool = Pool::new(2).unwrap();
+        let nap = Duration::from_millis(20);
+        let sleep = |x: u64| std::thread::sleep(Duration::from_millis(x));
+        pool.chunk_size(1).map(sleep, [20; 4]).unwrap();
+        let busy = pool.stats().busy;
+        assert!(busy >= nap * 4, "{busy:?}");
+        // Also that of a worker that is still at work, and that of one that has died.
+        let task = pool.apply_async(sleep, (60_000,));
+        while pool.stats().busy < busy + nap {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        for worker in pool.workers() {
+            let pid = nix::unistd::Pid::from_raw(worker.pid() as i32);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        }
+        assert!(matches!(task.get(), Err(TaskError::WorkerDied { .. })));
+        let after = pool.stats().busy;
+        assert!(after >= busy + nap && pool.stats().busy == after);
+    });
+}
+
+#[test]
 fn a_panic_is_that_items_error_and_the_worker_goes_on() {
     within(SOON, || {
         let pool = Pool::new(2).unwrap();

@@ -10,15 +10,15 @@ use super::arena::{Block, Place};
 use super::control::Cell;
 use super::engine::{Engine, Intake, describe, lock, piece};
 use super::error::{Death, PoolError, TaskError};
-use super::job::{self, Naming, Span, Ticket};
+use super::job::{self, Busy, Naming, Span, Ticket};
 use super::receive::Ears;
 use super::work::{Ending, Piece, Work, records_len};
 use super::worker::{Orders, work};
 use crate::error::Corrupt;
-use crate::layout::Chunk;
+use crate::layout::{Chunk, Seat};
 use crate::process::{Child, Process};
 use crate::sync::Ordering;
-use crate::sys::Ended;
+use crate::sys::{self, Ended};
 
 /// So many workers that die before they have begun anything, while nobody begins anything, all within
 /// [`EARLY`], break the pool.
@@ -52,6 +52,8 @@ pub(super) struct Crew {
     begun_then: u64,
     /// Items begun by workers that are gone.
     begun_before: u64,
+    /// How long workers have worked that are gone.
+    busy_before: Duration,
     pub(super) restarts: u64,
 }
 
@@ -81,6 +83,7 @@ impl Crew {
             early: VecDeque::new(),
             begun_then: 0,
             begun_before: 0,
+            busy_before: Duration::ZERO,
             restarts: 0,
         }
     }
@@ -117,6 +120,7 @@ impl Engine {
         row.ticket.store(0, Ordering::Relaxed);
         row.item.store(nothing.word(), Ordering::Relaxed);
         row.grants.store(0, Ordering::Relaxed);
+        row.busy.store(Busy::NEVER.word(), Ordering::Relaxed);
         let orders = Orders {
             initializer: self.settings.initializer.clone(),
             chunks: self.settings.max_tasks,
@@ -168,6 +172,13 @@ impl Engine {
         (place.pid, Arc::clone(&place.name))
     }
 
+    /// How long all workers together have worked.
+    pub(super) fn busy(&self) -> Duration {
+        let crew = lock(&self.crew);
+        let seats = self.control.seats.iter();
+        crew.busy_before + seats.map(|row| busy(row)).sum::<Duration>()
+    }
+
     /// Does what is to be done for all workers that have ended. For whoever has the role.
     pub(super) fn see_to_the_dead(&self, ears: &mut Ears) -> Result<(), Corrupt> {
         self.attention.store(false, Ordering::Release);
@@ -213,6 +224,8 @@ impl Engine {
             let blocks = std::mem::take(&mut place.blocks);
             let is_broken = begun == 0 && how != Ended::Exited(0) && crew.died_early(self, how);
             crew.begun_before += begun;
+            crew.busy_before += busy(row);
+            row.busy.store(Busy::NEVER.word(), Ordering::Relaxed);
             (dead, blocks, is_broken)
         };
         // From here on its turn counts as begun before.
@@ -438,6 +451,11 @@ impl Engine {
         self.end_all(&Ending::Closed);
         self.dismiss();
     }
+}
+
+/// How long the worker on a seat has worked.
+fn busy(row: &Seat) -> Duration {
+    Busy::from_word(row.busy.load(Ordering::Relaxed)).until(sys::now())
 }
 
 impl Crew {

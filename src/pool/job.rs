@@ -26,6 +26,8 @@
 //!
 //! What a dead worker wrote is seen by whoever has the proof of its death.
 
+use std::time::Duration;
+
 use crate::layout::Chunk;
 use crate::sync::{AtomicU64, Ordering, fence};
 
@@ -263,6 +265,52 @@ pub(crate) fn hunters<'a>(rows: impl Iterator<Item = &'a AtomicU64>) -> usize {
         .count()
 }
 
+/// How long a worker has worked, in one word: nanoseconds, or while it works the moment from which it would have
+/// worked that long without a break.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Busy(u64);
+
+impl Busy {
+    /// The word counts from a moment.
+    const SINCE: u64 = 1 << 63;
+
+    /// A worker that has not worked yet.
+    pub(crate) const NEVER: Busy = Busy(0);
+
+    pub(crate) fn word(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn from_word(word: u64) -> Busy {
+        Busy(word)
+    }
+
+    /// How long it has worked until `now`.
+    pub(crate) fn until(self, now: Duration) -> Duration {
+        let now = nanoseconds(now);
+        Duration::from_nanos(match self.0 & Self::SINCE {
+            0 => self.0,
+            _ => now.saturating_sub(self.0 & !Self::SINCE),
+        })
+    }
+
+    /// It begins to work.
+    pub(crate) fn begun(self, now: Duration) -> Busy {
+        let since = now.saturating_sub(self.until(now));
+        Busy(Self::SINCE | nanoseconds(since))
+    }
+
+    /// It works no more.
+    pub(crate) fn ended(self, now: Duration) -> Busy {
+        Busy(nanoseconds(self.until(now)))
+    }
+}
+
+/// 292 years of them at most.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX) & !Busy::SINCE
+}
+
 /// Items of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span {
@@ -407,6 +455,18 @@ mod tests {
         assert_eq!(claim(&cursor), (old.next(), 1));
         rewind(&cursor, old.next(), 0);
         assert_eq!(claim(&cursor), (old.next(), 0));
+    }
+
+    #[test]
+    fn time_at_work_is_added_up_and_the_breaks_are_not() {
+        let at = Duration::from_millis;
+        let busy = Busy::NEVER.begun(at(1_000));
+        assert_eq!(busy.until(at(1_007)), at(7));
+        let busy = busy.ended(at(1_010));
+        assert_eq!(busy.until(at(5_000)), at(10));
+        let busy = busy.begun(at(6_000));
+        assert_eq!(Busy::from_word(busy.word()).until(at(6_005)), at(15));
+        assert_eq!(busy.ended(at(6_020)).until(at(9_000)), at(30));
     }
 
     #[test]

@@ -127,6 +127,8 @@ pub struct PoolStats {
     pub failed: u64,
     /// Workers that took the place of another.
     pub restarts: u64,
+    /// How long workers have been at items, all of them added up, also those that are gone.
+    pub busy: Duration,
 }
 
 impl Pool {
@@ -386,8 +388,20 @@ impl Pool {
     }
 
     /// What the pool has done so far.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiproc::Pool::new(2)?;
+    /// pool.map(|x: u64| x + 1, 0..100)?;
+    /// let stats = pool.stats();
+    /// assert_eq!((stats.queued, stats.done, stats.failed), (0, 100, 0));
+    /// println!("{:?} of work", stats.busy);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn stats(&self) -> PoolStats {
         let restarts = lock(&self.engine.crew).restarts;
+        let busy = self.engine.busy();
         let running = self.engine.at_work();
         let intake = lock(&self.engine.intake);
         PoolStats {
@@ -396,6 +410,7 @@ impl Pool {
             done: intake.counts.done,
             failed: intake.counts.failed,
             restarts,
+            busy,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::arena::Place;
 use super::control::{Cell, Control, NOTICE_LANE, Notice, Record, TICKET_LANE};
 use super::error::{Failure, What};
-use super::job::{self, Generation, Lease, Naming, Span, Ticket};
+use super::job::{self, Busy, Generation, Lease, Naming, Span, Ticket};
 use crate::error::SegmentError;
 use crate::handle;
 use crate::kin::{self, Kin};
@@ -18,6 +18,7 @@ use crate::ring::{Reader, Writer};
 use crate::segment::{Bytes, Segment, View};
 use crate::signal::Patience;
 use crate::sync::Ordering;
+use crate::sys;
 
 /// Contexts a worker keeps decoded.
 const CONTEXTS: usize = 4;
@@ -155,6 +156,8 @@ impl Station {
 
     /// Does what a ticket asks for: leases chunks of its job until none is left.
     pub(super) fn serve(&mut self, ticket: Ticket) {
+        let busy = Busy::from_word(self.row.busy.load(Ordering::Relaxed)).begun(sys::now());
+        self.row.busy.store(busy.word(), Ordering::Relaxed);
         let mut ticket = ticket;
         let mut committed = 0;
         let mut single = false;
@@ -192,6 +195,9 @@ impl Station {
             }
             committed += u32::from(self.work(ticket, index, lease));
         }
+        self.row
+            .busy
+            .store(busy.ended(sys::now()).word(), Ordering::Relaxed);
         if self.left != Some(0) && self.notices.room_hint(&self.row.lane) > 0 {
             // Whoever hears this may bring the next ticket at once, and need not wake anybody for it.
             job::hunt(&self.row.now);
@@ -232,11 +238,6 @@ impl Station {
                 }
             }
         }
-        let count = u64::from(self.current.span.count);
-        self.row.finished.store(
-            self.row.finished.load(Ordering::Relaxed) + count,
-            Ordering::Relaxed,
-        );
         job::commit(&self.chunk_of(ticket, index).state, lease)
     }
 

@@ -42,8 +42,7 @@ pub(crate) fn futex_wait_two(
         wait.flags = WaitFlags::SIZE_U32;
         wait
     };
-    let now = clock_gettime(rustix::time::ClockId::Monotonic);
-    let end = Duration::new(now.tv_sec.max(0) as u64, now.tv_nsec as u32).saturating_add(limit);
+    let end = now().saturating_add(limit);
     let waiters = [waiter(a, a_expected), waiter(b, b_expected)];
     if futex::waitv(
         &waiters,
@@ -55,6 +54,12 @@ pub(crate) fn futex_wait_two(
         MISSING.store(true, Ordering::Relaxed);
         futex_wait(a, a_expected, limit);
     }
+}
+
+/// Time since some moment that is the same for all processes.
+pub(crate) fn now() -> Duration {
+    let now = clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(now.tv_sec.max(0) as u64, now.tv_nsec as u32)
 }
 
 /// Wakes up to `n` sleepers on `word`; the number really woken.
