@@ -186,6 +186,13 @@ fn write(
     Ok(())
 }
 
+impl<T> Frozen<T> {
+    /// What travels for the array.
+    pub(crate) fn segment(&self) -> &Segment {
+        &self.segment
+    }
+}
+
 /// What a segment that travels for an array says it holds.
 fn shape<T>() -> String {
     format!("array of {}", message::plain_name::<T>())

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use multiproc::{Death, OnDeath, Pool, PoolError, TaskError};
+use multiproc::{Death, Frozen, OnDeath, Pool, PoolError, TaskError};
 
 fn square(x: u64) -> u64 {
     x * x
@@ -128,6 +128,83 @@ fn items_and_results_may_be_of_any_size() {
             .unwrap();
         assert_eq!(map["7"], 7);
         assert_eq!(pool.map(|()| (), [(), ()]).unwrap(), [(), ()]);
+    });
+}
+
+#[test]
+fn items_may_be_lent() {
+    within(SOON, || {
+        let pool = Pool::new(3).unwrap();
+        let numbers: Vec<u64> = (0..100_000).collect();
+        let squares: Vec<u64> = numbers.iter().copied().map(square).collect();
+        assert_eq!(pool.map(square, &numbers).unwrap(), squares);
+        assert_eq!(pool.map(square, &numbers[..3]).unwrap(), squares[..3]);
+        assert_eq!(pool.map(square, &[1, 2, 3]).unwrap(), [1, 4, 9]);
+        assert_eq!(pool.map_async(square, &numbers).get().unwrap(), squares);
+        let lent = pool.chunk_size(100).imap(square, &numbers);
+        assert!(lent.map(Result::unwrap).eq(squares));
+        let words = ["a".to_owned(), "bc".repeat(100_000), String::new()];
+        let lengths = pool.map(|word: String| word.len(), &words).unwrap();
+        assert_eq!(lengths, [1, 200_000, 0]);
+        let pairs = vec![(2, 3), (4, 5)];
+        assert_eq!(pool.starmap(multiply, &pairs).unwrap(), [6, 20]);
+        assert_eq!(
+            pool.with(7_u64)
+                .map(|c: &u64, x: u64| c + x, &[1, 2])
+                .unwrap(),
+            [8, 9]
+        );
+    });
+}
+
+#[test]
+fn items_of_a_frozen_array_are_read_in_place() {
+    within(SOON, || {
+        let pool = Pool::new(3).unwrap();
+        let numbers = Frozen::from_iter(0..200_000_u64).unwrap();
+        let squares: Vec<u64> = numbers.iter().copied().map(square).collect();
+        assert_eq!(pool.map(square, &numbers).unwrap(), squares);
+        assert_eq!(pool.chunk_size(100).map(square, &numbers).unwrap(), squares);
+        assert_eq!(pool.map_async(square, &numbers).get().unwrap(), squares);
+        let texts = pool.map(|x: u64| x.to_string(), &numbers).unwrap();
+        assert!(numbers.iter().map(u64::to_string).eq(texts));
+        let context = pool
+            .with(1_u64)
+            .chunk_size(3)
+            .imap(|c: &u64, x: u64| c + x, &numbers);
+        let plus_one = context.unwrap().take(100).map(Result::unwrap);
+        assert!((1..=100).eq(plus_one));
+        // Another array, also while tasks over the first are under way, and of another type.
+        let first = pool.map_async(square, &numbers);
+        let letters = Frozen::from_slice(&['a', 'b', 'c']).unwrap();
+        let upper = |letter: char| letter.to_ascii_uppercase();
+        assert_eq!(pool.map(upper, &letters).unwrap(), ['A', 'B', 'C']);
+        drop(numbers);
+        assert_eq!(first.get().unwrap(), squares);
+        assert_eq!(
+            pool.map(square, &Frozen::from_slice(&[]).unwrap()).unwrap(),
+            []
+        );
+    });
+}
+
+#[test]
+fn a_death_in_a_frozen_array_is_that_items_error() {
+    within(SOON, || {
+        let pool = Pool::new(2).unwrap();
+        let numbers = Frozen::from_iter(0..100_u64).unwrap();
+        let results: Vec<_> = pool.chunk_size(20).imap(die, &numbers).collect();
+        for (n, result) in (0..).zip(results) {
+            match result {
+                Ok(same) => assert_eq!(same, n),
+                Err(TaskError::WorkerDied { item: 3, .. }) => assert_eq!(n, 3),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        match pool.map(die, &numbers) {
+            Err(TaskError::WorkerDied { item: 3, .. }) => {}
+            other => panic!("{other:?}"),
+        }
     });
 }
 

@@ -149,25 +149,38 @@ pub(crate) fn encode_slice<T: Message, S: Sink>(
 
 /// Reads the `count` values that all of `bytes` are. The count is the caller's own, never one out of the bytes.
 pub(crate) fn decode_vec<T: Message>(bytes: &[u8], count: usize) -> Result<Vec<T>, DecodeError> {
+    let mut items = Vec::new();
+    append_vec(bytes, count, &mut items)?;
+    Ok(items)
+}
+
+/// As [`decode_vec`], behind what is in `to` already; nothing is added if any value is wrong.
+pub(crate) fn append_vec<T: Message>(
+    bytes: &[u8],
+    count: usize,
+    to: &mut Vec<T>,
+) -> Result<(), DecodeError> {
+    let before = to.len();
+    let appended = append_each(bytes, count, to);
+    if appended.is_err() {
+        to.truncate(before);
+    }
+    appended
+}
+
+fn append_each<T: Message>(bytes: &[u8], count: usize, to: &mut Vec<T>) -> Result<(), DecodeError> {
     if let Some(Some(size)) = raw::size::<T>() {
         raw::expect_len(bytes, count.saturating_mul(size))?;
-        // As for writing: a `Vec` of numbers is raw too.
-        if let Some(items) = raw::read::<Vec<T>>(bytes) {
-            return items;
+        if let Some(appended) = raw::append(bytes, to) {
+            return appended;
         }
-        let mut items = Vec::with_capacity(count);
-        for bytes in bytes.chunks_exact(size) {
-            items.extend(raw::read(bytes).transpose()?);
-        }
-        return Ok(items);
     }
     let mut reader = Reader::new(bytes);
-    let mut items = Vec::with_capacity(count.min(bytes.len()));
+    to.reserve(count.min(bytes.len()));
     for _ in 0..count {
-        items.push(T::deserialize(&mut reader)?);
+        to.push(T::deserialize(&mut reader)?);
     }
-    reader.finish()?;
-    Ok(items)
+    reader.finish()
 }
 
 #[inline(always)]

@@ -25,6 +25,15 @@ trait Raw: Sized + 'static {
 
     fn bytes(&self) -> &[u8];
 
+    /// Appends all values of a fixed size that are in `bytes`.
+    fn append(bytes: &[u8], to: &mut Vec<Self>) -> Result<(), DecodeError> {
+        let values = bytes.chunks_exact(Self::SIZE.unwrap_or(1).max(1));
+        for value in values {
+            to.push(Self::read(value)?);
+        }
+        Ok(())
+    }
+
     fn read(bytes: &[u8]) -> Result<Self, DecodeError>;
 }
 
@@ -34,6 +43,11 @@ impl<S: Scalar> Raw for S {
     #[inline(always)]
     fn bytes(&self) -> &[u8] {
         bytemuck::bytes_of(self)
+    }
+
+    #[inline(always)]
+    fn append(bytes: &[u8], to: &mut Vec<S>) -> Result<(), DecodeError> {
+        append_scalars(bytes, to)
     }
 
     #[inline(always)]
@@ -96,13 +110,21 @@ impl Raw for String {
 
 /// All numbers in `bytes`, which is a whole number of them.
 fn read_vec<S: Scalar>(bytes: &[u8]) -> Result<Vec<S>, DecodeError> {
+    let mut items = Vec::new();
+    append_scalars(bytes, &mut items)?;
+    Ok(items)
+}
+
+/// Appends all numbers in `bytes`, which is a whole number of them.
+fn append_scalars<S: Scalar>(bytes: &[u8], to: &mut Vec<S>) -> Result<(), DecodeError> {
     // A slice that lies right for `S` is checked in place and copied in one go.
     if let Ok(items) = bytemuck::checked::try_cast_slice(bytes) {
-        return Ok(items.to_vec());
+        to.extend_from_slice(items);
+        return Ok(());
     }
-    let mut items = vec![S::default(); bytes.len() / size_of::<S>()];
-    fill(&mut items, bytes)?;
-    Ok(items)
+    let start = to.len();
+    to.resize(start + bytes.len() / size_of::<S>(), S::default());
+    fill(&mut to[start..], bytes)
 }
 
 #[inline(always)]
@@ -224,6 +246,25 @@ pub(super) fn read<T: 'static>(bytes: &[u8]) -> Option<Result<T, DecodeError>> {
         Ok(()) => out.map(Ok),
         Err(error) => Some(Err(error)),
     }
+}
+
+/// Appends the values in all of `bytes`, if a `T` travels raw.
+#[inline(always)]
+#[expect(clippy::ptr_arg, reason = "as `dyn Any` it is a `Vec`")]
+pub(super) fn append<T: 'static>(bytes: &[u8], to: &mut Vec<T>) -> Option<Result<(), DecodeError>> {
+    struct Append<'a>(&'a [u8], &'a mut dyn Any);
+
+    impl Job for Append<'_> {
+        type Out = Option<Result<(), DecodeError>>;
+
+        #[inline(always)]
+        fn run<R: Raw>(self) -> Self::Out {
+            let to = self.1.downcast_mut::<Vec<R>>()?;
+            Some(R::append(self.0, to))
+        }
+    }
+
+    dispatch::<T, _>(Append(bytes, to)).flatten()
 }
 
 /// `None` if a `T` does not travel raw; else the bytes of every value, if all have the same.

@@ -5,15 +5,17 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::context::Context;
 use super::engine::Engine;
 use super::error::TaskError;
 use super::feed::{Feed, Shares, single};
 use super::imap::{Imap, Order};
+use super::items::Source;
 use super::plan::Cut;
 use super::step::Step;
 use super::supervise::Loose;
 use super::task::Task;
-use super::work::{Context, Group, Parcel, Work};
+use super::work::{Group, Parcel, Work};
 use crate::kin;
 
 /// Jobs of one call that are under way at once, if they have many chunks.
@@ -112,7 +114,7 @@ impl<'p> How<'p> {
     pub(super) fn map<S, I>(&self, items: I) -> Result<Vec<S::Out>, TaskError>
     where
         S: Step,
-        I: Iterator<Item = S::In>,
+        I: Source<S::In>,
     {
         not_forked()?;
         let mut feed = Feed::<S, _>::new(self.engine, self.shares(), self.context.clone(), items)?;
@@ -158,7 +160,7 @@ impl<'p> How<'p> {
     pub(super) fn map_async<S, I>(&self, items: I) -> Task<Vec<S::Out>>
     where
         S: Step,
-        I: Iterator<Item = S::In>,
+        I: Source<S::In>,
     {
         self.task(
             |group| {
@@ -226,7 +228,7 @@ impl<'p> How<'p> {
     pub(super) fn imap<S, I>(&self, items: I, order: Order) -> Imap<'p, S, I>
     where
         S: Step,
-        I: Iterator<Item = S::In>,
+        I: Source<S::In>,
     {
         let chunk = self.chunk.unwrap_or(NonZeroUsize::MIN);
         let shares = Shares {

@@ -330,7 +330,7 @@ impl Intake {
         let [small, inline_in, inline_out] = Control::inline_places(number);
 
         let (input, its) = match &parcel.input {
-            Input::Placed(place) => (*place, None),
+            Input::Placed(place) | Input::InArray(place, _) => (*place, None),
             Input::Small(bytes, len) if is_single => {
                 let len = usize::from(*len);
                 let place = if len <= SMALL { small } else { inline_in };
@@ -378,13 +378,17 @@ impl Intake {
         }
         let context = work.context().map_or(0, Place::word);
         words.context.store(context, Ordering::Relaxed);
+        let part = |from: u64, to: u64| match parcel.input {
+            Input::InArray(_, first) => (input, first),
+            _ => (input.after(from), to - from),
+        };
         if parcel.spans.is_empty() {
             let chunk = &cell.chunks()[0];
             let span = Span {
                 start: 0,
                 count: work.items,
             };
-            describe(chunk, span, (input, parcel.len), (output, room));
+            describe(chunk, span, part(0, parcel.len), (output, room));
             job::offer(&chunk.state, generation, 0);
         }
         let ends = parcel.starts.iter().skip(1);
@@ -393,12 +397,7 @@ impl Intake {
         for ((span, (from, to)), chunk) in spans.zip(cell.chunks()) {
             let output = output.after(u64::from(span.start) * each);
             let room = u64::from(span.count) * each;
-            describe(
-                chunk,
-                *span,
-                (input.after(*from), to - from),
-                (output, room),
-            );
+            describe(chunk, *span, part(*from, *to), (output, room));
             job::offer(&chunk.state, generation, 0);
         }
         if let Some(cursor) = cell.cursor() {

@@ -250,7 +250,7 @@ impl TaskError {
 
 /// Why an item failed in a living worker, as the worker says it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) enum Failure {
+pub enum Failure {
     Panicked {
         message: String,
         location: String,

@@ -2,15 +2,19 @@
 
 use std::any::TypeId;
 use std::cell::Cell;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::arena::{Arena, Block};
+use super::arena::{Arena, Block, Place};
+use super::arguments::{Arguments, Encoded};
+use super::context::Context;
 use super::engine::Engine;
 use super::error::{TaskError, What};
+use super::items::Source;
 use super::plan::Cut;
 use super::station::Stretch;
 use super::step::{Loop, Step, encode, record_len};
-use super::work::{Context, Group, Input, Parcel, Work};
+use super::work::{Group, Input, Parcel, Work};
 use crate::handle::Passed;
 use crate::layout::INLINE;
 use crate::message::{self, Count, EncodeError};
@@ -41,9 +45,8 @@ pub(super) struct Feed<'p, S: Step, I> {
     shares: Shares,
     context: Option<Arc<Context>>,
     items: I,
-    /// An item that did not fit into the last job.
-    held: Option<S::In>,
-    over: bool,
+    /// Handle of the array that the items lie in.
+    array: Option<Arc<Context>>,
     /// Index of the next item.
     first: usize,
     window: u64,
@@ -51,21 +54,21 @@ pub(super) struct Feed<'p, S: Step, I> {
     largest: u64,
     /// Bytes that a result may take.
     pub(super) guess: u64,
-    staged: Vec<S::In>,
+    step: PhantomData<fn() -> S>,
 }
 
 thread_local! {
-    /// The step whose name was asked for last, and its name: making one takes longer than a task may.
+    /// The loop whose name was asked for last, and its name: making one takes longer than a task may.
     static LAST: Cell<Option<(TypeId, TaskName)>> = const { Cell::new(None) };
 }
 
-/// The name of a step's loop.
-pub(super) fn task_of<S: Step>() -> Result<TaskName, TaskError> {
-    let step = TypeId::of::<S>();
+/// The name of a step's loop, over arguments from `G`.
+fn task_of<S: Step, G: Arguments<S::In>>() -> Result<TaskName, TaskError> {
+    let step = TypeId::of::<Loop<S, G>>();
     match LAST.get() {
         Some((last, name)) if last == step => Ok(name),
         _ => {
-            let name = task::name::<Loop<S>>().map_err(|error| TaskError::NoFunction {
+            let name = task::name::<Loop<S, G>>().map_err(|error| TaskError::NoFunction {
                 item: 0,
                 why: error.to_string(),
             })?;
@@ -96,26 +99,30 @@ fn no_memory(item: usize) -> impl Fn(String) -> TaskError {
     move |why| TaskError::NoMemory { item, why }
 }
 
-impl<'p, S: Step, I: Iterator<Item = S::In>> Feed<'p, S, I> {
+impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
     pub(super) fn new(
         engine: &'p Arc<Engine>,
         shares: Shares,
         context: Option<Arc<Context>>,
         items: I,
     ) -> Result<Self, TaskError> {
+        let task = task_of::<S, I::Arguments>()?;
+        let array = items
+            .array()
+            .map(|array| Context::place(engine, array.cookie(), array))
+            .transpose()?;
         Ok(Feed {
             engine,
-            task: task_of::<S>()?,
+            task,
             shares,
             context,
             items,
-            held: None,
-            over: false,
+            array,
             first: 0,
             window: FIRST_WINDOW,
             largest: 0,
             guess: FIRST_GUESS,
-            staged: Vec::new(),
+            step: PhantomData,
         })
     }
 
@@ -130,13 +137,15 @@ impl<'p, S: Step, I: Iterator<Item = S::In>> Feed<'p, S, I> {
     ///
     /// That the item at its index cannot be sent. Those behind it still can.
     pub(super) fn next(&mut self, group: Option<&Arc<Group>>) -> Result<Option<Parcel>, TaskError> {
-        if self.over && self.held.is_none() {
-            return Ok(None);
-        }
-        let (in_size, out_size) = sizes::<S>();
-        let filled = match in_size {
-            Some(size) => self.fill_fixed(size)?,
-            None => self.fill_records()?,
+        let (mut in_size, out_size) = sizes::<S>();
+        let filled = match (&self.array, in_size) {
+            (Some(array), _) => {
+                let handle = array.place;
+                in_size = Some(0);
+                self.fill_from_array(handle)
+            }
+            (None, Some(size)) => self.fill_fixed(size)?,
+            (None, None) => self.fill_records()?,
         };
         let Some(Filled {
             items,
@@ -167,7 +176,7 @@ impl<'p, S: Step, I: Iterator<Item = S::In>> Feed<'p, S, I> {
             items as u32,
             (in_size, out_size),
             spans.len().max(1),
-            self.context.clone(),
+            [self.context.clone(), self.array.clone()],
             group.cloned(),
         );
         if let Some(block) = block {
@@ -186,71 +195,82 @@ impl<'p, S: Step, I: Iterator<Item = S::In>> Feed<'p, S, I> {
         }))
     }
 
-    fn take(&mut self) -> Option<S::In> {
-        if self.over {
-            return None;
-        }
-        let item = self.items.next();
-        self.over = item.is_none();
-        item
+    /// Items of a job of the current window, each of which takes at least so many bytes.
+    fn fit(&self, each: u64) -> usize {
+        let fit = (self.window / each.max(1)).clamp(1, u64::from(u32::MAX / 2));
+        (fit as usize).min(self.shares.per_job)
+    }
+
+    fn fill_from_array(&mut self, handle: Place) -> Option<Filled> {
+        let (_, out_size) = sizes::<S>();
+        let each = out_size.unwrap_or(self.guess);
+        let limit = self.fit(each.max(size_of::<S::In>() as u64));
+        let items = self.items.peek(limit).len();
+        self.items.advance(items);
+        let input = Input::InArray(handle, self.first as u64);
+        (items > 0).then(|| Filled::fixed(items, input, None))
     }
 
     fn fill_fixed(&mut self, size: u64) -> Result<Option<Filled>, TaskError> {
-        let fit = (self.window / size.max(1)).clamp(1, u64::from(u32::MAX / 2)) as usize;
-        let limit = fit.min(self.shares.per_job);
-        self.stage(size, limit);
-        let mut items = self.staged.len();
+        let (_, out_size) = sizes::<S>();
+        let limit = self.fit(size.max(out_size.unwrap_or(0)));
+        let batch = (BATCH / size.max(1)).max(1) as usize;
+        let first = self.first;
+        let unsendable = |error| unsendable(first, error);
+        let most = self.items.size_hint().1;
+        let some = self.items.peek(batch.min(limit));
+        let mut items = some.len();
         if items == 0 {
             return Ok(None);
         }
-        let first = self.first;
-        let unsendable = |error| unsendable(first, error);
-        let is_all = self.over || items == limit;
+        let is_all = items == limit || items < batch.min(limit);
         if is_all && items as u64 * size <= INLINE as u64 {
             let mut here = [0; INLINE];
-            message::encode_slice(&self.staged, &mut &mut here[..]).map_err(unsendable)?;
+            message::encode_slice(some, &mut &mut here[..]).map_err(unsendable)?;
+            self.items.advance(items);
             let input = Input::Small(here, (items as u64 * size) as u8);
             return Ok(Some(Filled::fixed(items, input, None)));
         }
         // No more than there can be; whoever said less gets another job.
-        let expected = self.items.size_hint().1.map_or(limit, |more| more + items);
-        let len = limit.min(expected) as u64 * size;
+        let len = limit.min(most.unwrap_or(limit)).max(items) as u64 * size;
         let mut room = Room::take(self.engine, len).map_err(no_memory(first))?;
         let limit = limit.min((room.len / size.max(1)) as usize);
-        while !self.staged.is_empty() {
-            let bytes = self.staged.len() as u64 * size;
+        items = 0;
+        loop {
+            let some = self.items.peek(batch.min(limit - items));
+            if some.is_empty() {
+                break;
+            }
+            let bytes = some.len() as u64 * size;
             let at = (room.at + room.used) as usize;
             let mut to = Stretch::new(&room.bytes, at, bytes as usize);
-            message::encode_slice(&self.staged, &mut to).map_err(unsendable)?;
+            message::encode_slice(some, &mut to).map_err(unsendable)?;
             room.used += bytes;
-            self.stage(size, limit - items);
-            items += self.staged.len();
+            let taken = some.len();
+            self.items.advance(taken);
+            items += taken;
         }
         let block = room.finish();
         let input = Input::Placed(block.place);
         Ok(Some(Filled::fixed(items, input, Some(block))))
     }
 
-    /// Reads as many items as are encoded in one go.
-    fn stage(&mut self, size: u64, limit: usize) {
-        let batch = ((BATCH / size.max(1)).max(1) as usize).min(limit);
-        self.staged.clear();
-        self.staged.extend(self.items.by_ref().take(batch));
-        self.over |= self.staged.len() < batch;
-    }
-
     fn fill_records(&mut self) -> Result<Option<Filled>, TaskError> {
-        let Some(mut item) = self.held.take().or_else(|| self.take()) else {
+        let Some(item) = self.items.peek(1).first() else {
             return Ok(None);
         };
+        let index = self.first;
+        // Said of the first of a job only, which is then passed over.
+        let mut unsent = None;
         if self.shares.per_job == 1 {
+            let one = One::encode::<S>(self.engine, item, index);
+            self.items.advance(1);
             let One {
                 input,
                 block,
                 end,
                 passed,
-            } = One::encode::<S>(self.engine, &item, self.first)
-                .inspect_err(|_| self.first += 1)?;
+            } = one.inspect_err(|_| self.first += 1)?;
             return Ok(Some(Filled {
                 items: 1,
                 input,
@@ -262,50 +282,47 @@ impl<'p, S: Step, I: Iterator<Item = S::In>> Feed<'p, S, I> {
         // A large item gets exactly what it needs, and is written once; many small ones share a window.
         let mut len = self.window;
         if self.largest > self.window / 2 {
-            len = record_len(self.measure(&item)?);
+            match encode(item, &mut Count) {
+                Ok((needed, _)) => len = record_len(needed as u64),
+                Err(error) => unsent = Some(error),
+            }
         }
-        let mut room = Room::take(self.engine, len).map_err(no_memory(self.first))?;
+        let mut room = Room::take(self.engine, len).map_err(no_memory(index))?;
         let mut ends = Vec::new();
         let mut all_passed = Vec::new();
         self.largest = 0;
-        loop {
-            match room.put(&item) {
+        while unsent.is_none() && ends.len() < self.shares.per_job {
+            let Some(item) = self.items.peek(1).first() else {
+                break;
+            };
+            match room.put(item) {
                 Ok(Put::Done(passed)) => {
                     if !passed.is_empty() {
                         all_passed.push(passed);
                     }
                     self.largest = self.largest.max(room.used - ends.last().unwrap_or(&0));
                     ends.push(room.used);
+                    self.items.advance(1);
                 }
                 Ok(Put::Needs(bytes)) if ends.is_empty() => {
                     room.give_back();
-                    room = Room::take(self.engine, bytes).map_err(no_memory(self.first))?;
-                    continue;
+                    room = Room::take(self.engine, bytes).map_err(no_memory(index))?;
                 }
                 Ok(Put::Needs(bytes)) => {
                     self.largest = bytes;
-                    self.held = Some(item);
                     break;
                 }
-                Err(error) if ends.is_empty() => {
-                    room.give_back();
-                    let index = self.first;
-                    self.first += 1;
-                    return Err(unsendable(index, error));
-                }
-                Err(_) => {
-                    // Said when it is the first of its own job.
-                    self.held = Some(item);
-                    break;
-                }
+                Err(error) => unsent = Some(error),
             }
-            if ends.len() >= self.shares.per_job {
-                break;
+        }
+        match unsent {
+            Some(error) if ends.is_empty() => {
+                self.items.advance(1);
+                self.first += 1;
+                return Err(unsendable(index, error));
             }
-            match self.take() {
-                Some(next) => item = next,
-                None => break,
-            }
+            // Said when it is the first of its own job.
+            _ => {}
         }
         let block = room.finish();
         Ok(Some(Filled {
@@ -315,15 +332,6 @@ impl<'p, S: Step, I: Iterator<Item = S::In>> Feed<'p, S, I> {
             ends,
             passed: (!all_passed.is_empty()).then_some(all_passed),
         }))
-    }
-
-    fn measure(&mut self, item: &S::In) -> Result<u64, TaskError> {
-        let (len, _) = encode(item, &mut Count).map_err(|error| {
-            let index = self.first;
-            self.first += 1;
-            unsendable(index, error)
-        })?;
-        Ok(len as u64)
     }
 }
 
@@ -484,14 +492,14 @@ pub(super) fn single<S: Step>(
     item: &S::In,
     group: Option<&Arc<Group>>,
 ) -> Result<Parcel, TaskError> {
-    let task = task_of::<S>()?;
+    let task = task_of::<S, Encoded>()?;
     let One {
         input,
         block,
         end,
         passed,
     } = One::encode::<S>(engine, item, 0)?;
-    let work = Work::new(0, 1, sizes::<S>(), 1, context, group.cloned());
+    let work = Work::new(0, 1, sizes::<S>(), 1, [context, None], group.cloned());
     if let Some(block) = block {
         work.own(block);
     }

@@ -10,6 +10,7 @@ use super::calls::Held;
 use super::engine::Engine;
 use super::error::TaskError;
 use super::feed::Feed;
+use super::items::Source;
 use super::step::Step;
 use super::supervise::Loose;
 
@@ -48,7 +49,7 @@ impl Flight<'_> {
     }
 }
 
-impl<'p, S: Step, I: Iterator<Item = S::In>> Imap<'p, S, I> {
+impl<'p, S: Step, I: Source<S::In>> Imap<'p, S, I> {
     pub(super) fn new(
         engine: &'p Arc<Engine>,
         feed: Result<Feed<'p, S, I>, TaskError>,
@@ -118,7 +119,7 @@ impl<'p, S: Step, I: Iterator<Item = S::In>> Imap<'p, S, I> {
     }
 }
 
-impl<S: Step, I: Iterator<Item = S::In>> Iterator for Imap<'_, S, I> {
+impl<S: Step, I: Source<S::In>> Iterator for Imap<'_, S, I> {
     type Item = Result<S::Out, TaskError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -141,7 +142,7 @@ impl<S: Step, I: Iterator<Item = S::In>> Iterator for Imap<'_, S, I> {
     }
 }
 
-impl<S: Step, I: Iterator<Item = S::In>> FusedIterator for Imap<'_, S, I> {}
+impl<S: Step, I: Source<S::In>> FusedIterator for Imap<'_, S, I> {}
 
 impl<S: Step, I> fmt::Debug for Imap<'_, S, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

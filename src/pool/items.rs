@@ -1,22 +1,185 @@
 //! What a pool's calls take their items from.
 
-use crate::frozen::Frozen;
+use bytemuck::{CheckedBitPattern, NoUninit};
 
-/// Items for a pool's calls: anything that can be iterated over.
-pub trait Items<A> {
-    /// Gives them one after another.
-    fn items(self) -> impl Iterator<Item = A>;
+use super::arguments::{Arguments, Encoded, InArray};
+use crate::frozen::Frozen;
+use crate::message::Message;
+use crate::segment::Segment;
+
+/// Items for a pool's calls: anything that can be iterated over; and, by reference, a slice, a `Vec`, an array or
+/// a [`Frozen`] of them.
+///
+/// Items are copied once, from where they are to where workers find them. Those of a [`Frozen`] are not copied at
+/// all: workers read them from the array itself. Each keeps the last one mapped.
+///
+/// `By` is found by the compiler: whether items are given or lent.
+///
+/// # Examples
+///
+/// ```
+/// let pool = multiproc::Pool::new(2)?;
+/// let words = ["one".to_owned(), "three".to_owned()];
+/// assert_eq!(pool.map(|word: String| word.len(), &words)?, [3, 5]);
+/// let numbers = multiproc::Frozen::from_iter(0..1000_u64)?;
+/// assert_eq!(pool.map(|x: u64| x * x, &numbers)?[30], 900);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Items<A, By = Value> {
+    /// Gives them a few at a time.
+    #[doc(hidden)]
+    fn source(self) -> impl Source<A>;
 }
 
-impl<A, I: IntoIterator<Item = A>> Items<A> for I {
-    fn items(self) -> impl Iterator<Item = A> {
-        self.into_iter()
+/// Gives items a few at a time, in order.
+pub trait Source<A> {
+    /// How workers get them.
+    type Arguments: Arguments<A>;
+
+    /// The next items: at most so many, and fewer only if these are the last.
+    fn peek(&mut self, most: usize) -> &[A];
+
+    /// The first so many of those have been taken.
+    fn advance(&mut self, taken: usize);
+
+    /// How many are left, as an iterator says it.
+    fn size_hint(&self) -> (usize, Option<usize>);
+
+    /// The array that all of them lie in, if workers read them from there.
+    fn array(&self) -> Option<&Segment> {
+        None
     }
 }
 
-/// The items of a frozen array, each copied to the workers.
-impl<A: Clone> Items<A> for &Frozen<A> {
-    fn items(self) -> impl Iterator<Item = A> {
-        self.iter().cloned()
+/// Items are given.
+#[derive(Debug)]
+pub struct Value;
+
+/// Items are lent.
+#[derive(Debug)]
+pub struct Reference;
+
+impl<A: Message, I: IntoIterator<Item = A>> Items<A> for I {
+    fn source(self) -> impl Source<A> {
+        Read {
+            items: self.into_iter(),
+            is_over: false,
+            read: Vec::new(),
+            taken: 0,
+        }
+    }
+}
+
+impl<A: Message> Items<A, Reference> for &[A] {
+    fn source(self) -> impl Source<A> {
+        Borrowed(self)
+    }
+}
+
+impl<A: Message> Items<A, Reference> for &Vec<A> {
+    fn source(self) -> impl Source<A> {
+        Borrowed(self)
+    }
+}
+
+impl<A: Message, const N: usize> Items<A, Reference> for &[A; N] {
+    fn source(self) -> impl Source<A> {
+        Borrowed(self)
+    }
+}
+
+impl<A: NoUninit + CheckedBitPattern> Items<A, Reference> for &Frozen<A> {
+    fn source(self) -> impl Source<A> {
+        Shared {
+            items: self,
+            array: self.segment(),
+        }
+    }
+}
+
+/// Items of an iterator.
+struct Read<I: Iterator> {
+    items: I,
+    is_over: bool,
+    /// Read from the iterator; the first of them have been taken.
+    read: Vec<I::Item>,
+    taken: usize,
+}
+
+impl<I: Iterator<Item: Message>> Source<I::Item> for Read<I> {
+    type Arguments = Encoded;
+
+    fn peek(&mut self, most: usize) -> &[I::Item] {
+        if self.taken == self.read.len() {
+            self.read.clear();
+            self.taken = 0;
+        }
+        let more = most.saturating_sub(self.read.len() - self.taken);
+        if more > 0 && !self.is_over {
+            let before = self.read.len();
+            self.read.extend(self.items.by_ref().take(more));
+            self.is_over = self.read.len() - before < more;
+        }
+        let rest = &self.read[self.taken..];
+        &rest[..most.min(rest.len())]
+    }
+
+    fn advance(&mut self, taken: usize) {
+        self.taken += taken;
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let read = self.read.len() - self.taken;
+        if self.is_over {
+            return (read, Some(read));
+        }
+        let (least, most) = self.items.size_hint();
+        let most = most.and_then(|most| most.checked_add(read));
+        (least.saturating_add(read), most)
+    }
+}
+
+/// Items of a slice.
+struct Borrowed<'a, A>(&'a [A]);
+
+impl<A: Message> Source<A> for Borrowed<'_, A> {
+    type Arguments = Encoded;
+
+    fn peek(&mut self, most: usize) -> &[A] {
+        &self.0[..most.min(self.0.len())]
+    }
+
+    fn advance(&mut self, taken: usize) {
+        self.0 = &self.0[taken..];
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.0.len(), Some(self.0.len()))
+    }
+}
+
+/// Items of a frozen array.
+struct Shared<'a, A> {
+    items: &'a [A],
+    array: &'a Segment,
+}
+
+impl<A: NoUninit + CheckedBitPattern> Source<A> for Shared<'_, A> {
+    type Arguments = InArray<A>;
+
+    fn peek(&mut self, most: usize) -> &[A] {
+        &self.items[..most.min(self.items.len())]
+    }
+
+    fn advance(&mut self, taken: usize) {
+        self.items = &self.items[taken..];
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.items.len(), Some(self.items.len()))
+    }
+
+    fn array(&self) -> Option<&Segment> {
+        Some(self.array)
     }
 }

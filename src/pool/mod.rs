@@ -7,8 +7,10 @@
 //! was at; the pool fails or repeats that one item and gives the rest to others ([`crew`]).
 
 mod arena;
+mod arguments;
 mod builder;
 mod calls;
+mod context;
 mod control;
 mod crew;
 mod engine;
@@ -234,25 +236,29 @@ impl Pool {
     /// # Errors
     ///
     /// That of the first item that failed. Items that were not begun then are not begun any more.
-    pub fn map<F, A, R>(&self, function: F, items: impl Items<A>) -> Result<Vec<R>, TaskError>
+    pub fn map<F, A, R, By>(
+        &self,
+        function: F,
+        items: impl Items<A, By>,
+    ) -> Result<Vec<R>, TaskError>
     where
         F: Fn(A) -> R + Copy + Send + Sync + 'static,
         A: Message,
         R: Message,
     {
         let _: F = function;
-        self.how().map::<Each<F, A, R>, _>(items.items())
+        self.how().map::<Each<F, A, R>, _>(items.source())
     }
 
     /// As [`map`](Pool::map), but does not wait: all items are read and sent at once.
-    pub fn map_async<F, A, R>(&self, function: F, items: impl Items<A>) -> Task<Vec<R>>
+    pub fn map_async<F, A, R, By>(&self, function: F, items: impl Items<A, By>) -> Task<Vec<R>>
     where
         F: Fn(A) -> R + Copy + Send + Sync + 'static,
         A: Message,
         R: Message,
     {
         let _: F = function;
-        self.how().map_async::<Each<F, A, R>, _>(items.items())
+        self.how().map_async::<Each<F, A, R>, _>(items.source())
     }
 
     /// As [`map`](Pool::map), for a function of several arguments and items that are tuples of them.
@@ -260,27 +266,31 @@ impl Pool {
     /// # Errors
     ///
     /// As [`map`](Pool::map).
-    pub fn starmap<F, A>(
+    pub fn starmap<F, A, By>(
         &self,
         function: F,
-        tuples: impl Items<A>,
+        tuples: impl Items<A, By>,
     ) -> Result<Vec<F::Output>, TaskError>
     where
         F: Function<A, Output: Message>,
         A: Message,
     {
         let _: F = function;
-        self.how().map::<Spread<F, A>, _>(tuples.items())
+        self.how().map::<Spread<F, A>, _>(tuples.source())
     }
 
     /// As [`starmap`](Pool::starmap), but does not wait: all tuples are read and sent at once.
-    pub fn starmap_async<F, A>(&self, function: F, tuples: impl Items<A>) -> Task<Vec<F::Output>>
+    pub fn starmap_async<F, A, By>(
+        &self,
+        function: F,
+        tuples: impl Items<A, By>,
+    ) -> Task<Vec<F::Output>>
     where
         F: Function<A, Output: Message>,
         A: Message,
     {
         let _: F = function;
-        self.how().map_async::<Spread<F, A>, _>(tuples.items())
+        self.how().map_async::<Spread<F, A>, _>(tuples.source())
     }
 
     /// Calls `function` with each item and gives the results one after another, in the items' order.
@@ -288,7 +298,7 @@ impl Pool {
     /// Items are read as results are taken, four for each worker ahead, so there may be infinitely many.
     /// An item that fails is an error in its place; the others go on. Dropped early, the iterator takes
     /// back what has not begun.
-    pub fn imap<F, A, R, I>(
+    pub fn imap<F, A, R, I, By>(
         &self,
         function: F,
         items: I,
@@ -297,15 +307,15 @@ impl Pool {
         F: Fn(A) -> R + Copy + Send + Sync + 'static,
         A: Message,
         R: Message,
-        I: Items<A>,
+        I: Items<A, By>,
     {
         let _: F = function;
         self.how()
-            .imap::<Each<F, A, R>, _>(items.items(), Order::OfItems)
+            .imap::<Each<F, A, R>, _>(items.source(), Order::OfItems)
     }
 
     /// As [`imap`](Pool::imap), but gives each result as soon as there is one.
-    pub fn imap_unordered<F, A, R, I>(
+    pub fn imap_unordered<F, A, R, I, By>(
         &self,
         function: F,
         items: I,
@@ -314,11 +324,11 @@ impl Pool {
         F: Fn(A) -> R + Copy + Send + Sync + 'static,
         A: Message,
         R: Message,
-        I: Items<A>,
+        I: Items<A, By>,
     {
         let _: F = function;
         self.how()
-            .imap::<Each<F, A, R>, _>(items.items(), Order::OfCompletion)
+            .imap::<Each<F, A, R>, _>(items.source(), Order::OfCompletion)
     }
 
     /// The pool with the number of items in a chunk set by hand: `pool.chunk_size(64).map(..)`. 0 counts as 1.

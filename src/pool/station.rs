@@ -2,13 +2,18 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::fmt;
 use std::rc::Rc;
 
+use bytemuck::{CheckedBitPattern, NoUninit};
+
 use super::arena::Place;
+use super::context::{HEAD, Name};
 use super::control::{Cell, Control, NOTICE_LANE, Notice, Record, TICKET_LANE};
 use super::error::{Failure, What};
 use super::job::{self, Busy, Generation, Lease, Naming, Span, Ticket};
 use crate::error::SegmentError;
+use crate::frozen::Frozen;
 use crate::handle;
 use crate::kin::{self, Kin};
 use crate::layout::{Chunk, Extent, Seat};
@@ -36,7 +41,7 @@ pub(super) struct Current {
 }
 
 /// All that a task's body works on in a worker.
-pub(super) struct Station {
+pub struct Station {
     kin: &'static Kin,
     control: Control,
     seat: u16,
@@ -48,7 +53,9 @@ pub(super) struct Station {
     requests: u64,
     extents: Vec<Option<(u64, Bytes)>>,
     epoch: u64,
-    contexts: Vec<(u64, Rc<dyn Any>)>,
+    contexts: Vec<(Name, Rc<dyn Any>)>,
+    /// The array that items lay in last.
+    array: Option<(Name, Rc<dyn Any>)>,
     /// What a function without a context is given.
     nothing: Rc<dyn Any>,
     last_task: Option<(TaskName, Entry<Station>)>,
@@ -59,6 +66,15 @@ pub(super) struct Station {
     pub(super) initial: Vec<u8>,
     pub(super) failed: Option<Failure>,
     pub(super) scratch: Vec<u8>,
+}
+
+impl fmt::Debug for Station {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Station")
+            .field("seat", &self.seat)
+            .field("current", &self.current)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Takes tickets.
@@ -106,6 +122,7 @@ impl Station {
             extents: Vec::new(),
             epoch: 0,
             contexts: Vec::new(),
+            array: None,
             nothing: Rc::new(()),
             last_task: None,
             left,
@@ -465,25 +482,60 @@ impl Station {
             }
             return message::decode::<C>(&[]).map(Rc::new).map_err(unreadable);
         }
-        let lost = || Failure::NoMemory("the context is not where it should be".to_owned());
         let place = Place::from_word(place);
-        let (bytes, at) = self.bytes(place, 16).ok_or_else(lost)?;
-        let mut head = [0; 16];
-        bytes.copy_out(at, &mut head);
-        let [id, len] = bytemuck::cast::<[u8; 16], [u64; 2]>(head);
-        let known = self.contexts.iter().find(|(known, _)| *known == id);
+        let (name, len) = self.head(place)?;
+        let known = self.contexts.iter().find(|(known, _)| *known == name);
         if let Some(context) = known.and_then(|(_, context)| Rc::clone(context).downcast().ok()) {
             return Ok(context);
         }
-        if !self.load(place.after(16), len) {
-            return Err(lost());
-        }
-        let context = Rc::new(message::decode::<C>(&self.scratch).map_err(unreadable)?);
+        let context = Rc::new(self.body::<C>(place, len)?.map_err(unreadable)?);
         self.contexts.truncate(CONTEXTS - 1);
         self.contexts
-            .insert(0, (id, Rc::clone(&context) as Rc<dyn Any>));
+            .insert(0, (name, Rc::clone(&context) as Rc<dyn Any>));
         Ok(context)
     }
+
+    /// The array that the chunk's items lie in; the last one is kept.
+    pub(super) fn array<A>(&mut self) -> Result<Rc<Frozen<A>>, Failure>
+    where
+        A: NoUninit + CheckedBitPattern,
+    {
+        let place = self.current.input;
+        let (name, len) = self.head(place)?;
+        let known = self.array.as_ref().filter(|(known, _)| *known == name);
+        if let Some(array) = known.and_then(|(_, array)| Rc::clone(array).downcast().ok()) {
+            return Ok(array);
+        }
+        let array = self.body::<Frozen<A>>(place, len)?;
+        let array = array.map_err(|error| Failure::Decode(What::Arguments, error))?;
+        let array = Rc::new(array);
+        self.array = Some((name, Rc::clone(&array) as Rc<dyn Any>));
+        Ok(array)
+    }
+
+    /// Name and length of a value that is decoded once.
+    fn head(&mut self, place: Place) -> Result<(Name, u64), Failure> {
+        let (bytes, at) = self.bytes(place, HEAD).ok_or_else(lost)?;
+        let mut head = [0; HEAD as usize];
+        bytes.copy_out(at, &mut head);
+        let [name, more, len] = bytemuck::cast::<[u8; HEAD as usize], [u64; 3]>(head);
+        Ok(([name, more], len))
+    }
+
+    fn body<T: Message>(
+        &mut self,
+        place: Place,
+        len: u64,
+    ) -> Result<Result<T, DecodeError>, Failure> {
+        if !self.load(place.after(HEAD), len) {
+            return Err(lost());
+        }
+        Ok(message::decode::<T>(&self.scratch))
+    }
+}
+
+fn lost() -> Failure {
+    Failure::NoMemory("what is sent once to each worker is not where it should be".to_owned())
 }
 
 impl Hunter {

@@ -5,22 +5,18 @@
 
 use std::any::Any;
 use std::marker::PhantomData;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use super::arena::Place;
+use super::arguments::Arguments;
 use super::error::{Failure, What};
 use super::job::Naming;
-use super::station::{Station, Stretch, truncated};
+use super::station::{Station, Stretch};
 use crate::handle::{self, Transport};
 use crate::message::{self, Count, EncodeError, Message, Sink};
 use crate::process::task::Body;
 use crate::process::{Function, caught, task};
 use crate::sync::Ordering;
-
-/// Bytes of arguments of a fixed size that are copied out of shared memory at a time.
-const BATCH: u64 = 16 * 1024;
 
 /// Stands where a record's length would, for an item that has no result.
 pub(super) const NO_RESULT: u64 = u64::MAX;
@@ -96,24 +92,24 @@ where
     }
 }
 
-/// The loop over a chunk.
-pub(super) struct Loop<S>(PhantomData<fn() -> S>);
+/// The loop over a chunk whose arguments come from `G`.
+pub(super) struct Loop<S, G>(PhantomData<fn() -> (S, G)>);
 
-impl<S: Step> Body for Loop<S> {
+impl<S: Step, G: Arguments<S::In>> Body for Loop<S, G> {
     type Port = Station;
 
     fn run(station: &mut Station) {
-        let context = match station.context::<S::Context>() {
-            Ok(context) => context,
-            Err(failure) => return fail_all(station, &failure),
-        };
+        let context = station.context::<S::Context>();
+        let (context, arguments) =
+            match context.and_then(|context| Ok((context, G::open(station)?))) {
+                Ok(both) => both,
+                Err(failure) => return fail_all(station, &failure),
+            };
         let mut walk = Walk {
             context,
+            arguments,
             next: station.current.span.start,
-            read: 0,
-            loaded: 0..0,
             used: 0,
-            in_size: message::fixed_size::<S::In>().map(|size| size as u64),
             out_size: message::fixed_size::<S::Out>().map(|size| size as u64),
         };
         let end = station.items().end;
@@ -139,31 +135,30 @@ fn panicked(payload: Box<dyn Any + Send>) -> Failure {
 }
 
 /// Where the loop is.
-struct Walk<C> {
+struct Walk<C, G> {
     context: Rc<C>,
+    arguments: G,
     /// The item being run, or to be run next.
     next: u32,
-    /// Bytes of input read.
-    read: u64,
-    /// The items whose arguments, of a fixed size, are in the scratch.
-    loaded: Range<u32>,
     /// Bytes of output written.
     used: u64,
-    in_size: Option<u64>,
     out_size: Option<u64>,
 }
 
-impl<C: Message> Walk<C> {
+impl<C: Message, G> Walk<C, G> {
     /// Runs items until the end. A panic leaves `next` at the item that panicked.
-    fn go<S: Step<Context = C>>(&mut self, station: &mut Station, end: u32) {
-        if let (Some(in_size), Some(out_size)) = (self.in_size, self.out_size) {
-            return self.go_fixed::<S>(station, end, in_size, out_size);
+    fn go<S: Step<Context = C>>(&mut self, station: &mut Station, end: u32)
+    where
+        G: Arguments<S::In>,
+    {
+        if let Some(size) = self.out_size {
+            return self.go_fixed::<S>(station, end, size);
         }
         while self.next < end {
             let item = self.next;
             // Before anything of the item's own runs, its decoding included.
             station.begin(item);
-            let done = self.argument::<S::In>(station).and_then(|argument| {
+            let done = self.arguments.take(station, item).and_then(|argument| {
                 let result = S::step(&self.context, argument);
                 self.put(station, &result)
             });
@@ -174,35 +169,24 @@ impl<C: Message> Walk<C> {
         }
     }
 
-    /// Arguments and results of known sizes: nothing is looked up between two items.
-    fn go_fixed<S: Step<Context = C>>(
-        &mut self,
-        station: &mut Station,
-        end: u32,
-        in_size: u64,
-        out_size: u64,
-    ) {
+    /// Results of a known size: nothing is looked up between two of them.
+    fn go_fixed<S: Step<Context = C>>(&mut self, station: &mut Station, end: u32, size: u64)
+    where
+        G: Arguments<S::In>,
+    {
         let current = station.current;
-        let (in_size, out_size) = (in_size as usize, out_size as usize);
-        let needed = u64::from(current.span.count) * out_size as u64;
+        let needed = u64::from(current.span.count) * size;
+        let size = size as usize;
         let Some((output, base)) = station
             .bytes(current.output, needed)
             .filter(|_| needed <= current.room)
         else {
-            let lost = "there is no room for the results".to_owned();
-            return self.rest_fails(station, end, &Failure::NoMemory(lost));
+            return self.rest_fails(station, end, &no_room());
         };
         let (row, turn) = station.naming();
-        let start = current.span.start;
         let mut rest = Rest { station, turn };
         while self.next < end {
             let item = self.next;
-            let at = (item - start) as usize;
-            if !self.loaded.contains(&item) && !self.load(rest.station, in_size as u64) {
-                let error = truncated(in_size as u64, 0);
-                let failure = Failure::Decode(What::Arguments, error);
-                return self.rest_fails(rest.station, end, &failure);
-            }
             rest.turn = rest.turn.wrapping_add(1);
             let naming = Naming {
                 item,
@@ -210,76 +194,26 @@ impl<C: Message> Walk<C> {
             };
             // As in `Station::begin`.
             row.item.store(naming.word(), Ordering::Release);
-            let from = (item - self.loaded.start) as usize * in_size;
-            let argument = &rest.station.scratch[from..from + in_size];
-            let failure = match message::decode::<S::In>(argument) {
-                Ok(argument) => {
+            let done = self
+                .arguments
+                .take(rest.station, item)
+                .and_then(|argument| {
                     let result = S::step(&self.context, argument);
-                    let mut to = Stretch::new(&output, base + at * out_size, out_size);
-                    match message::encode(&result, &mut to) {
-                        Ok(_) => None,
-                        Err(error) => Some(Failure::Encode(What::Result, error)),
-                    }
-                }
-                Err(error) => Some(Failure::Decode(What::Arguments, error)),
-            };
-            if let Some(failure) = failure {
+                    let at = base + (item - current.span.start) as usize * size;
+                    let mut to = Stretch::new(&output, at, size);
+                    message::encode(&result, &mut to)
+                        .map(drop)
+                        .map_err(unwritable)
+                });
+            if let Err(failure) = done {
                 rest.station.fail(item, failure);
             }
             self.next += 1;
         }
     }
 
-    fn argument<T: Message>(&mut self, station: &mut Station) -> Result<T, Failure> {
-        let unreadable = |error| Failure::Decode(What::Arguments, error);
-        if let Some(size) = self.in_size {
-            if !self.loaded.contains(&self.next) && !self.load(station, size) {
-                return Err(unreadable(truncated(size, 0)));
-            }
-            let at = (self.next - self.loaded.start) as usize * size as usize;
-            return message::decode(&station.scratch[at..at + size as usize]).map_err(unreadable);
-        }
-        let current = station.current;
-        let left = current.input_len.saturating_sub(self.read);
-        let len = word_at(station, current.input.after(self.read), left)
-            .filter(|len| *len <= left - 8)
-            .ok_or_else(|| unreadable(truncated(8, left)))?;
-        let place = current.input.after(self.read + 8);
-        self.read = (self.read + record_len(len)).min(current.input_len);
-        if !station.load(place, len) {
-            return Err(unreadable(truncated(len, 0)));
-        }
-        message::decode(&station.scratch).map_err(unreadable)
-    }
-
-    /// Copies the arguments of the next items into the scratch.
-    #[cold]
-    fn load(&mut self, station: &mut Station, size: u64) -> bool {
-        let current = station.current;
-        let from = self.next - current.span.start;
-        let left = u64::from(current.span.count - from);
-        let items = (BATCH / size.max(1)).clamp(1, left);
-        let at = u64::from(from) * size;
-        let is_there = at + items * size <= current.input_len
-            && station.load(current.input.after(at), items * size);
-        self.loaded = match is_there {
-            true => self.next..self.next + items as u32,
-            false => 0..0,
-        };
-        is_there
-    }
-
-    /// Writes a result behind the others.
+    /// Writes a result, whose size is not fixed, behind the others.
     fn put<T: Message>(&mut self, station: &mut Station, result: &T) -> Result<(), Failure> {
-        let unwritable = |error| Failure::Encode(What::Result, error);
-        if let Some(size) = self.out_size {
-            let at = u64::from(self.next - station.current.span.start) * size;
-            let (output, base) = self.output(station, at, size)?;
-            let mut to = Stretch::new(&output, base, size as usize);
-            return message::encode(result, &mut to)
-                .map(drop)
-                .map_err(unwritable);
-        }
         loop {
             let Some(room) = station.current.room.checked_sub(self.used + 8) else {
                 let (needed, _) = encode(result, &mut Count).map_err(unwritable)?;
@@ -343,7 +277,7 @@ impl<C: Message> Walk<C> {
         station
             .bytes(current.output.after(at), len)
             .filter(|_| inside)
-            .ok_or_else(|| Failure::NoMemory("there is no room for the results".to_owned()))
+            .ok_or_else(no_room)
     }
 
     /// Puts a failure in the place of a result.
@@ -354,9 +288,8 @@ impl<C: Message> Walk<C> {
         }
         if station.current.room < self.used + 8 && self.grow(station, 8).is_err() {
             // Records that are missing at the end are those of failed items: so all the others fail too.
-            let why = "there is no room for the results".to_owned();
             for item in self.next + 1..station.items().end {
-                station.fail(item, Failure::NoMemory(why.clone()));
+                station.fail(item, no_room());
             }
             self.next = station.items().end - 1;
             return;
@@ -388,6 +321,14 @@ impl Drop for Rest<'_> {
     }
 }
 
+fn no_room() -> Failure {
+    Failure::NoMemory("there is no room for the results".to_owned())
+}
+
+fn unwritable(error: EncodeError) -> Failure {
+    Failure::Encode(What::Result, error)
+}
+
 fn fail_all(station: &mut Station, failure: &Failure) {
     for item in station.items() {
         station.fail(item, failure.clone());
@@ -401,16 +342,6 @@ pub(super) fn encode<T: Message, S: Sink>(
 ) -> Result<(usize, handle::Passed), EncodeError> {
     let (len, passed) = handle::collect(Transport::Ring, || message::encode(value, sink));
     len.map(|len| (len, passed))
-}
-
-fn word_at(station: &mut Station, place: Place, left: u64) -> Option<u64> {
-    if left < 8 {
-        return None;
-    }
-    let (bytes, at) = station.bytes(place, 8)?;
-    let mut word = [0; 8];
-    bytes.copy_out(at, &mut word);
-    Some(u64::from_ne_bytes(word))
 }
 
 fn copy(

@@ -3,17 +3,15 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex};
 
 use super::calls::How;
-use super::error::{TaskError, What};
+use super::context::Context;
+use super::error::TaskError;
 use super::imap::Order;
 use super::items::Items;
-use super::station::Stretch;
-use super::step::{Each, Spread, Within, encode};
+use super::step::{Each, Spread, Within};
 use super::task::Task;
-use super::work::Context;
-use crate::message::{Count, Message};
+use crate::message::Message;
 use crate::process::Function;
 
 /// A pool with the number of items in a chunk set by hand; made by [`Pool::chunk_size`](super::Pool::chunk_size).
@@ -43,7 +41,11 @@ impl<'p> Chunked<'p> {
     /// # Errors
     ///
     /// That of the first item that failed.
-    pub fn map<F, A, R>(&self, function: F, items: impl Items<A>) -> Result<Vec<R>, TaskError>
+    pub fn map<F, A, R, By>(
+        &self,
+        function: F,
+        items: impl Items<A, By>,
+    ) -> Result<Vec<R>, TaskError>
     where
         F: Fn(A) -> R + Copy + Send + Sync + 'static,
         A: Message,
@@ -51,18 +53,18 @@ impl<'p> Chunked<'p> {
     {
         // Its type says all; so below.
         let _: F = function;
-        self.how.map::<Each<F, A, R>, _>(items.items())
+        self.how.map::<Each<F, A, R>, _>(items.source())
     }
 
     /// As [`Pool::map_async`](super::Pool::map_async).
-    pub fn map_async<F, A, R>(&self, function: F, items: impl Items<A>) -> Task<Vec<R>>
+    pub fn map_async<F, A, R, By>(&self, function: F, items: impl Items<A, By>) -> Task<Vec<R>>
     where
         F: Fn(A) -> R + Copy + Send + Sync + 'static,
         A: Message,
         R: Message,
     {
         let _: F = function;
-        self.how.map_async::<Each<F, A, R>, _>(items.items())
+        self.how.map_async::<Each<F, A, R>, _>(items.source())
     }
 
     /// As [`Pool::starmap`](super::Pool::starmap).
@@ -70,61 +72,65 @@ impl<'p> Chunked<'p> {
     /// # Errors
     ///
     /// That of the first item that failed.
-    pub fn starmap<F, A>(
+    pub fn starmap<F, A, By>(
         &self,
         function: F,
-        tuples: impl Items<A>,
+        tuples: impl Items<A, By>,
     ) -> Result<Vec<F::Output>, TaskError>
     where
         F: Function<A, Output: Message>,
         A: Message,
     {
         let _: F = function;
-        self.how.map::<Spread<F, A>, _>(tuples.items())
+        self.how.map::<Spread<F, A>, _>(tuples.source())
     }
 
     /// As [`Pool::starmap_async`](super::Pool::starmap_async).
-    pub fn starmap_async<F, A>(&self, function: F, tuples: impl Items<A>) -> Task<Vec<F::Output>>
+    pub fn starmap_async<F, A, By>(
+        &self,
+        function: F,
+        tuples: impl Items<A, By>,
+    ) -> Task<Vec<F::Output>>
     where
         F: Function<A, Output: Message>,
         A: Message,
     {
         let _: F = function;
-        self.how.map_async::<Spread<F, A>, _>(tuples.items())
+        self.how.map_async::<Spread<F, A>, _>(tuples.source())
     }
 
     /// As [`Pool::imap`](super::Pool::imap).
-    pub fn imap<F, A, R, I>(
+    pub fn imap<F, A, R, I, By>(
         &self,
         function: F,
         items: I,
-    ) -> impl Iterator<Item = Result<R, TaskError>> + use<'p, F, A, R, I>
+    ) -> impl Iterator<Item = Result<R, TaskError>> + use<'p, F, A, R, I, By>
     where
         F: Fn(A) -> R + Copy + Send + Sync + 'static,
         A: Message,
         R: Message,
-        I: Items<A>,
+        I: Items<A, By>,
     {
         let _: F = function;
         self.how
-            .imap::<Each<F, A, R>, _>(items.items(), Order::OfItems)
+            .imap::<Each<F, A, R>, _>(items.source(), Order::OfItems)
     }
 
     /// As [`Pool::imap_unordered`](super::Pool::imap_unordered).
-    pub fn imap_unordered<F, A, R, I>(
+    pub fn imap_unordered<F, A, R, I, By>(
         &self,
         function: F,
         items: I,
-    ) -> impl Iterator<Item = Result<R, TaskError>> + use<'p, F, A, R, I>
+    ) -> impl Iterator<Item = Result<R, TaskError>> + use<'p, F, A, R, I, By>
     where
         F: Fn(A) -> R + Copy + Send + Sync + 'static,
         A: Message,
         R: Message,
-        I: Items<A>,
+        I: Items<A, By>,
     {
         let _: F = function;
         self.how
-            .imap::<Each<F, A, R>, _>(items.items(), Order::OfCompletion)
+            .imap::<Each<F, A, R>, _>(items.source(), Order::OfCompletion)
     }
 }
 
@@ -157,8 +163,9 @@ impl<C> fmt::Debug for With<'_, C> {
 
 impl<'p, C: Message> With<'p, C> {
     pub(super) fn new(how: How<'p>, context: &C) -> With<'p, C> {
-        let (context, unsent) = match place(&how, context) {
-            Ok(context) => (Some(Arc::new(context)), None),
+        let name = [0, how.engine.next_context()];
+        let (context, unsent) = match Context::place(how.engine, name, context) {
+            Ok(context) => (Some(context), None),
             Err(error) => (None, Some(error)),
         };
         With {
@@ -180,7 +187,11 @@ impl<'p, C: Message> With<'p, C> {
     /// # Errors
     ///
     /// That of the first item that failed; [`TaskError::Encode`] if the context cannot be sent.
-    pub fn map<F, A, R>(&self, function: F, items: impl Items<A>) -> Result<Vec<R>, TaskError>
+    pub fn map<F, A, R, By>(
+        &self,
+        function: F,
+        items: impl Items<A, By>,
+    ) -> Result<Vec<R>, TaskError>
     where
         F: Fn(&C, A) -> R + Copy + Send + Sync + 'static,
         A: Message,
@@ -189,7 +200,7 @@ impl<'p, C: Message> With<'p, C> {
         let _: F = function;
         match &self.unsent {
             Some(unsent) => Err(unsent.clone()),
-            None => self.how.map::<Within<F, C, A, R>, _>(items.items()),
+            None => self.how.map::<Within<F, C, A, R>, _>(items.source()),
         }
     }
 
@@ -198,56 +209,23 @@ impl<'p, C: Message> With<'p, C> {
     /// # Errors
     ///
     /// [`TaskError::Encode`] if the context cannot be sent.
-    pub fn imap<F, A, R, I>(
+    pub fn imap<F, A, R, I, By>(
         &self,
         function: F,
         items: I,
-    ) -> Result<impl Iterator<Item = Result<R, TaskError>> + use<'p, C, F, A, R, I>, TaskError>
+    ) -> Result<impl Iterator<Item = Result<R, TaskError>> + use<'p, C, F, A, R, I, By>, TaskError>
     where
         F: Fn(&C, A) -> R + Copy + Send + Sync + 'static,
         A: Message,
         R: Message,
-        I: Items<A>,
+        I: Items<A, By>,
     {
         let _: F = function;
         match &self.unsent {
             Some(unsent) => Err(unsent.clone()),
             None => Ok(self
                 .how
-                .imap::<Within<F, C, A, R>, _>(items.items(), Order::OfItems)),
+                .imap::<Within<F, C, A, R>, _>(items.source(), Order::OfItems)),
         }
     }
-}
-
-/// Writes a context into the arena, behind its number and its length.
-fn place<C: Message>(how: &How<'_>, context: &C) -> Result<Context, TaskError> {
-    let unsendable = |error| TaskError::Encode {
-        item: 0,
-        pid: 0,
-        name: String::new(),
-        what: What::Context,
-        error,
-    };
-    let (len, _) = encode(context, &mut Count).map_err(unsendable)?;
-    let (block, bytes) = how
-        .engine
-        .take_block(16 + len as u64)
-        .map_err(|why| TaskError::NoMemory { item: 0, why })?;
-    let at = block.place.offset as usize;
-    let mut to = Stretch::new(&bytes, at + 16, len);
-    let (len, passed) = match encode(context, &mut to) {
-        Ok(encoded) => encoded,
-        Err(error) => {
-            how.engine.give_back([block]);
-            return Err(unsendable(error));
-        }
-    };
-    bytes.copy_in(at, &how.engine.next_context().to_ne_bytes());
-    bytes.copy_in(at + 8, &(len as u64).to_ne_bytes());
-    Ok(Context {
-        engine: Arc::clone(how.engine),
-        place: block.place,
-        block: Some(block),
-        _passed: Mutex::new(passed),
-    })
 }

@@ -7,6 +7,7 @@ use std::task::Waker;
 use std::thread::Thread;
 
 use super::arena::{Block, Place};
+use super::context::Context;
 use super::engine::{Engine, lock};
 use super::error::{TaskError, What};
 use super::job::{Span, Ticket};
@@ -53,6 +54,8 @@ pub(super) enum Input {
     Placed(Place),
     /// So few bytes that a cell may hold them itself.
     Small([u8; INLINE], u8),
+    /// In an array: where its handle is, and which of its items is the job's first.
+    InArray(Place, u64),
 }
 
 /// A job on its way into a cell.
@@ -151,21 +154,6 @@ impl Group {
     }
 }
 
-/// A value that workers decode once and are given with each item.
-pub(super) struct Context {
-    pub(super) engine: Arc<Engine>,
-    pub(super) block: Option<Block>,
-    pub(super) place: Place,
-    /// What the context names stays alive as long as it does.
-    pub(super) _passed: Mutex<Passed>,
-}
-
-impl Drop for Context {
-    fn drop(&mut self) {
-        self.engine.give_back(self.block.take());
-    }
-}
-
 /// A job.
 pub(super) struct Work {
     /// Index of its first item in the call.
@@ -175,6 +163,8 @@ pub(super) struct Work {
     pub(super) out_size: Option<u64>,
     chunks: usize,
     context: Option<Arc<Context>>,
+    /// Handle of the array that the items lie in.
+    array: Option<Arc<Context>>,
     pub(super) group: Option<Arc<Group>>,
     outcome: OnceLock<Outcome>,
     inner: Mutex<Inner>,
@@ -219,7 +209,7 @@ impl Work {
         items: u32,
         sizes: (Option<u64>, Option<u64>),
         chunks: usize,
-        context: Option<Arc<Context>>,
+        [context, array]: [Option<Arc<Context>>; 2],
         group: Option<Arc<Group>>,
     ) -> Work {
         Work {
@@ -229,6 +219,7 @@ impl Work {
             out_size: sizes.1,
             chunks,
             context,
+            array,
             group,
             outcome: OnceLock::new(),
             inner: Mutex::new(Inner {
@@ -396,7 +387,7 @@ impl Work {
 
     /// Whether somebody is to be told, or something given back, when it has ended.
     pub(super) fn has_more_to_end(&self) -> bool {
-        self.group.is_some() || self.context.is_some()
+        self.group.is_some() || self.context.is_some() || self.array.is_some()
     }
 
     /// The result of a job of one item.
@@ -440,15 +431,16 @@ impl Work {
                 let count = batch.min(self.items - item);
                 let place = outcome.output.after(u64::from(item) * size);
                 let len = u64::from(count) * size;
-                let decoded = outcome.read(engine, place, len, &mut bytes).and_then(|()| {
-                    message::decode_vec(&bytes, count as usize).or_else(|_| {
+                let read = outcome.read(engine, place, len, &mut bytes).and_then(|()| {
+                    message::append_vec(&bytes, count as usize, results).or_else(|_| {
                         // Which item it is, says the slow way.
                         let each = (0..count).map(|item| fixed(&bytes, item, size));
-                        each.collect::<Result<Vec<R>, _>>()
+                        results.append(&mut each.collect::<Result<Vec<R>, _>>()?);
+                        Ok(())
                     })
                 });
                 let moved = self.first + item as usize;
-                results.append(&mut decoded.map_err(|unreadable| unreadable.error(moved))?);
+                read.map_err(|unreadable| unreadable.error(moved))?;
             }
             return Ok(());
         }
