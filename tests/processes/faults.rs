@@ -184,11 +184,11 @@ fn a_folder_that_is_full() {
     done_or_skipped("in_a_full_folder");
 }
 
-/// A group of this process alone that may have 48 MiB; removed when dropped.
-struct Group(PathBuf);
+/// A group of processes that may have 48 MiB; removed when dropped.
+pub(crate) struct Group(PathBuf);
 
 impl Group {
-    fn enter(name: &str) -> Result<Group, String> {
+    pub(crate) fn new(name: &str) -> Result<Group, String> {
         let (root, file) = match Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
             true => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
             false => ("/sys/fs/cgroup", "memory.max"),
@@ -197,17 +197,22 @@ impl Group {
         let text = |error: std::io::Error| error.to_string();
         fs::create_dir(&group.0).map_err(text)?;
         fs::write(group.0.join(file), "50331648").map_err(text)?;
-        fs::write(group.0.join("cgroup.procs"), std::process::id().to_string()).map_err(text)?;
         Ok(group)
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.0.to_str().expect("a path in UTF-8")
+    }
+
+    /// Puts this process into the group of that path.
+    pub(crate) fn enter(path: &str) -> Result<(), String> {
+        let members = Path::new(path).join("cgroup.procs");
+        fs::write(members, std::process::id().to_string()).map_err(|error| error.to_string())
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(root) = self.0.parent() {
-            // Not possible if it was not entered.
-            let _ = fs::write(root.join("cgroup.procs"), std::process::id().to_string());
-        }
         let end = Instant::now() + Duration::from_secs(2);
         while fs::remove_dir(&self.0).is_err() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(10));
@@ -216,7 +221,8 @@ impl Drop for Group {
 }
 
 fn in_little_memory(name: &str) {
-    let group = match Group::enter(name) {
+    let entered = Group::new(name).and_then(|group| Group::enter(group.path()).map(|()| group));
+    let group = match entered {
         Ok(group) => group,
         Err(error) => {
             return say(&format!(
@@ -241,7 +247,11 @@ fn in_little_memory(name: &str) {
         .words()
         .iter()
         .for_each(|word| word.store(7, std::sync::atomic::Ordering::Relaxed));
-    drop((segment, group));
+    drop(segment);
+    if let Some(root) = group.path().rsplit_once('/') {
+        Group::enter(root.0).unwrap();
+    }
+    drop(group);
     say("done");
 }
 

@@ -5,21 +5,24 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc::{Death, OnDeath, Pool, Process, Segment, StartMethod, TaskError};
+use multiproc::{Death, Frozen, OnDeath, Pool, Process, Segment, StartMethod, TaskError};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::faults::Group;
 use crate::help::{isolated, own_children, tests, wait_until};
 
 tests![
     every_item_ends_once_while_workers_are_killed,
     items_are_begun_as_often_as_allowed_while_workers_are_killed,
     everything_at_once_while_workers_are_killed,
+    every_submission_ends_once_and_is_begun_as_often_as_allowed,
     every_way_to_end_a_worker_has_its_error,
     results_that_cannot_travel,
     a_stopped_worker_is_only_slow,
     handles_travel_in_arguments_and_results,
+    items_of_a_frozen_array_take_no_memory_of_the_pool,
     nothing_is_left,
     a_forked_copy_is_refused,
     a_pool_outlives_the_thread_that_made_it,
@@ -283,6 +286,115 @@ fn everything_at_once_while_workers_are_killed() {
     });
 }
 
+/// What became of the items of one way to call.
+#[derive(Debug, Default)]
+struct Account {
+    submitted: u64,
+    done: u64,
+    died: u64,
+    /// Items begun once, twice, and so on.
+    begun: [u64; 4],
+}
+
+impl Account {
+    /// Takes down how one item ended.
+    fn ended(&mut self, item: u64, result: Result<u64, TaskError>) {
+        match result {
+            Ok(result) => {
+                assert_eq!(result, square(item));
+                self.done += 1;
+            }
+            Err(TaskError::WorkerDied { .. }) => self.died += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Takes down how often each of the items was begun.
+    fn were_begun(&mut self, begun: &Segment, items: u64, at_most: u64) {
+        for times in begun_by(begun, items) {
+            assert!(times <= at_most, "begun {times} times");
+            if times > 0 {
+                self.begun[times as usize - 1] += 1;
+            }
+        }
+    }
+}
+
+/// Counts every item of `map`, `imap` and `apply_async` together, while workers are killed.
+fn every_submission_ends_once_and_is_begun_as_often_as_allowed() {
+    isolated(|| {
+        for (on_death, at_most) in [(OnDeath::Fail, 1), (OnDeath::Retry(2), 3)] {
+            const ITEMS: u64 = 400;
+            let pool = Pool::builder()
+                .workers(4)
+                .on_worker_death(on_death)
+                .build()
+                .unwrap();
+            let end = Instant::now() + killing_time();
+            let rounds = |mut round: Box<dyn FnMut(&Segment, &mut Account)>| {
+                let mut account = Account::default();
+                while Instant::now() < end {
+                    let begun = Segment::new(ITEMS as usize * 8).unwrap();
+                    account.submitted += ITEMS;
+                    round(&begun, &mut account);
+                    account.were_begun(&begun, ITEMS, at_most);
+                }
+                account
+            };
+            let map = |begun: &Segment, account: &mut Account| {
+                match pool.with(begun.clone()).map(count, 0..ITEMS) {
+                    Ok(results) => (0..)
+                        .zip(results)
+                        .for_each(|(item, result)| account.ended(item, Ok(result))),
+                    // One has died; what became of the others is not said, but that they end.
+                    Err(TaskError::WorkerDied { .. }) => account.died += ITEMS,
+                    Err(error) => panic!("{error}"),
+                }
+            };
+            let imap = |begun: &Segment, account: &mut Account| {
+                let pool = pool.with(begun.clone()).chunk_size(7);
+                let results = pool.imap(count, 0..ITEMS).unwrap();
+                (0..)
+                    .zip(results)
+                    .for_each(|(item, result)| account.ended(item, result));
+            };
+            let apply = |begun: &Segment, account: &mut Account| {
+                let count = |begun: Segment, item| count(&begun, item);
+                let tasks: Vec<_> = (0..ITEMS)
+                    .map(|item| pool.apply_async(count, (begun.clone(), item)))
+                    .collect();
+                (0..)
+                    .zip(tasks)
+                    .for_each(|(item, task)| account.ended(item, task.get()));
+            };
+            let (accounts, killed) = while_killing(&pool, || {
+                thread::scope(|scope| {
+                    [
+                        scope.spawn(|| rounds(Box::new(map))),
+                        scope.spawn(|| rounds(Box::new(imap))),
+                        scope.spawn(|| rounds(Box::new(apply))),
+                    ]
+                    .map(|thread| thread.join().unwrap())
+                })
+            });
+            let is_idle = || pool.stats().queued + pool.stats().running == 0;
+            wait_until(Duration::from_secs(30), "the rest is done", is_idle);
+            let stats = pool.stats();
+            println!("{on_death:?}: {killed} killed, {stats:?}");
+            for (call, account) in ["map", "imap", "apply_async"].iter().zip(&accounts) {
+                println!("{call}: {account:?}");
+                assert_eq!(account.done + account.died, account.submitted);
+            }
+            let submitted: u64 = accounts.iter().map(|account| account.submitted).sum();
+            assert_eq!(stats.done + stats.failed, submitted);
+            assert!(killed >= 20);
+            assert!(accounts.iter().all(|account| account.done > 0));
+            pool.join().unwrap();
+            assert_eq!(own_children(), Vec::<u32>::new());
+        }
+    });
+}
+
 /// A result that is written and cannot be read.
 struct Secret;
 
@@ -321,54 +433,114 @@ fn overflow(depth: u64) -> u64 {
     overflow(depth + 1) + std::hint::black_box(waste)[3]
 }
 
-fn end(way: u8) -> u64 {
-    match way {
-        0 => nix::sys::signal::raise(Signal::SIGKILL).unwrap(),
-        1 => nix::sys::signal::raise(Signal::SIGSEGV).unwrap(),
-        2 => std::process::abort(),
-        3 => std::process::exit(3),
-        4 => panic!("as planned"),
-        5 => std::panic::panic_any(vec![1_u8]),
-        6 => return overflow(0),
-        7 => std::process::exit(0),
-        _ => {
-            // As the kernel does to a process that takes too much memory.
-            nix::sys::resource::setrlimit(
-                nix::sys::resource::Resource::RLIMIT_AS,
-                1 << 20,
-                1 << 20,
-            )
-            .unwrap();
-            return std::hint::black_box(vec![7_u8; 1 << 30]).len() as u64;
+/// A way for a task to end without a value.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+enum Way {
+    Killed,
+    Fault,
+    Abort,
+    Exit(i32),
+    Panic,
+    PanicWithoutText,
+    StackOverflow,
+    NoMemory,
+    Unreadable,
+}
+
+/// Nanoseconds by the clock that all processes share.
+fn clock() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Says when, and ends that way; in a group of little memory, if there is one.
+fn end(at: Segment, group: Option<String>, way: Way) -> Option<Secret> {
+    let now = || at.words()[0].store(clock(), Ordering::Relaxed);
+    if way == Way::NoMemory {
+        let take = |bytes| std::hint::black_box(vec![7_u8; bytes]).len();
+        match group {
+            Some(group) => Group::enter(&group).unwrap(),
+            None => {
+                let limit = nix::sys::resource::Resource::RLIMIT_AS;
+                nix::sys::resource::setrlimit(limit, 1 << 20, 1 << 20).unwrap();
+            }
         }
+        now();
+        take(256 << 20);
     }
-    0
+    now();
+    match way {
+        Way::Killed => nix::sys::signal::raise(Signal::SIGKILL).unwrap(),
+        Way::Fault => nix::sys::signal::raise(Signal::SIGSEGV).unwrap(),
+        Way::Abort => std::process::abort(),
+        Way::Exit(code) => std::process::exit(code),
+        Way::Panic => panic!("as planned"),
+        Way::PanicWithoutText => std::panic::panic_any(vec![1_u8]),
+        Way::StackOverflow => assert_eq!(overflow(0), 0),
+        Way::NoMemory => {}
+        Way::Unreadable => return Some(Secret),
+    }
+    None
 }
 
 fn every_way_to_end_a_worker_has_its_error() {
     isolated(|| {
         let pool = Pool::new(2).unwrap();
-        for way in 0..=8 {
-            let start = Instant::now();
-            let error = pool.apply(end, (way,)).unwrap_err();
-            let took = start.elapsed();
-            let fits = match (way, &error) {
-                (0, TaskError::WorkerDied { how, .. }) => *how == Death::Signalled(9),
-                (1, TaskError::WorkerDied { how, .. }) => *how == Death::Signalled(11),
-                (2 | 8, TaskError::WorkerDied { how, .. }) => *how == Death::Signalled(6),
-                (3, TaskError::WorkerDied { how, .. }) => *how == Death::Exited(3),
-                (4, TaskError::Panicked { message, .. }) => message == "as planned",
-                (5, TaskError::Panicked { message, .. }) => message.contains("not text"),
-                (6, TaskError::WorkerDied { how, .. }) => matches!(how, Death::Signalled(6 | 11)),
-                (7, TaskError::WorkerDied { how, .. }) => *how == Death::Exited(0),
-                _ => false,
+        let at = Segment::new(8).unwrap();
+        let since = || Duration::from_nanos(clock() - at.words()[0].load(Ordering::Relaxed));
+        let group = Group::new(&format!("multiproc-pool-{}", std::process::id()));
+        match &group {
+            Ok(_) => println!("memory is limited by a control group"),
+            Err(error) => println!("memory is limited by RLIMIT_AS; no control group: {error}"),
+        }
+        let path = group.as_ref().ok().map(|group| group.path().to_owned());
+        let ways = [
+            Way::Killed,
+            Way::Fault,
+            Way::Abort,
+            Way::Exit(3),
+            Way::Exit(0),
+            Way::Panic,
+            Way::PanicWithoutText,
+            Way::StackOverflow,
+            Way::NoMemory,
+            Way::Unreadable,
+        ];
+        for way in ways {
+            let ended = pool.apply(end, (at.clone(), path.clone(), way));
+            let took = since();
+            let error = ended.map(drop).unwrap_err();
+            let died = |deaths: &[Death]| matches!(&error, TaskError::WorkerDied { how, .. } if deaths.contains(how));
+            let panicked = |text: &str| matches!(&error, TaskError::Panicked { message, .. } if message.contains(text));
+            let fits = match way {
+                Way::Killed => died(&[Death::Signalled(9)]),
+                Way::Fault => died(&[Death::Signalled(11)]),
+                Way::Abort => died(&[Death::Signalled(6)]),
+                Way::Exit(code) => died(&[Death::Exited(code)]),
+                Way::Panic => panicked("as planned"),
+                Way::PanicWithoutText => panicked("not text"),
+                Way::StackOverflow => died(&[Death::Signalled(6), Death::Signalled(11)]),
+                Way::NoMemory => died(&[Death::Signalled(if path.is_some() { 9 } else { 6 })]),
+                Way::Unreadable => matches!(error, TaskError::Decode { .. }),
             };
-            assert!(fits, "{way}: {error:?}");
-            println!("{way}: {took:?}");
-            assert!(took < Duration::from_secs(2), "{way}: {took:?}");
+            assert!(fits, "{way:?}: {error:?}");
+            println!("{way:?}: {took:?} from the event to the error");
             for n in 0..1_000 {
                 assert_eq!(pool.apply(square, (n,)).unwrap(), square(n));
             }
+        }
+        let broken = Pool::builder()
+            .workers(2)
+            .initializer(|at: Segment| end(at, None, Way::Panic), (at.clone(),))
+            .build()
+            .unwrap();
+        match broken.apply(square, (1,)) {
+            Err(TaskError::PoolBroken { why, .. }) => assert!(why.contains("as planned"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+        println!("initializer: {:?} from the event to the error", since());
+        for n in 0..1_000 {
+            assert_eq!(pool.apply(square, (n,)).unwrap(), square(n));
         }
     });
 }
@@ -442,6 +614,33 @@ fn handles_travel_in_arguments_and_results() {
     });
 }
 
+/// Bytes of the files in memory that pools of this process put items and results in.
+fn arena() -> u64 {
+    std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            let file = std::fs::read_link(path).unwrap_or_default();
+            file.to_string_lossy().contains("multiproc:pool arena")
+        })
+        .map(|path| std::fs::metadata(path).unwrap().len())
+        .sum()
+}
+
+fn items_of_a_frozen_array_take_no_memory_of_the_pool() {
+    isolated(|| {
+        let sum = |row: [u64; 32]| row.iter().sum::<u64>();
+        let rows = vec![[1_u64; 32]; 100_000];
+        let frozen = Frozen::from_slice(&rows).unwrap();
+        let pool = Pool::new(2).unwrap();
+        assert_eq!(pool.map(sum, &frozen).unwrap(), [32; 100_000]);
+        let results_only = arena();
+        assert!(results_only <= 1 << 20, "{results_only} bytes");
+        assert_eq!(pool.map(sum, &rows).unwrap(), [32; 100_000]);
+        assert!(arena() > 1 << 20, "items that are copied are not seen");
+    });
+}
+
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
@@ -462,7 +661,7 @@ fn nothing_is_left() {
             let pool = Pool::new(3).unwrap();
             let large = |len: usize| vec![0_u8; len];
             assert_eq!(pool.map(large, [1 << 20; 20]).unwrap().len(), 20);
-            let _ = pool.apply(end, (0,));
+            let _ = pool.apply(|| nix::sys::signal::raise(Signal::SIGKILL).unwrap(), ());
             drop(pool.map_async(square, 0..100_000));
             drop(pool.imap(square, 0..100).next());
             if round % 2 == 0 {
