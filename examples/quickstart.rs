@@ -12,12 +12,18 @@ use multiproc::Pool;
 
 type Count = HashMap<String, u64>;
 
-/// The job: how often each word occurs in one piece of text. It runs in the workers.
-fn count_words(text: String) -> Count {
+/// The job: how often each word occurs in some files. It runs in the workers.
+fn count_words(files: Vec<PathBuf>) -> Count {
     let mut count = Count::new();
-    for word in text.split(|c: char| !c.is_alphanumeric() && c != '_') {
-        if word.chars().any(char::is_alphabetic) {
-            *count.entry(word.to_lowercase()).or_default() += 1;
+    for file in files {
+        let text = fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let text = String::from_utf8_lossy(&text).to_lowercase();
+        for word in text.split(|c: char| !c.is_alphanumeric() && c != '_') {
+            if let Some(times) = count.get_mut(word) {
+                *times += 1;
+            } else if word.contains(char::is_alphabetic) {
+                count.insert(word.to_owned(), 1);
+            }
         }
     }
     count
@@ -25,34 +31,26 @@ fn count_words(text: String) -> Count {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let files = files_to_read()?;
-    let mut pieces = Vec::new();
-    for file in &files {
-        cut(&String::from_utf8_lossy(&fs::read(file)?), &mut pieces);
-    }
-    let bytes: usize = pieces.iter().map(String::len).sum();
-    println!(
-        "{} files, {bytes} bytes, {} pieces",
-        files.len(),
-        pieces.len()
-    );
+    let workers = std::thread::available_parallelism()?.get();
+    let bytes: u64 = files.iter().map(|(_, bytes)| bytes).sum();
+    let (number, pieces) = (files.len(), pieces(files, bytes / (4 * workers as u64)));
+    println!("{number} files, {bytes} bytes, {} pieces", pieces.len());
 
     let start = Instant::now();
-    let alone = total(pieces.iter().cloned().map(count_words));
+    let counts = pieces.iter().cloned().map(count_words);
+    let alone = counts.fold(Count::new(), add);
     let one_process = start.elapsed();
 
     let start = Instant::now();
-    let workers = std::thread::available_parallelism()?.get();
     let pool = Pool::new(workers)?;
     let making = start.elapsed();
 
-    let bar = progress_bar(pieces.len());
     let start = Instant::now();
-    let mut counts = Vec::new();
-    for batch in pieces.chunks(pieces.len().div_ceil(10).max(1)) {
-        counts.extend(pool.map(count_words, batch.to_vec())?);
-        bar.inc(batch.len() as u64);
+    let bar = progress_bar(pieces.len());
+    let mut together = Count::new();
+    for count in bar.wrap_iter(pool.imap_unordered(count_words, &pieces)) {
+        together = add(together, count?);
     }
-    let together = total(counts);
     let whole_pool = start.elapsed();
     bar.finish_and_clear();
 
@@ -67,12 +65,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The paths given, or this crate's own README and sources.
-fn files_to_read() -> io::Result<Vec<PathBuf>> {
+/// The files given, or this crate's own README, sources and tests, with the bytes in each.
+fn files_to_read() -> io::Result<Vec<(PathBuf, u64)>> {
     let mut paths: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
     if paths.is_empty() {
         let home = Path::new(env!("CARGO_MANIFEST_DIR"));
-        paths = vec![home.join("README.md"), home.join("src")];
+        paths = ["README.md", "src", "tests", "examples"]
+            .map(|path| home.join(path))
+            .into();
     }
     let mut files = Vec::new();
     while let Some(path) = paths.pop() {
@@ -81,30 +81,32 @@ fn files_to_read() -> io::Result<Vec<PathBuf>> {
                 paths.push(entry?.path());
             }
         } else {
-            files.push(path);
+            let bytes = path.metadata()?.len();
+            files.push((path, bytes));
         }
     }
     Ok(files)
 }
 
-/// Cuts a text at line ends into pieces of some 16 KiB, so that a long file is shared out too.
-fn cut(text: &str, pieces: &mut Vec<String>) {
-    let mut piece = String::new();
-    for line in text.split_inclusive('\n') {
-        piece.push_str(line);
-        if piece.len() >= 16 * 1024 {
+/// Puts files together until there are so many bytes in each piece of work.
+fn pieces(files: Vec<(PathBuf, u64)>, enough: u64) -> Vec<Vec<PathBuf>> {
+    let mut pieces = Vec::new();
+    let (mut piece, mut filled) = (Vec::new(), 0);
+    for (file, bytes) in files {
+        piece.push(file);
+        filled += bytes;
+        if filled >= enough {
             pieces.push(std::mem::take(&mut piece));
+            filled = 0;
         }
     }
-    pieces.push(piece);
+    pieces.extend((!piece.is_empty()).then_some(piece));
+    pieces
 }
 
-fn total(counts: impl IntoIterator<Item = Count>) -> Count {
-    let mut total = Count::new();
-    for count in counts {
-        for (word, times) in count {
-            *total.entry(word).or_default() += times;
-        }
+fn add(mut total: Count, count: Count) -> Count {
+    for (word, times) in count {
+        *total.entry(word).or_default() += times;
     }
     total
 }
