@@ -148,11 +148,16 @@ impl Lines {
         whole as usize * self.piece() + rest.saturating_sub(1) as usize * LINE
     }
 
+    /// The first word of a line.
+    #[inline(always)]
+    fn first(self, line: u64) -> usize {
+        ((line & (self.0 - 1)) * WORDS) as usize
+    }
+
     /// The words of a line.
     #[inline(always)]
     fn line(self, words: &[AtomicU64], line: u64) -> &[AtomicU64] {
-        let first = ((line & (self.0 - 1)) * WORDS) as usize;
-        &words[first..first + WORDS as usize]
+        line_at(words, self.first(line))
     }
 
     /// Where a run lies: the offset of its first byte, and how many bytes there are before the ring's end.
@@ -161,6 +166,12 @@ impl Lines {
         let line = line & (self.0 - 1);
         (line as usize * LINE, (self.0 - line) as usize * LINE)
     }
+}
+
+/// The words of the line that begins with word `first`.
+#[inline(always)]
+fn line_at(words: &[AtomicU64], first: usize) -> &[AtomicU64] {
+    &words[first..first + WORDS as usize]
 }
 
 const fn run_lines(bytes: usize) -> u64 {
@@ -173,6 +184,8 @@ pub(crate) struct Writer {
     lines: Lines,
     /// The control line being filled.
     line: u64,
+    /// The first of its words.
+    at: usize,
     /// Its tags, and from bit [`INDEX`] on how many of its words are used: one word, so that sending stores
     /// little.
     used: u64,
@@ -192,6 +205,7 @@ impl Writer {
         Writer {
             lines,
             line: 0,
+            at: 0,
             used: 0,
             tail: 1,
             clear: 0,
@@ -203,7 +217,7 @@ impl Writer {
     /// Says where I am, for whoever takes up the stream.
     pub(crate) fn park(&self, header: &StreamHeader) {
         let begun = u64::from(self.begun) << 63;
-        header.writer[0].store(self.line * WORDS + self.index() as u64, Ordering::Relaxed);
+        header.writer[0].store(self.position(), Ordering::Relaxed);
         header.writer[1].store(self.tail | begun, Ordering::Relaxed);
     }
 
@@ -224,12 +238,18 @@ impl Writer {
         Ok(Writer {
             lines,
             line,
+            at: lines.first(line),
             used: mine & !(u64::MAX << (8 * index)) | (index as u64) << INDEX,
             tail,
             clear: line,
             end: taken + lines.0,
             begun,
         })
+    }
+
+    /// Goes up with everything published.
+    pub(crate) fn position(&self) -> u64 {
+        self.line * WORDS + self.index() as u64
     }
 
     /// Whether a message has begun that was not finished, and must be forgotten before another.
@@ -273,7 +293,7 @@ impl Writer {
         if self.index() + content.len() > CONTENT {
             self.skip(words);
         }
-        let line = self.lines.line(words, self.line);
+        let line = line_at(words, self.at);
         for (word, value) in line[self.index()..CONTENT].iter().zip(content) {
             word.store(*value, Ordering::Relaxed);
         }
@@ -295,7 +315,7 @@ impl Writer {
         if !(1..CONTENT - 1).contains(&index) {
             return self.turn(header, words, value, bytes);
         }
-        let line = self.lines.line(words, self.line);
+        let line = line_at(words, self.at);
         line[index].store(value, Ordering::Relaxed);
         self.used = (self.used | tag << (8 * index)) + (1 << INDEX);
         // Edge A, writer's end.
@@ -332,7 +352,7 @@ impl Writer {
             ring.bytes.copy_in(at, first);
             ring.bytes.copy_in(0, rest);
         }
-        let line = self.lines.line(ring.words, self.line);
+        let line = line_at(ring.words, self.at);
         line[self.index()].store(bytes.len() as u64, Ordering::Relaxed);
         self.tail += run_lines(bytes.len());
         if self.begun == last {
@@ -383,7 +403,7 @@ impl Writer {
     fn publish(&mut self, words: &[AtomicU64], tag: u8, count: usize, close: bool) {
         let index = self.index();
         let mut used = (self.used | u64::from(tag) << (8 * index)) + ((count as u64) << INDEX);
-        let line = self.lines.line(words, self.line);
+        let line = line_at(words, self.at);
         if close || index + 2 * count > CONTENT {
             if index + count < CONTENT {
                 used |= u64::from(NEXT) << (8 * (index + count));
@@ -394,6 +414,7 @@ impl Writer {
             // Edge A, writer's end.
             line[CONTENT].store(used, Ordering::Release);
             self.line = self.tail;
+            self.at = self.lines.first(self.line);
             self.tail += 1;
             self.used = 0;
         } else {
@@ -445,6 +466,8 @@ pub(crate) struct Reader {
     lines: Lines,
     /// The control line being read.
     line: u64,
+    /// The first of its words.
+    at: usize,
     /// How many of its words are taken.
     index: usize,
     /// What I know of the tags from there on.
@@ -461,6 +484,7 @@ impl Reader {
         Reader {
             lines,
             line: 0,
+            at: 0,
             index: 0,
             tags: 0,
             tail: 1,
@@ -487,6 +511,7 @@ impl Reader {
         Ok(Reader {
             lines,
             line,
+            at: lines.first(line),
             index,
             tags: 0,
             tail,
@@ -507,7 +532,7 @@ impl Reader {
         loop {
             if self.tags == 0 {
                 // Edge A, reader's end.
-                let tags = self.lines.line(words, self.line)[CONTENT].load(Ordering::Acquire);
+                let tags = line_at(words, self.at)[CONTENT].load(Ordering::Acquire);
                 self.tags = (tags & TAGS) >> (8 * self.index);
                 if self.tags == 0 {
                     return Ok(0);
@@ -539,7 +564,7 @@ impl Reader {
         match tag {
             0 => Ok(Next::Nothing),
             RUN | LAST => {
-                let word = &self.lines.line(words, self.line)[self.index];
+                let word = &line_at(words, self.at)[self.index];
                 let bytes = word.load(Ordering::Relaxed);
                 // Behind the run is another control line, and all of it is within a lap.
                 let room = self.lines.0 - (self.tail - self.line) - 1;
@@ -572,7 +597,7 @@ impl Reader {
         content: &mut [u64; CONTENT],
     ) {
         let count = bytes.div_ceil(8).max(1);
-        let line = self.lines.line(words, self.line);
+        let line = line_at(words, self.at);
         for (value, word) in content[..count].iter_mut().zip(&line[self.index..CONTENT]) {
             *value = word.load(Ordering::Relaxed);
         }
@@ -590,15 +615,18 @@ impl Reader {
         let tag = 1 + bytes as u8;
         if self.tags == 0 {
             // Edge A, reader's end.
-            let tags = self.lines.line(words, self.line)[CONTENT].load(Ordering::Acquire);
+            let tags = line_at(words, self.at)[CONTENT].load(Ordering::Acquire);
             self.tags = (tags & TAGS) >> (8 * self.index);
         }
         if self.tags as u8 != tag {
             return None;
         }
-        let word = &self.lines.line(words, self.line)[self.index];
-        let value = word.load(Ordering::Relaxed);
-        self.step(header, 1);
+        let value = line_at(words, self.at)[self.index].load(Ordering::Relaxed);
+        self.tags >>= 8;
+        self.index += 1;
+        if self.index == CONTENT {
+            self.go_on(header);
+        }
         Some(value)
     }
 
@@ -663,6 +691,7 @@ impl Reader {
     #[inline(never)]
     fn go_on(&mut self, header: &StreamHeader) {
         self.line = self.tail;
+        self.at = self.lines.first(self.line);
         self.tail += 1;
         self.index = 0;
         self.tags = 0;
