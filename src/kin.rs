@@ -12,7 +12,7 @@ use rustix::fs::SealFlags;
 
 use crate::layout::{HEADER, TreePage};
 use crate::mapped::Mapped;
-use crate::sync::{Futex, Ordering, asymmetric};
+use crate::sync::{AtomicU32, Futex, Ordering, asymmetric};
 use crate::sys;
 
 /// What a process knows of its tree.
@@ -141,6 +141,11 @@ impl Kin {
         self.page.deaths.fetch_add(1, Ordering::Release);
         self.page.deaths.wake(u32::MAX);
     }
+}
+
+/// The word that is 0 in a process made by the user's own `fork`, for those who look at it often.
+pub(crate) fn fork_mark() -> io::Result<&'static AtomicU32> {
+    sys::fork_mark().ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 /// Whether this process was made by the user's own `fork`: it may not use what it inherited.

@@ -1,9 +1,11 @@
 //! What `Pipe` promises, through the public door: threads stand for processes where death is not the matter.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc::{Pipe, PipeEnd, PipeError, Process, RecvError, SendError};
+use multiproc::{Pipe, PipeEnd, PipeError, Process, Queue, RecvError, SendError};
+use serde::{Deserialize, Serialize, Serializer};
 
 const SOON: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(30);
@@ -242,5 +244,102 @@ fn a_killed_end_leaves_no_torn_message() {
         };
         assert_eq!(ended, RecvError::Closed);
         assert!(received >= 200 + round * 37);
+    }
+}
+
+/// An end that is sent to its own process is the one that arrives, whatever becomes of the one that was sent.
+#[test]
+fn an_end_travels_within_a_process() {
+    let (mut tx, mut rx) = Queue::<PipeEnd<u64, u64>>::new(1).unwrap();
+    let other = thread::spawn(move || {
+        for mut end in rx.iter() {
+            let number = end.recv_timeout(SOON).unwrap();
+            end.send(number + 1).unwrap();
+            assert_eq!(end.recv_timeout(SOON), Err(RecvError::Closed));
+        }
+    });
+    for number in 0..2_000 {
+        let (mut here, there) = Pipe::<u64, u64>::builder().size(1).build().unwrap();
+        tx.send_timeout(there, SOON).unwrap();
+        here.send(number).unwrap();
+        assert_eq!(here.recv_timeout(SOON), Ok(number + 1), "round {number}");
+    }
+    drop(tx);
+    other.join().unwrap();
+}
+
+#[test]
+fn an_end_that_is_not_sent_goes_on() {
+    let (mut tx, mut rx) = Queue::<PipeEnd<u64, u64>>::new(1).unwrap();
+    let mut pipes: Vec<_> = (0..2).map(|_| Pipe::<u64, u64>::new().unwrap()).collect();
+    let (mut here, refused) = pipes.pop().unwrap();
+    let (_other, first) = pipes.pop().unwrap();
+    tx.send(first).unwrap();
+    let mut refused = match tx.try_send(refused) {
+        Err(SendError::Full(end)) => end,
+        other => panic!("{other:?}"),
+    };
+    for number in 0..20 {
+        refused.send(number).unwrap();
+        assert_eq!(here.recv(), Ok(number));
+        here.send(number).unwrap();
+        assert_eq!(refused.recv(), Ok(number));
+    }
+    drop(rx.recv().unwrap());
+    drop(refused);
+    assert_eq!(here.recv(), Err(RecvError::Closed));
+}
+
+/// What has begun is taken back by whoever has the end next.
+#[test]
+fn an_end_travels_in_the_middle_of_a_message() {
+    let pipe = Pipe::<Vec<u8>, Vec<u8>>::builder().size(1);
+    let (mut here, mut there) = pipe.build().unwrap();
+    let late = here.send_timeout(pattern(1, 100_000), SHORT).unwrap_err();
+    assert!(matches!(late, SendError::TimedOut(_)), "{late}");
+    let (mut tx, mut rx) = Queue::<PipeEnd<Vec<u8>, Vec<u8>>>::new(1).unwrap();
+    tx.send(here).unwrap();
+    let mut here = rx.recv().unwrap();
+    there.send(pattern(2, 20)).unwrap();
+    assert_eq!(here.recv_timeout(SOON), Ok(pattern(2, 20)));
+    let receiver = thread::spawn(move || {
+        assert_eq!(there.recv_timeout(SOON), Ok(pattern(3, 20)));
+        assert_eq!(there.recv_timeout(SOON), Err(RecvError::Closed));
+    });
+    here.send_timeout(pattern(3, 20), SOON).unwrap();
+    drop(here);
+    receiver.join().unwrap();
+}
+
+#[test]
+fn a_panic_while_writing_leaves_the_pipe_usable() {
+    /// Fails behind so many bytes.
+    #[derive(Deserialize)]
+    struct Panics(Vec<u8>, bool);
+
+    impl Serialize for Panics {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            struct Explodes(bool);
+
+            impl Serialize for Explodes {
+                fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                    assert!(!self.0, "while writing");
+                    self.0.serialize(serializer)
+                }
+            }
+            (&self.0, Explodes(self.1)).serialize(serializer)
+        }
+    }
+
+    let pipe = Pipe::<Panics, Panics>::builder().size(1 << 16);
+    let (mut here, mut there) = pipe.build().unwrap();
+    for (round, length) in [0, 50, 60, 20_000, 40_000].into_iter().enumerate() {
+        let bad = Panics(pattern(round, length), true);
+        catch_unwind(AssertUnwindSafe(|| here.send(bad).is_ok())).unwrap_err();
+        there.send(Panics(pattern(round, length), false)).unwrap();
+        assert_eq!(here.recv_timeout(SOON).unwrap().0, pattern(round, length));
+        here.send(Panics(pattern(round, 10), false)).unwrap();
+        assert_eq!(there.recv_timeout(SOON).unwrap().0, pattern(round, 10));
+        assert!(matches!(there.try_recv(), Err(RecvError::Empty)));
     }
 }

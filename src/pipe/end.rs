@@ -12,7 +12,7 @@ use crate::stream::{Bulk, Lines, SMALL};
 
 use super::Waiting;
 use super::inlet::Inlet;
-use super::link::Link;
+use super::link::{Bar, Link};
 use super::outlet::{Direct, Outlet, Small, Word};
 
 /// More than a small message has.
@@ -32,8 +32,8 @@ pub struct PipeEnd<S, R> {
     link: Link,
     outlet: Outlet,
     inlet: Inlet,
-    /// Something was sent since something was last waited for.
-    spoke: bool,
+    /// What had been sent when something was last waited for.
+    said: u64,
     _values: PhantomData<fn(S) -> R>,
 }
 
@@ -44,7 +44,7 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
             outlet: Outlet::over(&link)?,
             inlet: Inlet::over(&link)?,
             link,
-            spoke: false,
+            said: 0,
             _values: PhantomData,
         })
     }
@@ -107,7 +107,6 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
     /// [`SendError::Closed`] when the other end is gone.
     pub fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), SendError<()>> {
         let waiting = Waiting::Until(None);
-        self.spoke = true;
         let Self { outlet, link, .. } = self;
         let clear = outlet.clear(link, waiting);
         clear
@@ -257,10 +256,6 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
         value: S,
         waiting: impl FnOnce() -> Waiting,
     ) -> Result<(), SendError<S>> {
-        // Nothing is stored that need not be: see the stream's `fill`.
-        if !self.spoke {
-            self.spoke = true;
-        }
         let Self { outlet, link, .. } = self;
         // What a type of fixed size needs is known when compiling.
         let written = match message::fixed_size::<S>() {
@@ -300,7 +295,7 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
     /// The next value, if it is here and small.
     #[inline(always)]
     fn take_here(&mut self) -> Option<Result<R, RecvError>> {
-        if kin::forked() || !self.link.is_mine() || !self.inlet.is_clean() {
+        if !self.link.is_here() || !self.inlet.is_clean() {
             return None;
         }
         match message::fixed_size::<R>() {
@@ -328,7 +323,12 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
 
     #[inline(never)]
     fn receive(&mut self, waiting: Waiting) -> Result<R, RecvError> {
-        self.fetch(waiting)?;
+        let spoke = self.listen()?;
+        self.inlet.await_any(&mut self.link, waiting, spoke)?;
+        if let Some(found) = self.take_here() {
+            return found;
+        }
+        self.inlet.fetch(&mut self.link, waiting, spoke)?;
         if let Some(value) = message::decode_owned(|| self.inlet.take_message()) {
             return value.map_err(RecvError::Decode);
         }
@@ -344,13 +344,14 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
 
     /// To be called before anything is waited for: whether something was sent since the last time.
     fn listen(&mut self) -> Result<bool, RecvError> {
-        if kin::forked() {
-            return Err(RecvError::Forked);
+        self.link.check()?;
+        if self.link.bars.has(Bar::Over) {
+            return Err(RecvError::Closed);
         }
-        if !self.link.is_mine() {
-            return Err(self.link.not_mine());
-        }
-        Ok(std::mem::take(&mut self.spoke))
+        let said = self.outlet.writer.position();
+        let spoke = said != self.said;
+        self.said = said;
+        Ok(spoke)
     }
 
     /// Where this end is, said aloud for whoever takes it up; an error if it cannot be taken up.

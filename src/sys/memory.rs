@@ -170,13 +170,18 @@ pub(crate) fn set_fork_mark() -> io::Result<()> {
     Ok(())
 }
 
+/// The word that says 1 in the process that called [`set_fork_mark`] and 0 in its forked copies.
+#[inline]
+pub(crate) fn fork_mark() -> Option<&'static AtomicU32> {
+    // SAFETY: `MARK` is null or the address of a page that stays mapped for ever (see `set_fork_mark`);
+    // the kernel wipes it to zero in a forked child but keeps it mapped.
+    unsafe { MARK.load(Ordering::Acquire).as_ref() }
+}
+
 /// Whether this process is a forked copy of the one that called [`set_fork_mark`].
 #[inline]
 pub(crate) fn fork_mark_lost() -> bool {
-    let mark = MARK.load(Ordering::Acquire);
-    // SAFETY: `MARK` is null or the address of a page that stays mapped for ever (see `set_fork_mark`);
-    // the kernel wipes it to zero in a forked child but keeps it mapped.
-    !mark.is_null() && unsafe { &*mark }.load(Ordering::Relaxed) == 0
+    fork_mark().is_some_and(|mark| mark.load(Ordering::Relaxed) == 0)
 }
 
 /// Allocations below this are not worth reading three small files first.

@@ -3,11 +3,12 @@
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use multiproc::{
-    LoanError, Lock, LockError, Process, Queue, QueueError, RecvError, Segment, SegmentError,
-    SendError, Sender,
+    LoanError, Lock, LockError, Pipe, PipeEnd, Process, Queue, QueueError, RecvError, Segment,
+    SegmentError, SendError, Sender,
 };
 use nix::libc;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -27,6 +28,7 @@ tests![
     a_fork_may_use_nothing,
     evicted_from_a_name,
     evicted_from_the_tree,
+    evicted_from_a_pipe,
 ];
 
 strangers![in_a_full_folder, in_little_memory, take_the_name];
@@ -367,6 +369,7 @@ fn a_fork_may_use_nothing() {
         let (mut tx, mut rx) = Queue::<u64>::new(4).unwrap();
         let (mut lender, mut leaser) = Queue::<u64>::builder().in_place(4).build().unwrap();
         let (mut named_tx, mut named_rx) = Queue::<u64>::builder().create(&name).unwrap();
+        let (mut end, mut other_end) = Pipe::<u64, Vec<u8>>::new().unwrap();
         let lock = Lock::new(1_u64).unwrap();
         let held = Lock::new(2_u64).unwrap();
         let named_lock = Lock::create(&format!("{name}-lock"), 3_u64).unwrap();
@@ -374,6 +377,8 @@ fn a_fork_may_use_nothing() {
         lender.send(2).unwrap();
         named_tx.send(3).unwrap();
         lender.send(4).unwrap();
+        end.send(6).unwrap();
+        other_end.send(vec![7; 7]).unwrap();
         let lease = leaser.lease().unwrap();
         let guard = held.lock().unwrap();
         // SAFETY: the copy uses only what is checked here, and exits without returning. This thread has the
@@ -397,6 +402,14 @@ fn a_fork_may_use_nothing() {
                         .is_err_and(|error| error == RecvError::Forked),
                     named_tx.send(9) == Err(SendError::Forked(9)),
                     named_rx.try_recv() == Err(RecvError::Forked),
+                    end.send(9) == Err(SendError::Forked(9)),
+                    end.try_send(9) == Err(SendError::Forked(9)),
+                    end.send_bytes(&[9]) == Err(SendError::Forked(())),
+                    end.recv() == Err(RecvError::Forked),
+                    end.poll(Duration::ZERO) == Err(RecvError::Forked),
+                    end.recv_bytes_into(&mut [0; 9]) == Err(RecvError::Forked),
+                    other_end.try_recv() == Err(RecvError::Forked),
+                    other_end.recv_bytes() == Err(RecvError::Forked),
                     matches!(lock.lock(), Err(LockError::Forked)),
                     matches!(held.try_lock(), Err(LockError::Forked)),
                     matches!(named_lock.lock(), Err(LockError::Forked)),
@@ -412,7 +425,7 @@ fn a_fork_may_use_nothing() {
                 ];
                 let wrong = right.iter().position(|right| !right);
                 drop((
-                    tx, rx, lender, named_tx, named_rx, lock, named_lock, segment,
+                    tx, rx, lender, named_tx, named_rx, end, other_end, lock, named_lock, segment,
                 ));
                 lease.ack();
                 drop(guard);
@@ -434,6 +447,7 @@ fn a_fork_may_use_nothing() {
         lease.ack();
         assert_eq!(leaser.recv(), Ok(4));
         assert_eq!(named_rx.try_recv(), Ok(3));
+        assert_eq!((other_end.recv(), end.recv()), (Ok(6), Ok(vec![7; 7])));
         assert!(matches!(held.try_lock(), Err(LockError::WouldBlock)));
         drop(guard);
         assert_eq!(*held.lock().unwrap(), 2);
@@ -504,20 +518,62 @@ fn evicted_from_a_name() {
     });
 }
 
+/// Closes a descriptor of the file by whose locks the tree knows who lives.
+fn lose_the_roster() {
+    let all = descriptors();
+    let (roster, _) = all
+        .iter()
+        .find(|(_, target)| target.contains("multiproc:roster"))
+        .unwrap();
+    drop(File::open(format!("/proc/self/fd/{roster}")).unwrap());
+}
+
 fn evicted_from_the_tree() {
     isolated(|| {
         let (mut tx, mut rx) = Queue::<u64>::new(4).unwrap();
         let lock = Lock::new(1_u64).unwrap();
-        let all = descriptors();
-        let (roster, _) = all
-            .iter()
-            .find(|(_, target)| target.contains("multiproc:roster"))
-            .unwrap();
         assert_eq!(
             rx.recv_timeout(Duration::from_millis(50)),
             Err(RecvError::TimedOut)
         );
-        drop(File::open(format!("/proc/self/fd/{roster}")).unwrap());
+        lose_the_roster();
         is_told(&mut tx, &mut rx, &lock);
+    });
+}
+
+/// Receives one message and the end, and then nothing more.
+fn closed_for_good(mut end: PipeEnd<u64, u64>, board: Segment) {
+    let word = &board.words()[0];
+    end.send(7).unwrap();
+    assert_eq!(end.recv_timeout(LONG), Ok(1));
+    assert_eq!(end.recv_timeout(LONG), Err(RecvError::Closed));
+    word.store(1, Ordering::Relaxed);
+    wait_until(LONG, "the other end writes", || {
+        word.load(Ordering::Relaxed) == 2
+    });
+    assert_eq!(end.recv(), Err(RecvError::Closed));
+    assert_eq!(end.try_recv(), Err(RecvError::Closed));
+    assert_eq!(end.send(8), Err(SendError::Closed(8)));
+}
+
+fn evicted_from_a_pipe() {
+    isolated(|| {
+        let (mut here, there) = Pipe::<u64, u64>::builder().size(1).build().unwrap();
+        let board = Segment::new(64).unwrap();
+        let word = &board.words()[0];
+        let child = Process::spawn(closed_for_good, (there, board.clone())).unwrap();
+        assert_eq!(here.recv(), Ok(7));
+        here.send(1).unwrap();
+        lose_the_roster();
+        wait_until(LONG, "it is said to be dead", || {
+            word.load(Ordering::Relaxed) == 1
+        });
+        // Whatever it still sends is never received.
+        let _ = here.try_send(2);
+        word.store(2, Ordering::Relaxed);
+        child.join().unwrap();
+        assert_eq!(here.recv(), Err(RecvError::Evicted));
+        while here.try_send(3).is_ok() {}
+        assert_eq!(here.send(4), Err(SendError::Evicted(4)));
     });
 }
