@@ -10,8 +10,8 @@
 //!
 //! Built with `--cfg planted`, the crate has bugs that these tests must find.
 
-mod couple;
 mod lock;
+mod pipe;
 mod pool;
 mod queue;
 mod soak;
@@ -34,7 +34,7 @@ fn main() {
     let tests = [
         queue::TESTS,
         lock::TESTS,
-        couple::TESTS,
+        pipe::TESTS,
         pool::TESTS,
         soak::TESTS,
     ];

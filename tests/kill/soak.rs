@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::queue::Way;
-use crate::{Toll, asked, couple, lock, pool, queue};
+use crate::{Toll, asked, lock, pipe, pool, queue};
 
 pub(crate) const TESTS: &[crate::Test] = &[("everything_at_once", everything_at_once)];
 
@@ -44,7 +44,7 @@ fn everything_at_once() -> Result<(), Failed> {
             |toll| queue::torture(64, Way::Take, toll),
             |toll| queue::torture(16, Way::Lease, toll),
             lock::torture,
-            couple::torture,
+            pipe::torture::<Vec<u8>>,
             pool::torture,
         ];
         let teams = teams.map(|team| {
