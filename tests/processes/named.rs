@@ -29,6 +29,7 @@ tests![
     nobody_to_connect_to,
     killed_while_connecting,
     a_dead_makers_name_is_free_at_once,
+    a_name_appears_when_all_is_there,
     a_storm_on_one_name,
     another_shape_is_refused,
     a_damaged_header_is_refused,
@@ -36,6 +37,7 @@ tests![
 ];
 
 strangers![
+    appear,
     converse,
     call_in_vain,
     listen,
@@ -448,6 +450,47 @@ fn makers(name: &str) {
 
 fn a_dead_makers_name_is_free_at_once() {
     Stranger::start("makers", &fresh("makers")).finish();
+}
+
+/// One makes and leaves a name all the time, others open what they find there.
+fn appear(name: &str) {
+    let (progress_end, tell_end) = std::io::pipe().unwrap();
+    let text = |error: &dyn std::fmt::Debug| format!("{error:?}");
+    let (queue, lock) = (format!("{name}-queue"), format!("{name}-lock"));
+    let mut workers = vec![apart(|| {
+        loop {
+            let queue = Queue::<u64>::builder().capacity(7).create(&queue);
+            let lock = Lock::create(&lock, [7_u64; 64]);
+            drop((queue.map_err(|e| text(&e))?, lock.map_err(|e| text(&e))?));
+        }
+    })];
+    let find = || loop {
+        match Queue::<u64>::builder().capacity(7).open(&queue) {
+            Ok(_) => tell(&tell_end)?,
+            Err(QueueError::Segment(SegmentError::NotFound { .. })) => {}
+            Err(error) => return Err(text(&error)),
+        }
+        match Lock::<[u64; 64]>::open(&lock) {
+            Ok(lock) if *lock.try_lock().map_err(|e| text(&e))? == [7; 64] => tell(&tell_end)?,
+            Ok(lock) => return Err(text(&lock.lock())),
+            Err(SegmentError::NotFound { .. }) => {}
+            Err(error) => return Err(text(&error)),
+        }
+    };
+    workers.extend((0..3).map(|_| apart(find)));
+    std::thread::sleep(Duration::from_secs(3));
+    workers.into_iter().for_each(|worker| end(worker).unwrap());
+    drop(tell_end);
+    let found = std::io::BufReader::new(progress_end).bytes().count();
+    assert!(found > 20, "found only {found} times");
+    for name in [queue, lock] {
+        drop(Segment::create(&name, 64).unwrap());
+        gone(&name);
+    }
+}
+
+fn a_name_appears_when_all_is_there() {
+    Stranger::start("appear", &fresh("appear")).finish();
 }
 
 const WORKERS: usize = 24;
