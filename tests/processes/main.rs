@@ -11,6 +11,7 @@
 
 mod arrays;
 mod builder;
+mod costs;
 mod endings;
 mod faults;
 mod forks;
@@ -52,6 +53,7 @@ const ONCE: &[(&str, &[help::Test])] = &[
     ("pool", pool::TESTS),
     ("parity", parity::TESTS),
     ("queues", queues::TESTS),
+    ("costs", costs::TESTS),
 ];
 
 fn main() -> ExitCode {

@@ -22,7 +22,6 @@ tests![
     a_killed_lease_goes_to_another,
     large_messages,
     a_fork_may_not_touch_it,
-    an_idle_receiver_costs_nothing,
     handles_without_descriptors,
 ];
 
@@ -327,36 +326,6 @@ fn a_fork_may_not_touch_it() {
             }
         }
     });
-}
-
-fn an_idle_receiver_costs_nothing() {
-    fn wait(mut rx: Receiver<u64>, mut ready: Sender<()>) {
-        ready.send(()).unwrap();
-        assert_eq!(rx.recv(), Err(RecvError::Closed));
-    }
-    let (tx, rx) = Queue::<u64>::new(1).unwrap();
-    let (ready, mut is_ready) = Queue::<()>::new(1).unwrap();
-    let child = Process::spawn(wait, (rx, ready)).unwrap();
-    is_ready.recv().unwrap();
-    thread::sleep(Duration::from_millis(100));
-    // Time on a processor of all its threads, in nanoseconds.
-    let spent = || -> u64 {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", child.pid())).unwrap();
-        let of = |task: std::fs::DirEntry| {
-            let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap();
-            text.split(' ').next().unwrap().parse::<u64>().unwrap()
-        };
-        tasks.flatten().map(of).sum()
-    };
-    let before = spent();
-    let start = Instant::now();
-    thread::sleep(Duration::from_secs(2));
-    let share = (spent() - before) as f64 / start.elapsed().as_nanos() as f64;
-    // Built without optimisation it may cost some more.
-    let limit = if cfg!(debug_assertions) { 0.003 } else { 0.001 };
-    assert!(share < limit, "{:.4} % of a processor", share * 100.0);
-    drop(tx);
-    child.join().unwrap();
 }
 
 fn limit_descriptors() {

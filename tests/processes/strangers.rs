@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::{faults, named};
+use crate::{costs, faults, named};
 
 /// What a stranger does with the name it is given.
 pub(crate) type Part = fn(&str);
 
-const PARTS: &[&[(&str, Part)]] = &[named::STRANGERS, faults::STRANGERS];
+const PARTS: &[&[(&str, Part)]] = &[named::STRANGERS, faults::STRANGERS, costs::STRANGERS];
 
 /// The parts of a module, with their names.
 macro_rules! strangers {
