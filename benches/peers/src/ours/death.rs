@@ -1,11 +1,11 @@
-//! A sender or the holder of a lock is killed, and whoever waits for it is told.
+//! A sender, one end of a pipe, or the holder of a lock is killed, and whoever waits for it is told.
 
 use super::Ours;
 use crate::group::death::{BETWEEN, IN_A_TREE, told};
 use crate::rig::row::{Ask, Group};
 use crate::rig::{Pace, Sample};
 use anyhow::{Result, bail, ensure};
-use multiproc::{Lock, LockError, Process, Queue, Receiver, RecvError, Sender};
+use multiproc::{Lock, LockError, Pipe, PipeEnd, Process, Queue, Receiver, RecvError, Sender};
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
@@ -18,8 +18,10 @@ const FAR: Option<Ask> = Some(Ask::Figure(1e8));
 
 pub fn add(ours: &mut Ours) {
     ours.cell(Group::Death, IN_A_TREE, "Lock", NEAR, holder);
+    ours.cell(Group::Death, IN_A_TREE, "Pipe", NEAR, end);
     ours.cell(Group::Death, IN_A_TREE, "Queue", NEAR, sender);
     ours.cell(Group::Death, BETWEEN, "Lock", FAR, foreign_holder);
+    ours.cell(Group::Death, BETWEEN, "Pipe", FAR, foreign_end);
     ours.cell(Group::Death, BETWEEN, "Queue", FAR, foreign_sender);
 }
 
@@ -58,6 +60,30 @@ fn sender(pace: &Pace) -> Result<Sample> {
         Ok(child)
     };
     let wait = || closed(queue.borrow_mut().as_mut().expect("it was started"));
+    told(pace, start, wait)
+}
+
+fn hung_up(end: &mut PipeEnd<u8, u8>) -> Result<()> {
+    let end = end.recv();
+    ensure!(end == Err(RecvError::Closed), "received {end:?}");
+    Ok(())
+}
+
+fn talks(mut end: PipeEnd<u8, u8>) {
+    end.send(1).expect("somebody receives");
+    stay();
+}
+
+fn end(pace: &Pace) -> Result<Sample> {
+    let end = RefCell::new(None);
+    let start = || {
+        let (mut here, there) = Pipe::new()?;
+        let child = Process::spawn(talks, (there,))?;
+        here.recv()?;
+        *end.borrow_mut() = Some(here);
+        Ok(child)
+    };
+    let wait = || hung_up(end.borrow_mut().as_mut().expect("it was started"));
     told(pace, start, wait)
 }
 
@@ -116,6 +142,12 @@ pub fn victim(part: &str, name: &str) -> Result<()> {
             ready()?;
             stay();
         }
+        "end" => {
+            ready()?;
+            let mut end = Pipe::<u8, u8>::connect(name)?;
+            end.send(1)?;
+            stay();
+        }
         "holder" => {
             let lock = Lock::<u64>::open(name)?;
             let _guard = lock.lock().expect("nobody is inside");
@@ -143,4 +175,19 @@ fn foreign_holder(pace: &Pace) -> Result<Sample> {
     let name = format!("peers-holder-{}", std::process::id());
     let lock = Lock::create(&name, 0)?;
     told(pace, || foreign("holder", &name), || abandoned(&lock))
+}
+
+fn foreign_end(pace: &Pace) -> Result<Sample> {
+    let name = format!("peers-end-{}", std::process::id());
+    let mut listener = Pipe::<u8, u8>::listen(&name)?;
+    let end = RefCell::new(None);
+    let start = || {
+        let child = foreign("end", &name)?;
+        let mut here = listener.accept()?;
+        here.recv()?;
+        *end.borrow_mut() = Some(here);
+        Ok(child)
+    };
+    let wait = || hung_up(end.borrow_mut().as_mut().expect("it was started"));
+    told(pace, start, wait)
 }
