@@ -418,7 +418,61 @@ impl Drop for Passed {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    use rustix::fs::SealFlags;
+
     use super::*;
+
+    #[test]
+    fn descriptors_of_what_is_no_segment_are_refused() {
+        let whole = Segment::new(64).unwrap();
+        let mut bytes = vec![0; whole.len() + crate::layout::HEADER];
+        let file = File::from(whole.file().try_clone_to_owned().unwrap());
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        let file = |bytes: &[u8], sealed: bool| {
+            let file = sys::memfd("multiproc:test", bytes.len() as u64).unwrap();
+            let file = File::from(file);
+            file.write_all_at(bytes, 0).unwrap();
+            let file = OwnedFd::from(file);
+            if sealed {
+                sys::seal(&file, SealFlags::empty()).unwrap();
+            }
+            file
+        };
+        let attach = |file: OwnedFd| with_descriptors(vec![file], || ());
+        attach(file(&bytes, true)).unwrap();
+        let refused = |file: OwnedFd| attach(file).unwrap_err();
+        let changed = |at: usize| {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 1;
+            file(&bytes, true)
+        };
+        assert!(matches!(
+            refused(file(&bytes, false)),
+            SegmentError::Unsealed
+        ));
+        let (pipe, _) = std::io::pipe().unwrap();
+        assert!(matches!(refused(pipe.into()), SegmentError::Unsealed));
+        assert!(matches!(
+            refused(file(&[0; 4096], true)),
+            SegmentError::NotASegment
+        ));
+        assert!(matches!(refused(changed(0)), SegmentError::NotASegment));
+        assert!(matches!(
+            refused(changed(8)),
+            SegmentError::WrongVersion { .. }
+        ));
+        assert!(matches!(
+            refused(changed(16)),
+            SegmentError::Truncated { .. }
+        ));
+        for short in [0, 1, bytes.len() - 1] {
+            let error = refused(file(&bytes[..short], true));
+            assert!(matches!(error, SegmentError::Truncated { .. }), "{error}");
+        }
+    }
 
     #[test]
     fn a_number_that_means_the_roster_by_now_costs_nobody_the_proof_of_life() {

@@ -132,6 +132,28 @@ fn waiting_ends_in_time() {
 }
 
 #[test]
+fn what_never_fits_at_once_is_refused_by_those_who_do_not_wait() {
+    let (mut a, mut b) = Pipe::<Vec<u8>, ()>::builder().size(1).build().unwrap();
+    for size in [4096, 100_000] {
+        match a.try_send(pattern(1, size)) {
+            Err(SendError::TooLarge {
+                value,
+                needed,
+                limit,
+            }) => assert!(value == pattern(1, size) && needed >= size && limit < 4096),
+            other => panic!("{other:?}"),
+        }
+    }
+    a.try_send(pattern(2, 3_000)).unwrap();
+    assert!(matches!(
+        a.try_send(pattern(3, 3_000)),
+        Err(SendError::Full(_))
+    ));
+    assert!(b.recv().unwrap() == pattern(2, 3_000));
+    assert_eq!(b.try_recv(), Err(RecvError::Empty));
+}
+
+#[test]
 fn a_dropped_end_closes_both_directions() {
     let (mut a, mut b) = Pipe::<String, String>::new().unwrap();
     a.send("last".into()).unwrap();

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use multiproc::{
-    LoanError, Lock, LockError, Pipe, PipeEnd, Process, Queue, QueueError, RecvError, Segment,
-    SegmentError, SendError, Sender,
+    LoanError, Lock, LockError, Pipe, PipeEnd, PipeError, Process, Queue, QueueError, RecvError,
+    Segment, SegmentError, SendError, Sender,
 };
 use nix::libc;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -57,7 +57,13 @@ fn too_few_descriptors() {
                 QueueError::Segment(error) => text(error),
                 other => panic!("{other:?}"),
             };
-            let outcomes: [Result<(), String>; 8] = [
+            let pipe_text = |error| match error {
+                PipeError::Segment(error) => text(error),
+                other => panic!("{other:?}"),
+            };
+            let outcomes: [Result<(), String>; 10] = [
+                Pipe::<u64, u64>::new().map(drop).or_else(pipe_text),
+                Pipe::<u64, u64>::listen(&name).map(drop).or_else(pipe_text),
                 Segment::new(64).map(drop).or_else(text),
                 Segment::create(&name, 64).map(drop).or_else(text),
                 queue().build().map(drop).or_else(queue_text),
@@ -139,6 +145,15 @@ fn in_a_full_folder(name: &str) {
         other => panic!("{other:?}"),
     }
     assert!(!path(name).exists());
+    let needs_space_for_a_pipe = |error| match error {
+        PipeError::Segment(error) => needs_space(&error, 1),
+        other => panic!("{other:?}"),
+    };
+    match Pipe::<u64, u64>::listen(name) {
+        Ok(_listener) => needs_space_for_a_pipe(Pipe::<u64, u64>::connect(name).unwrap_err()),
+        Err(error) => needs_space_for_a_pipe(error),
+    }
+    assert!(!path(name).exists() && !path(&format!("{name}.0")).exists());
     // What fits works, and a sender that does not fit any more is an error, not a crash.
     let (mut tx, mut rx) = Queue::<u64>::builder().capacity(512).create(name).unwrap();
     let mut senders = Vec::new();
