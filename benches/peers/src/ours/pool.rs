@@ -33,7 +33,7 @@ pub fn add(ours: &mut Ours) {
 
 fn map(pace: &Pace) -> Result<Sample> {
     let (pool, items) = (Pool::new(4)?, items(ITEMS));
-    let once = || Ok(pool.map(square, items.iter().copied())?);
+    let once = || Ok(pool.map(square, &items)?);
     let nanos = pace.each_checked(3, once, |all| check(&items, &all))?;
     Ok(Sample::of_nanos(&nanos))
 }
@@ -48,7 +48,7 @@ fn map_frozen(pace: &Pace) -> Result<Sample> {
 
 fn singles(pace: &Pace) -> Result<Sample> {
     let (pool, items) = (Pool::new(4)?, items(SINGLES));
-    let once = || Ok(pool.chunk_size(1).map(square, items.iter().copied())?);
+    let once = || Ok(pool.chunk_size(1).map(square, &items)?);
     let nanos = pace.each_checked(3, once, |all| check(&items, &all))?;
     Ok(Sample::plain(
         Sample::of_nanos(&nanos).value / SINGLES as f64,
@@ -69,7 +69,7 @@ fn sums(pace: &Pace) -> Result<Sample> {
     let (pool, data) = (Pool::new(4)?, large());
     let expected: Vec<u64> = data.iter().map(|one| total(one)).collect();
     let nanos = pace.each(1, || {
-        ensure!(pool.map(sum, data.clone())? == expected, "the wrong sums");
+        ensure!(pool.map(sum, &data)? == expected, "the wrong sums");
         Ok(())
     })?;
     Ok(Sample::of_nanos(&nanos))
