@@ -922,7 +922,7 @@ impl Job {
     }
 }
 
-/// Edges G and H: who leases sees the job, who sees it settled sees the results; of two workers one leases.
+/// Edges P and Q: who leases sees the job, who sees it settled sees the results; of two workers one leases.
 #[test]
 fn a_chunk_goes_out_and_its_results_come_back() {
     model(3, || {
@@ -953,7 +953,7 @@ fn a_chunk_goes_out_and_its_results_come_back() {
     });
 }
 
-/// Edge G alone: the worker waits for the offer and then reads what was written before it.
+/// Edge P alone: the worker waits for the offer and then reads what was written before it.
 #[test]
 fn an_offer_publishes_the_job() {
     model(3, || {
@@ -972,7 +972,7 @@ fn an_offer_publishes_the_job() {
     });
 }
 
-/// Edge I: whoever claims a chunk of a generation can lease it, also with an old ticket, so none is lost.
+/// Edge R: whoever claims a chunk of a generation can lease it, also with an old ticket, so none is lost.
 #[test]
 fn a_claimed_chunk_can_be_leased() {
     model(3, || {

@@ -1,6 +1,6 @@
 //! Which stores must be seen before which, and who guarantees it.
 //!
-//! Every ordering stronger than relaxed in this crate belongs to one of six edges. The code names the
+//! Every ordering stronger than relaxed in this crate belongs to one of the edges below. The code names the
 //! edge at both ends; a letter with one end would be a bug. `tests/loom.rs` has a model for each edge of
 //! the pure protocols, and `tests/mutants/run` weakens every ordering in turn and expects a model to fail.
 //!
@@ -12,6 +12,17 @@
 //! | D | a holder unlocks | the next holder locks | the value behind the lock |
 //! | E | an owner lets go, or dies | somebody takes over, or concludes that nobody is left | everything the owner published |
 //! | F | the maker of a segment stores the magic number | somebody attaches | the header and the body as they were made |
+//! | G | the holder of a block gives it back | its sender fills it again | that the holder has read |
+//! | H | a sender fills a block | whoever holds it next, a second holder too | what the sender wrote |
+//! | I | an end counts itself in | somebody concludes that nobody is left | that the end has come |
+//! | K | an end that was sent away is brought back | the same end is dropped | which of the two lets go of it |
+//! | P | the pool offers a chunk | a worker leases it | the job's words and its arguments |
+//! | Q | a worker commits a chunk | the pool finds it settled | the results |
+//! | R | the pool opens a cursor | a worker claims by it | that the chunks of that job are offered |
+//! | S | the pool pushes a ticket, then looks for those who hunt | a worker stops hunting, then looks again | one of the two sees the other |
+//!
+//! A to F are at work in every message and every lock. The others stand where they are used, with both ends: G and H in
+//! `src/queue/blocks.rs`, I in `src/queue/hub.rs`, K in `src/pipe/link.rs`, P to S in `src/pool/job.rs`.
 //!
 //! # A and B: one message
 //!

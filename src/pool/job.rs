@@ -19,9 +19,9 @@
 //!
 //! | edge | release | acquire | what it carries |
 //! |---|---|---|---|
-//! | G | [`offer`] | [`lease`] | the job's words and its arguments |
-//! | H | [`commit`] | [`is_settled`] | the results |
-//! | I | [`open`], [`rewind`] | [`claim`] | that the chunks of the generation are offered |
+//! | P | [`offer`] | [`lease`] | the job's words and its arguments |
+//! | Q | [`commit`] | [`is_settled`] | the results |
+//! | R | [`open`], [`rewind`] | [`claim`] | that the chunks of the generation are offered |
 //! | S | [`tire`], [`take_up`], before a look for tickets | [`hunters`], after a ticket was pushed | that somebody sees the ticket: a fence on each side |
 //!
 //! What a dead worker wrote is seen by whoever has the proof of its death.
@@ -117,7 +117,7 @@ fn is(word: u64, generation: Generation, kind: u64) -> bool {
 
 /// Lets workers lease the chunk. Only for a chunk that nobody has leased or can lease.
 pub(crate) fn offer(state: &AtomicU64, generation: Generation, attempt: u8) {
-    // Edge G, the pool's end.
+    // Edge P, the pool's end.
     state.store(word(generation, READY, 0, attempt), Ordering::Release);
 }
 
@@ -128,7 +128,7 @@ pub(crate) fn lease(state: &AtomicU64, generation: Generation, seat: u16) -> Opt
         return None;
     }
     let leased = word(generation, LEASED, seat, attempt(seen));
-    // Edge G, the worker's end.
+    // Edge P, the worker's end.
     state
         .compare_exchange(seen, leased, Ordering::Acquire, Ordering::Relaxed)
         .ok()
@@ -140,7 +140,7 @@ pub(crate) fn lease(state: &AtomicU64, generation: Generation, seat: u16) -> Opt
 /// False if the pool has taken the chunk away, which it does from the dead only.
 pub(crate) fn commit(state: &AtomicU64, lease: Lease) -> bool {
     let done = lease.word & !KIND | DONE;
-    // Edge H, the worker's end.
+    // Edge Q, the worker's end.
     state
         .compare_exchange(lease.word, done, Ordering::Release, Ordering::Relaxed)
         .is_ok()
@@ -148,7 +148,7 @@ pub(crate) fn commit(state: &AtomicU64, lease: Lease) -> bool {
 
 /// Whether nobody will work on the chunk any more: done, or withdrawn.
 pub(crate) fn is_settled(state: &AtomicU64, generation: Generation) -> bool {
-    // Edge H, the pool's end.
+    // Edge Q, the pool's end.
     let seen = state.load(Ordering::Acquire);
     is(seen, generation, DONE) || is(seen, generation, WITHDRAWN)
 }
@@ -200,7 +200,7 @@ pub(crate) fn open(cursor: &AtomicU64, generation: Generation) {
 
 /// Lets workers claim the chunks from `index` on once more. Those that are taken cannot be leased again.
 pub(crate) fn rewind(cursor: &AtomicU64, generation: Generation, index: usize) {
-    // Edge I, the pool's end. What is claimed at this moment is lost from the cursor, not from its claimant.
+    // Edge R, the pool's end. What is claimed at this moment is lost from the cursor, not from its claimant.
     cursor.swap(
         generation.0 << GENERATION_SHIFT | index as u64,
         Ordering::Release,
@@ -210,7 +210,7 @@ pub(crate) fn rewind(cursor: &AtomicU64, generation: Generation, index: usize) {
 /// The next chunk to try, and whose: it may be that of a later job than the ticket's, and then it is the
 /// claimant's all the same, for nobody else is sent there.
 pub(crate) fn claim(cursor: &AtomicU64) -> (Generation, usize) {
-    // Edge I, the worker's end.
+    // Edge R, the worker's end.
     let seen = cursor.fetch_add(1, Ordering::Acquire);
     (
         Generation::above(seen),
