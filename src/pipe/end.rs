@@ -356,6 +356,10 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
 
     /// Where this end is, said aloud for whoever takes it up; an error if it cannot be taken up.
     pub(super) fn park(&self) -> Result<&Link, &'static str> {
+        // One that was sent to this very process is another end's now, whose place would be overwritten.
+        if self.link.bars.has(Bar::Away) {
+            return Err("this end has been sent away already");
+        }
         if !self.inlet.is_clean() {
             return Err("an end that holds a message received in part cannot be sent");
         }

@@ -78,7 +78,9 @@ impl<S: Message, R: Message> Serialize for PipeEnd<S, R> {
         }
         let tag = TAG.fetch_add(1, Ordering::Relaxed) & (u32::MAX >> 1);
         let Some(away) = link.send_away(tag) else {
-            return Err(Z::Error::custom("this end has been sent away already"));
+            return Err(Z::Error::custom(
+                "this end has been sent away, or its process was taken for dead",
+            ));
         };
         let owner = away.word.word();
         let segment = Going {
