@@ -207,8 +207,9 @@ impl Place {
 /// What every child does before it is told what for; gives the parent's descriptor back.
 fn settle(place: Place) -> Result<OwnedFd, Failure> {
     place.tie().map_err(at(Step::Watch))?;
-    sys::unblock_signals();
+    // In this order: one that came in the meantime is dropped, as it will be from now on.
     sys::ignore_signals().map_err(at(Step::Signals))?;
+    sys::unblock_signals();
     kin::adopt(place.roster, place.page).map_err(at(Step::Kin))?;
     Ok(place.parent)
 }

@@ -261,6 +261,12 @@ fn interrupts_are_ignored() {
     thread::sleep(Duration::from_millis(100));
     child.signal(nix::libc::SIGINT).unwrap();
     assert_eq!(child.join().unwrap(), 1);
+    for n in 0..20 {
+        // It has hardly begun.
+        let child = spawn(|n: u32| n, (n,)).unwrap();
+        child.signal(nix::libc::SIGINT).unwrap();
+        assert_eq!(child.join().unwrap(), n);
+    }
 }
 
 /// As by Ctrl-C, which the terminal sends to every process of the group.
