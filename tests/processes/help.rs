@@ -193,9 +193,12 @@ pub(crate) fn settles_to(before: &[(u32, String)]) {
         kinds
     };
     let before = kinds(before);
-    wait_until(Duration::from_secs(10), "no descriptor is left", || {
-        kinds(&descriptors()) == before
-    });
+    let end = Instant::now() + Duration::from_secs(10);
+    while kinds(&descriptors()) != before {
+        let (now, given) = (descriptors(), &before);
+        assert!(Instant::now() < end, "not as before, {given:?}: {now:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
     wait_until(Duration::from_secs(2), "no child is left", || {
         own_children().is_empty()
     });
