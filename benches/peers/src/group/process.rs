@@ -11,6 +11,7 @@ use memmap2::{Advice, MmapOptions};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// Name and memory of the parent.
 pub const PARENTS: [(&str, usize); 3] = [
@@ -18,6 +19,9 @@ pub const PARENTS: [(&str, usize); 3] = [
     ("parent of 64 MiB", 64 << 20),
     ("parent of 2 GiB", 2 << 30),
 ];
+
+/// Long enough to get something ready for the next one; caches and processors have gone to others meanwhile.
+pub const PAUSE: Duration = Duration::from_millis(2);
 
 /// How often a large parent is made: touching its memory takes longer than everything else.
 const LARGE_ROUNDS: usize = 3;
@@ -33,7 +37,10 @@ pub fn rows() -> Vec<Row> {
             .beside("p99")
             .rival("fork and waitpid")
             .cell("fork and waitpid", move |pace| {
-                in_parent(size, || forked(pace))
+                in_parent(size, || forked(pace, Duration::ZERO))
+            })
+            .cell("fork and waitpid, after a pause", move |pace| {
+                in_parent(size, || forked(pace, PAUSE))
             })
             .cell("std::process::Command", move |pace| {
                 in_parent(size, || command(pace))
@@ -66,8 +73,8 @@ pub fn in_parent(size: usize, what: impl FnOnce() -> Result<Sample>) -> Result<S
     sample
 }
 
-fn forked(pace: &Pace) -> Result<Sample> {
-    let nanos = pace.each(10, || {
+fn forked(pace: &Pace, pause: Duration) -> Result<Sample> {
+    let nanos = after_pauses(pace, pause, || {
         // SAFETY: this process has one thread, and the child only ends.
         match unsafe { fork() }? {
             ForkResult::Child => {
@@ -84,6 +91,26 @@ fn forked(pace: &Pace) -> Result<Sample> {
         }
     })?;
     Ok(Sample::of_nanos(&nanos))
+}
+
+/// The nanoseconds of each call of `once`, before each of which this process sleeps for `pause`.
+pub fn after_pauses(
+    pace: &Pace,
+    pause: Duration,
+    mut once: impl FnMut() -> Result<()>,
+) -> Result<Vec<u64>> {
+    let mut nanos = Vec::new();
+    let start = Instant::now();
+    while start.elapsed() < pace.warm + pace.window || nanos.len() < 20 {
+        std::thread::sleep(pause);
+        let at = Instant::now();
+        once()?;
+        let took = at.elapsed();
+        if start.elapsed() > pace.warm {
+            nanos.push(took.as_nanos() as u64);
+        }
+    }
+    Ok(nanos)
 }
 
 fn command(pace: &Pace) -> Result<Sample> {

@@ -2,15 +2,12 @@
 //! spares are made; and each by executing the program.
 
 use super::Ours;
-use crate::group::process::{PARENTS, in_parent, title};
+use crate::group::process::{PARENTS, PAUSE, after_pauses, in_parent, title};
 use crate::rig::row::{Ask, Group};
 use crate::rig::{Pace, Sample};
 use anyhow::{Result, ensure};
 use multiproc::{Process, StartMethod};
-use std::time::{Duration, Instant};
-
-/// Long enough to get something ready for the next one.
-const PAUSE: Duration = Duration::from_millis(2);
+use std::time::Duration;
 
 pub fn add(ours: &mut Ours) {
     for (name, size) in PARENTS {
@@ -36,18 +33,11 @@ fn plus_one(x: u64) -> u64 {
 }
 
 fn starts(pace: &Pace, method: StartMethod, pause: Duration) -> Result<Sample> {
-    let mut nanos = Vec::new();
-    let start = Instant::now();
-    while start.elapsed() < pace.warm + pace.window || nanos.len() < 20 {
-        std::thread::sleep(pause);
-        let at = Instant::now();
+    let nanos = after_pauses(pace, pause, || {
         let process = Process::builder().start_method(method);
         let value = process.spawn(plus_one, (20,))?.join()?;
-        let took = at.elapsed();
         ensure!(value == 21, "the wrong value");
-        if start.elapsed() > pace.warm {
-            nanos.push(took.as_nanos() as u64);
-        }
-    }
+        Ok(())
+    })?;
     Ok(Sample::of_nanos(&nanos))
 }

@@ -31,7 +31,7 @@ pub fn script(script: &str) -> Result<Sample> {
 
 /// A script that starts and joins processes while it owns `size` bytes, all of them touched, in pages of the usual size.
 pub fn start(size: usize) -> String {
-    START.replace("SIZE", &size.to_string())
+    START.replace("BYTES", &size.to_string())
 }
 
 const START: &str = r#"
@@ -39,9 +39,9 @@ import mmap, multiprocessing as mp, time
 def nothing(): pass
 if __name__ == "__main__":
     ctx = mp.get_context("fork")
-    memory = mmap.mmap(-1, max(SIZE, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory = mmap.mmap(-1, max(BYTES, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_NOHUGEPAGE)
-    for at in range(0, SIZE, mmap.PAGESIZE): memory[at] = 1
+    for at in range(0, BYTES, mmap.PAGESIZE): memory[at] = 1
     times = []
     for _ in range(40):
         at = time.perf_counter_ns()
