@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use multiproc::{Death, Frozen, OnDeath, Pool, PoolError, TaskError};
+use multiproc::{Death, Frozen, OnDeath, Pool, PoolError, Segment, TaskError};
 
 fn square(x: u64) -> u64 {
     x * x
@@ -468,15 +468,22 @@ fn workers_that_never_begin_break_the_pool() {
 fn tasks_can_be_waited_for_asked_and_awaited() {
     within(SOON, || {
         let pool = Pool::new(1).unwrap();
-        let slow = |ms: u64| std::thread::sleep(Duration::from_millis(ms));
-        let task = pool.apply_async(slow, (200,));
+        let gate = Segment::new(16).unwrap();
+        let open = |word: usize| gate.words()[word].store(1, Ordering::Relaxed);
+        let wait = |gate: Segment, word: usize| {
+            while gate.words()[word].load(Ordering::Relaxed) == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        let task = pool.apply_async(wait, (gate.clone(), 0));
         assert!(!task.is_ready());
         let too_soon = task.get_timeout(Duration::from_millis(20)).unwrap_err();
         assert!(
             matches!(too_soon, TaskError::TimedOut { pid: 0, .. }),
             "{too_soon}"
         );
-        assert!(task.wait(Duration::from_secs(10)));
+        open(0);
+        assert!(task.wait(SOON));
         assert!(task.is_ready());
         task.get().unwrap();
 
@@ -487,10 +494,11 @@ fn tasks_can_be_waited_for_asked_and_awaited() {
 
         assert_eq!(block_on(pool.apply_async(square, (11,))).unwrap(), 121);
         assert_eq!(block_on(pool.map_async(square, 1..4)).unwrap(), [1, 4, 9]);
-        let first = pool.apply_async(slow, (100,));
+        let first = pool.apply_async(wait, (gate.clone(), 1));
         let never = pool.apply_async(square, (1,));
         assert!(never.cancel());
         assert!(matches!(never.get(), Err(TaskError::Cancelled { item: 0 })));
+        open(1);
         first.get().unwrap();
         for n in 0..2_000 {
             drop(pool.apply_async(square, (n,)));
