@@ -9,7 +9,7 @@ use rustix::fs::SealFlags;
 
 use crate::handle::{self, Transport};
 use crate::message::{self, DecodeError, EncodeError, Message};
-use crate::{kin, process, sys};
+use crate::{kin, pool, process, sys};
 
 /// The bytes of a value.
 ///
@@ -97,6 +97,11 @@ pub fn listen(frames: &[&[u8]], files: &[OwnedFd]) -> io::Result<[usize; 2]> {
         }
     }
     Ok(understood)
+}
+
+/// What a pool, or a worker of it, makes of words and bytes in their segment.
+pub fn pool(input: &[u8]) {
+    pool::frame::play(input);
 }
 
 /// Does something as another process would, that is not there: its number is that of whoever attaches.

@@ -16,6 +16,8 @@ mod crew;
 mod engine;
 mod error;
 mod feed;
+#[cfg(fuzzing)]
+pub(crate) mod frame;
 mod imap;
 mod items;
 mod job;

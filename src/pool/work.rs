@@ -275,7 +275,7 @@ impl Work {
             return true;
         }
         let mut inner = lock(&self.inner);
-        inner.committed += chunks;
+        inner.committed = inner.committed.saturating_add(chunks);
         inner.committed as usize >= self.chunks
     }
 
@@ -285,8 +285,11 @@ impl Work {
         self.committed(chunks)
     }
 
-    /// An item has failed. The first reason given is the one that counts.
+    /// An item has failed. The first reason given is the one that counts; of what is no item of this job, none.
     pub(super) fn fail(&self, item: u32, error: TaskError) {
+        if item >= self.items {
+            return;
+        }
         lock(&self.inner)
             .outcome
             .failures
@@ -493,7 +496,8 @@ impl Work {
             if let Some(piece) = pieces.next_if(|piece| piece.span.start == item) {
                 let read = outcome.read(engine, piece.place, piece.used, &mut bytes);
                 let mut at = 0;
-                for item in item..item + piece.span.count {
+                let end = item.saturating_add(piece.span.count).min(self.items);
+                for item in item..end {
                     let result = match &read {
                         Ok(()) => record(&bytes, &mut at, item),
                         Err(unreadable) => Err(unreadable.clone().at(item)),
@@ -503,7 +507,7 @@ impl Work {
                         None => result.map_err(|unreadable| unreadable.error(self.first)),
                     });
                 }
-                item += piece.span.count;
+                item = end;
             } else {
                 let error = outcome.failures.get(&item).map_or_else(
                     || Unreadable::new(item, truncated(8, 0)).error(self.first),
