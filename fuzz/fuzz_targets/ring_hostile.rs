@@ -3,6 +3,7 @@
 #![no_main]
 
 #[path = "../../tests/hostile/chosen.rs"]
+#[allow(dead_code, reason = "the lock is not played here")]
 mod chosen;
 mod error {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,6 +18,7 @@ const SHORT: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Copy, NoUninit, CheckedBitPattern)]
 #[repr(u32)]
+#[allow(dead_code, reason = "the bytes choose")]
 enum Light {
     Red = 7,
     Green = 1_048_576,
@@ -237,7 +238,11 @@ thread_local! {
 }
 
 fn small<T: Message + Default>(in_place: bool) -> Ends<T> {
-    let mut builder = Queue::<T>::builder().capacity(4).message_size(48).senders(4).receivers(4);
+    let mut builder = Queue::<T>::builder()
+        .capacity(4)
+        .message_size(48)
+        .senders(4)
+        .receivers(4);
     if in_place {
         builder = builder.in_place(4);
     }

@@ -48,11 +48,13 @@ impl Random {
 #[test]
 fn no_choice_of_loads_breaks_a_lane() {
     play(lane::play);
+    play_seeds("ring_hostile", lane::play);
 }
 
 #[test]
 fn no_choice_of_loads_breaks_a_stream() {
     play(pipe::play);
+    play_seeds("stream_hostile", pipe::play);
 }
 
 #[test]
@@ -72,5 +74,15 @@ fn play(play: fn(&[u8])) {
         let input: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
         let played = std::panic::catch_unwind(|| play(&input));
         assert!(played.is_ok(), "seed {seed}: {input:?}");
+    }
+}
+
+/// Plays what a fuzz target begins with: inputs that once broke something are among them.
+fn play_seeds(target: &str, play: fn(&[u8])) {
+    let folder = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
+    for seed in std::fs::read_dir(&folder).unwrap() {
+        let path = seed.unwrap().path();
+        println!("{}", path.display());
+        play(&std::fs::read(path).unwrap());
     }
 }

@@ -25,3 +25,14 @@ fn a_queue_is_as_its_model() {
         assert!(played.is_ok(), "seed {seed}: {input:?}");
     }
 }
+
+/// What the fuzz target `queue_ops` begins with: inputs that once broke something are among them.
+#[test]
+fn the_fuzzers_seeds_are_played_as_the_model_says() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/queue_ops");
+    for seed in std::fs::read_dir(folder).unwrap() {
+        let path = seed.unwrap().path();
+        println!("{}", path.display());
+        play::play(&std::fs::read(path).unwrap());
+    }
+}

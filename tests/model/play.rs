@@ -3,6 +3,7 @@
 //! The fuzz target `queue_ops` plays the fuzzer's bytes, and there whole processes die too; a test plays
 //! random bytes, and there their ends are dropped instead.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ struct Game {
     closed_for_senders: bool,
     next: u64,
     processes: u32,
+    /// What the dead had: it stays as it is until the game is over.
+    graves: Vec<Box<dyn Any>>,
 }
 
 /// Plays a game.
@@ -90,6 +93,7 @@ pub(crate) fn play(input: &[u8]) {
         closed_for_senders: false,
         next: 1,
         processes: 0,
+        graves: Vec::new(),
     };
     #[cfg(fuzzing)]
     multiproc::door::begin();
@@ -430,18 +434,28 @@ impl Game {
         }
         let dead = 1 + which as u32 % self.processes;
         while let Some(at) = self.senders.iter().position(|held| held.process == dead) {
-            bury(self.senders.swap_remove(at).end);
+            let end = self.senders.swap_remove(at).end;
+            self.bury(end);
         }
         while let Some(at) = self.receivers.iter().position(|held| held.process == dead) {
-            bury(self.receivers.swap_remove(at).end);
+            let end = self.receivers.swap_remove(at).end;
+            self.bury(end);
         }
         while let Some(at) = self.hands.iter().position(|hand| hand.process == dead) {
             let hand = self.hands.swap_remove(at);
-            bury(hand.lease);
+            self.bury(hand.lease);
             self.returned.push(hand.number);
         }
         #[cfg(fuzzing)]
         multiproc::door::bury(dead);
+    }
+
+    /// Where no processes are pretended, what they had goes with them.
+    fn bury(&mut self, end: impl Any) {
+        match cfg!(fuzzing) {
+            true => self.graves.push(Box::new(end)),
+            false => drop(end),
+        }
     }
 
     fn look(&mut self, which: usize) {
@@ -489,15 +503,4 @@ impl Game {
         }
         self.nothing(RecvError::Empty, 0, 0);
     }
-}
-
-/// What the dead had stays as it is.
-#[cfg(fuzzing)]
-fn bury<E>(end: E) {
-    std::mem::forget(end);
-}
-
-#[cfg(not(fuzzing))]
-fn bury<E>(end: E) {
-    drop(end);
 }
