@@ -18,8 +18,10 @@ pub(crate) const TESTS: &[crate::Test] = &[("pool", || torture(&Toll::of(2_000))
 const WORKERS: usize = 4;
 /// Items of a map.
 const ITEMS: u64 = 2_000;
-/// Kills that a pool lives through.
+/// Kills that a pool lives through, at most.
 const EACH: u64 = 500;
+/// So many may be killed before the pool must have gone on.
+const PATIENCE: u32 = 20;
 
 /// Counts that the item was begun.
 fn square(begun: &Segment, item: u64) -> u64 {
@@ -88,9 +90,19 @@ pub(crate) fn torture(toll: &Toll) -> Result<(), Failed> {
 
 fn kill_workers(pool: &Pool, toll: &Toll, count: &Count) {
     let mut random = Random::new();
+    let (mut seen, mut since) = (0, 0);
     for _ in 0..EACH {
-        // A worker that is killed before it has begun anything is no use to the pool: it must have some time.
         thread::sleep(Duration::from_micros(500 + random.below(2_500)));
+        let items = count.items.load(Relaxed);
+        (seen, since) = if items == seen {
+            (seen, since + 1)
+        } else {
+            (items, 0)
+        };
+        // A pool all of whose workers die before they have begun anything gives up, rightly.
+        if since > PATIENCE {
+            continue;
+        }
         let workers = pool.workers();
         let Some(worker) = workers.get(random.below(WORKERS as u64) as usize) else {
             continue;
@@ -119,7 +131,12 @@ fn one_round(pool: &Pool, round: usize, retries: u8, count: &Count) -> Result<()
         }
     };
     if results.len() as u64 != ITEMS {
-        return Err(format!("pool: {} results of {ITEMS}", results.len()).into());
+        let last = results.last();
+        return Err(format!(
+            "pool: {} results of {ITEMS}, at last {last:?}",
+            results.len()
+        )
+        .into());
     }
     for (item, result) in (0..ITEMS).zip(results) {
         let times = begun.words()[item as usize].load(Relaxed);

@@ -2,8 +2,7 @@
 //!
 //! Queues, a lock, pipes and pools, each with processes of its own that are killed and replaced; now and then the
 //! zygote that makes them is killed too. Nothing may hang, nothing may be torn or repeated, and at the end
-//! straight lines are laid through what all processes together had: memory, descriptors, mappings and processes
-//! must not rise.
+//! straight lines are laid through what there was: memory, descriptors, mappings and processes must not rise.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -138,33 +137,32 @@ fn family() -> HashMap<u32, Row> {
         .collect()
 }
 
-/// What all processes together have at a moment.
+/// What there is at a moment.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sample {
     seconds: f64,
-    /// KiB: private memory of all, and the segments that this process has.
+    /// KiB: private memory of all processes, and the segments that this one has.
     memory: f64,
+    /// Of this process, the only one that lives from the beginning to the end.
     descriptors: f64,
     mappings: f64,
+    /// This one and all that come from it.
     processes: f64,
 }
 
 impl Sample {
     fn now(begun: Instant) -> Sample {
-        let mut sample = Sample {
+        let family = family();
+        let private: u64 = family.keys().filter_map(|pid| private(*pid)).sum();
+        let entries = fs::read_dir("/proc/self/fd").expect("there is /proc");
+        let mappings = fs::read_to_string("/proc/self/maps").expect("there is /proc");
+        Sample {
             seconds: begun.elapsed().as_secs_f64(),
-            memory: segments() as f64,
-            ..Sample::default()
-        };
-        for pid in family().into_keys() {
-            sample.processes += 1.0;
-            sample.memory += private(pid).unwrap_or(0) as f64;
-            let entries = fs::read_dir(format!("/proc/{pid}/fd"));
-            sample.descriptors += entries.map_or(0, Iterator::count) as f64;
-            let mappings = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
-            sample.mappings += mappings.iter().filter(|byte| **byte == b'\n').count() as f64;
+            memory: (segments() + private) as f64,
+            descriptors: entries.count() as f64,
+            mappings: mappings.lines().count() as f64,
+            processes: family.len() as f64,
         }
-        sample
     }
 }
 
