@@ -22,6 +22,7 @@ use crate::strangers::{Stranger, fresh, path, pause, say, strangers};
 tests![
     too_few_descriptors,
     a_folder_that_is_full,
+    a_folder_as_small_as_in_containers,
     a_limit_of_memory,
     handles_by_the_million,
     new_handles_by_the_thousand,
@@ -31,7 +32,12 @@ tests![
     evicted_from_a_pipe,
 ];
 
-strangers![in_a_full_folder, in_little_memory, take_the_name];
+strangers![
+    in_a_full_folder,
+    in_a_folder_of_64_mib,
+    in_little_memory,
+    take_the_name
+];
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -96,7 +102,7 @@ fn too_few_descriptors() {
 }
 
 /// Mounts a file system of its own over the folder of names, for this process alone.
-fn mount_small_folder() -> Result<(), nix::Error> {
+fn mount_small_folder(options: &CStr) -> Result<(), nix::Error> {
     let mount = |source: &CStr, target: &CStr, kind: &CStr, flags, data: &CStr| {
         // SAFETY: all five are valid for the call; what is mounted is seen by this process alone.
         let code = unsafe {
@@ -113,7 +119,7 @@ fn mount_small_folder() -> Result<(), nix::Error> {
     // SAFETY: this process has one thread.
     nix::Error::result(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
     mount(c"none", c"/", c"", libc::MS_REC | libc::MS_PRIVATE, c"")?;
-    mount(c"tmpfs", c"/dev/shm", c"tmpfs", 0, c"size=64k,mode=1777")
+    mount(c"tmpfs", c"/dev/shm", c"tmpfs", 0, options)
 }
 
 fn needs_space(error: &SegmentError, at_least: u64) {
@@ -124,7 +130,7 @@ fn needs_space(error: &SegmentError, at_least: u64) {
 }
 
 fn in_a_full_folder(name: &str) {
-    if let Err(error) = mount_small_folder() {
+    if let Err(error) = mount_small_folder(c"size=64k,mode=1777") {
         return say(&format!(
             "SKIPPED: a full folder of names, for mounting is refused: {error}"
         ));
@@ -186,6 +192,37 @@ fn in_a_full_folder(name: &str) {
     say("done");
 }
 
+/// Fills it again and again, with what has names; what has none has all the room it needs meanwhile.
+fn in_a_folder_of_64_mib(name: &str) {
+    if let Err(error) = mount_small_folder(c"size=64m,mode=1777") {
+        return say(&format!(
+            "SKIPPED: a folder of 64 MiB, for mounting is refused: {error}"
+        ));
+    }
+    for round in 0..3 {
+        let mut segments = Vec::new();
+        let error = (0..).find_map(|number| {
+            let bytes = 1 << (12 + (number + round) % 12);
+            let created = Segment::create(&format!("{name}-{number}"), bytes);
+            created.map(|segment| segments.push(segment)).err()
+        });
+        needs_space(&error.unwrap(), 4096);
+        assert!(segments.len() > 10);
+        for segment in &segments {
+            let words = segment.words();
+            words[words.len() - 1].store(7, std::sync::atomic::Ordering::Relaxed);
+        }
+        let (mut tx, mut rx) = Queue::<Vec<u8>>::builder()
+            .message_size(16 << 20)
+            .in_place(6)
+            .build()
+            .unwrap();
+        tx.send(vec![1; 16 << 20]).unwrap();
+        assert_eq!(rx.recv().unwrap().len(), 16 << 20);
+    }
+    say("done");
+}
+
 /// Lets a stranger play its part, which says why if it is not possible here.
 fn done_or_skipped(part: &str) {
     let mut stranger = Stranger::start(part, &fresh(part));
@@ -199,6 +236,10 @@ fn done_or_skipped(part: &str) {
 
 fn a_folder_that_is_full() {
     done_or_skipped("in_a_full_folder");
+}
+
+fn a_folder_as_small_as_in_containers() {
+    done_or_skipped("in_a_folder_of_64_mib");
 }
 
 /// A group of processes that may have 48 MiB; removed when dropped.

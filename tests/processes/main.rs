@@ -26,6 +26,7 @@ mod pool;
 mod queues;
 mod results;
 mod strangers;
+mod surroundings;
 mod zygote;
 
 use std::process::{Command, ExitCode};
@@ -54,6 +55,7 @@ const ONCE: &[(&str, &[help::Test])] = &[
     ("parity", parity::TESTS),
     ("queues", queues::TESTS),
     ("costs", costs::TESTS),
+    ("surroundings", surroundings::TESTS),
 ];
 
 fn main() -> ExitCode {

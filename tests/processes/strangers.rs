@@ -5,12 +5,17 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::{costs, faults, named};
+use crate::{costs, faults, named, surroundings};
 
 /// What a stranger does with the name it is given.
 pub(crate) type Part = fn(&str);
 
-const PARTS: &[&[(&str, Part)]] = &[named::STRANGERS, faults::STRANGERS, costs::STRANGERS];
+const PARTS: &[&[(&str, Part)]] = &[
+    named::STRANGERS,
+    faults::STRANGERS,
+    costs::STRANGERS,
+    surroundings::STRANGERS,
+];
 
 /// The parts of a module, with their names.
 macro_rules! strangers {
@@ -40,7 +45,12 @@ pub(crate) struct Stranger {
 impl Stranger {
     /// Starts one that plays that part.
     pub(crate) fn start(part: &str, name: &str) -> Stranger {
-        let mut child = Command::new("/proc/self/exe")
+        Stranger::start_by(&mut Command::new("/proc/self/exe"), part, name)
+    }
+
+    /// Starts one by a command that executes this program.
+    pub(crate) fn start_by(command: &mut Command, part: &str, name: &str) -> Stranger {
+        let mut child = command
             .env("MULTIPROC_TEST_SCENARIO", part)
             .env("MULTIPROC_TEST_NAME", name)
             .stdin(Stdio::piped())
@@ -68,6 +78,12 @@ impl Stranger {
     /// Checks what it says next.
     pub(crate) fn says(&mut self, line: &str) {
         assert_eq!(self.line(), line);
+    }
+
+    /// Lets it go on from where it pauses.
+    pub(crate) fn go_on(&mut self) {
+        let input = self.child.stdin.as_mut().unwrap();
+        input.write_all(b"\n").unwrap();
     }
 
     /// Lets it go on to its end, and checks that it ends well.
