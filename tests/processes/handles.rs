@@ -1,9 +1,17 @@
 //! Segments travel in arguments, in results and inside messages, also from a process that has ended.
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use multiproc::{Frozen, Lock, Process, Queue, Receiver, RecvError, Segment, Sender};
+use multiproc::{
+    Frozen, Lock, Message, Pipe, PipeEnd, Process, Queue, Receiver, RecvError, Segment, Sender,
+};
+use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::help::{self, isolated, sleep_long, spawn, tests};
 
@@ -15,6 +23,7 @@ tests![
     from_a_grandchild_when_both_have_ended,
     from_one_that_was_killed,
     lost_ones_do_not_pile_up,
+    behind_which_is_something_else,
 ];
 
 const LONG: Duration = Duration::from_secs(30);
@@ -136,5 +145,106 @@ fn lost_ones_do_not_pile_up() {
         help::wait_until(LONG, "no more are held than may be lost", || {
             help::descriptors().len() <= before + 2 * 32
         });
+    });
+}
+
+/// Kinds of descriptors that are no segment, or a damaged one.
+const KINDS: u8 = 12;
+
+/// One of that kind, in place of a segment of that name and those bytes.
+fn something_else(kind: u8, name: &str, bytes: &[u8]) -> OwnedFd {
+    let file = |path: &str| OwnedFd::from(File::open(path).unwrap());
+    let memory = |bytes: &[u8], seals: SealFlags| {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = memfd_create(name, flags).unwrap();
+        assert_eq!(rustix::io::write(&file, bytes).unwrap(), bytes.len());
+        fcntl_add_seals(&file, seals).unwrap();
+        file
+    };
+    let sealed = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    match kind {
+        0 => pipe_with(PipeFlags::CLOEXEC).unwrap().0,
+        1 => {
+            let flags = SocketFlags::CLOEXEC;
+            let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+            pair.unwrap().0
+        }
+        2 => file("/proc/self/exe"),
+        3 => file("/"),
+        4 => file("/dev/zero"),
+        5 => epoll::create(epoll::CreateFlags::CLOEXEC).unwrap(),
+        6 => eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
+        7 => memory(bytes, SealFlags::empty()),
+        8 => memory(&[], sealed),
+        9 => memory(&bytes[..bytes.len() / 2], sealed),
+        10 => memory(&vec![0; bytes.len()], sealed),
+        _ => memory(&[bytes, &[0; 4096]].concat(), sealed),
+    }
+}
+
+/// Sends one, and puts something else where its descriptors are.
+fn send_with_something_else<T: Message>(
+    make: fn() -> T,
+    mut carrier: Sender<T>,
+    kind: u8,
+    mut sent: Sender<()>,
+) {
+    let before = help::descriptors();
+    let thing = make();
+    let mut new = help::descriptors();
+    new.retain(|one| !before.contains(one));
+    assert!(!new.is_empty());
+    carrier.send(thing).unwrap();
+    for (number, target) in new {
+        let bytes = std::fs::read(format!("/proc/self/fd/{number}")).unwrap();
+        let name = target
+            .trim_start_matches("/memfd:")
+            .trim_end_matches(" (deleted)");
+        let other = something_else(kind, name, &bytes);
+        // SAFETY: this process uses what it has sent no more.
+        std::mem::forget(unsafe { nix::unistd::dup2_raw(other, number as i32) }.unwrap());
+    }
+    sent.send(()).unwrap();
+    sleep_long();
+}
+
+/// Whoever opens what is behind a handle and finds something else says so, whatever it is, and keeps nothing of it.
+fn behind_which_is_something_else() {
+    macro_rules! refuses {
+        ($scope:ident: $($type:ty = $make:expr;)*) => {$(
+            $scope.spawn(|| {
+                for kind in 0..KINDS {
+                    let (carrier, mut carried) = Queue::<$type>::new(1).unwrap();
+                    let (sent, mut is_sent) = Queue::<()>::new(1).unwrap();
+                    let send = |carrier, kind, sent| {
+                        send_with_something_else(|| $make, carrier, kind, sent)
+                    };
+                    let child = spawn(send, (carrier, kind, sent)).unwrap();
+                    is_sent.recv_timeout(LONG).unwrap();
+                    let what = (kind, stringify!($type));
+                    match carried.recv_timeout(LONG) {
+                        Err(RecvError::Decode(_)) => {}
+                        Err(other) => panic!("{what:?}: {other}"),
+                        Ok(_) => panic!("{what:?} was taken"),
+                    }
+                    child.kill().unwrap();
+                    child.join().unwrap_err();
+                }
+            });
+        )*};
+    }
+    isolated(|| {
+        let before = help::after_first_child();
+        std::thread::scope(|scope| {
+            refuses! { scope:
+                Segment = Segment::new(4096).unwrap();
+                Lock<u64> = Lock::new(1_u64).unwrap();
+                Frozen<u64> = Frozen::from_slice(&[1; 1000]).unwrap();
+                Sender<u64> = Queue::new(4).unwrap().0;
+                Receiver<u64> = Queue::new(4).unwrap().1;
+                PipeEnd<u64, u64> = Pipe::new().unwrap().0;
+            }
+        });
+        help::settles_to(&before);
     });
 }
