@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::io::Read;
 
 use bytemuck::{AnyBitPattern, NoUninit};
-use multiproc::{Lock, Message, Pipe, Plain, Queue};
+use multiproc::{Frozen, Lock, Message, Pipe, Plain, Pool, Queue};
 
 /// What memory is full of before anything is sent.
 const CANARY: u8 = 0xC5;
@@ -89,6 +89,8 @@ struct Odd([u8; 7]);
 fn nothing_but_values_is_shared() {
     values_alone();
     locked_values_alone();
+    frozen_values_alone();
+    arguments_and_results_alone();
     a_canary_would_be_found();
 }
 
@@ -113,6 +115,63 @@ fn locked_values_alone() {
     fill();
     lock.lock().unwrap().0[3] = 2;
     search("lock");
+}
+
+fn frozen_values_alone() {
+    fill();
+    let few = Frozen::from_slice(&[1_u8, 2, 3]).unwrap();
+    fill();
+    let odd = Frozen::from_slice(&[Odd([1; 7]); 700]).unwrap();
+    fill();
+    let made = Frozen::build(5, |slice: &mut [u32]| slice.fill(7)).unwrap();
+    search("frozen");
+    drop((few, odd, made));
+}
+
+/// What the pool sends, and what its worker does, whose memory is full of canaries too.
+fn arguments_and_results_alone() {
+    let pool = Pool::new(1).unwrap();
+    fill();
+    pool.map(
+        |number: u8| {
+            fill();
+            number + 1
+        },
+        1..=100,
+    )
+    .unwrap();
+    search("a pool's numbers");
+    fill();
+    pool.map(
+        |Plain(Odd(bytes))| {
+            fill();
+            Plain(Odd(bytes.map(|byte| byte + 1)))
+        },
+        vec![Plain(Odd([1; 7])); 100],
+    )
+    .unwrap();
+    search("a pool's odd numbers of bytes");
+    fill();
+    let texts = ["".to_owned(), "a".to_owned(), "b".repeat(1000)];
+    pool.map(
+        |text: String| {
+            fill();
+            text + "!"
+        },
+        texts,
+    )
+    .unwrap();
+    search("a pool's texts");
+    fill();
+    pool.apply(
+        |text: String| {
+            fill();
+            assert!(text.is_empty(), "{text}");
+        },
+        ("a reason".to_owned(),),
+    )
+    .unwrap_err();
+    search("a pool's errors");
 }
 
 fn a_canary_would_be_found() {

@@ -1,7 +1,8 @@
 //! A process that writes garbage over all that another one shares, while that one uses it.
 //!
 //! What it is told may be nonsense, but it goes on: no crash, no panic, and every call that has a limit ends
-//! in time. `SCRIBBLE_SECONDS` says how long, instead of a few seconds. With the address sanitizer:
+//! in time. `SCRIBBLE_CALLS` says how many calls there are to be at least, instead of those of a few seconds. With the
+//! address sanitizer:
 //!
 //! ```text
 //! RUSTFLAGS=-Zsanitizer=address cargo +nightly test -Zbuild-std --target x86_64-unknown-linux-gnu --test scribbler
@@ -12,6 +13,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use multiproc::{Lock, LockError, Message, Pipe, Process, Queue, Receiver, Segment, Sender};
@@ -20,11 +22,19 @@ use multiproc::{Lock, LockError, Message, Pipe, Process, Queue, Receiver, Segmen
 const BOUND: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_micros(500);
 
-fn seconds() -> u64 {
-    let asked = std::env::var("SCRIBBLE_SECONDS").ok();
-    asked.map_or(3, |text| {
-        text.parse().expect("SCRIBBLE_SECONDS is a number")
-    })
+/// How long it takes at least.
+const TIME: Duration = Duration::from_secs(3);
+
+/// How many calls the victim is to make at least.
+fn calls_asked() -> u64 {
+    let asked = std::env::var("SCRIBBLE_CALLS").ok();
+    asked.map_or(1, |text| text.parse().expect("SCRIBBLE_CALLS is a number"))
+}
+
+/// Words of the board.
+mod at {
+    pub(super) const STOP: usize = 0;
+    pub(super) const CALLS: usize = 1;
 }
 
 struct Random(u64);
@@ -66,8 +76,8 @@ fn shared(pid: u32) -> Vec<PathBuf> {
 /// Scribbles over all that the victim has, until it is told to stop.
 fn scribble(victim: u32, board: Segment) {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let stop = &board.words()[1];
-    while stop.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+    let stop = &board.words()[at::STOP];
+    while stop.load(Relaxed) == 0 {
         for path in shared(victim) {
             if let Ok(file) = OpenOptions::new().read(true).write(true).open(path) {
                 scribble_over(&file, &mut random);
@@ -136,7 +146,10 @@ fn use_queue<T: Message + Clone>(calls: &mut Calls, random: &mut Random, in_plac
     if in_place {
         builder = builder.in_place(8);
     }
-    let (mut tx, mut rx) = builder.build().unwrap();
+    // What is scribbled over while it is made may be refused at once.
+    let Ok((mut tx, mut rx)) = calls.bounded("queue", || builder.build()) else {
+        return;
+    };
     let mut more: Vec<(Sender<T>, Receiver<T>)> = Vec::new();
     let mut leases = Vec::new();
     for _ in 0..random.below(2_000) {
@@ -167,10 +180,10 @@ fn use_queue<T: Message + Clone>(calls: &mut Calls, random: &mut Random, in_plac
 }
 
 fn use_pipe(calls: &mut Calls, random: &mut Random) {
-    let (mut here, mut there) = Pipe::<String, Vec<u8>>::builder()
-        .size(8192)
-        .build()
-        .unwrap();
+    let builder = Pipe::<String, Vec<u8>>::builder().size(8192);
+    let Ok((mut here, mut there)) = calls.bounded("pipe", || builder.build()) else {
+        return;
+    };
     for _ in 0..random.below(2_000) {
         let size = random.below(300) as usize;
         match random.below(8) {
@@ -190,7 +203,9 @@ fn use_pipe(calls: &mut Calls, random: &mut Random) {
 }
 
 fn use_lock(calls: &mut Calls, random: &mut Random) {
-    let lock = Lock::new(7_u64).unwrap();
+    let Ok(lock) = calls.bounded("lock", || Lock::new(7_u64)) else {
+        return;
+    };
     for _ in 0..random.below(2_000) {
         match random.below(2) {
             0 => drop(calls.bounded("try_lock", || lock.try_lock())),
@@ -212,8 +227,9 @@ fn be_scribbled_over(board: Segment) -> (u64, u64) {
         count: 0,
         longest: Duration::ZERO,
     };
-    let stop = &board.words()[1];
-    while stop.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+    let stop = &board.words()[at::STOP];
+    while stop.load(Relaxed) == 0 {
+        board.words()[at::CALLS].store(calls.count, Relaxed);
         match random.below(6) {
             0 => use_queue(&mut calls, &mut random, false, 7_u64),
             1 => use_queue(&mut calls, &mut random, false, "text".to_owned()),
@@ -233,11 +249,12 @@ fn scribbled_over_it_goes_on() {
     let scribblers: Vec<_> = (0..2)
         .map(|_| Process::spawn(scribble, (victim.pid(), board.clone())).unwrap())
         .collect();
-    let end = Instant::now() + Duration::from_secs(seconds());
-    while Instant::now() < end && victim.is_alive() {
+    let end = Instant::now() + TIME;
+    let calls = &board.words()[at::CALLS];
+    while (Instant::now() < end || calls.load(Relaxed) < calls_asked()) && victim.is_alive() {
         std::thread::sleep(Duration::from_millis(20));
     }
-    board.words()[1].store(1, std::sync::atomic::Ordering::Relaxed);
+    board.words()[at::STOP].store(1, Relaxed);
     let limit = Duration::from_secs(60);
     let (calls, longest) = match victim.join_timeout(limit) {
         Ok(Some(done)) => done,
@@ -251,5 +268,5 @@ fn scribbled_over_it_goes_on() {
             .expect("a scribbler hangs");
     }
     println!("{calls} calls, the longest took {longest} us");
-    assert!(calls > 0);
+    assert!(calls >= calls_asked());
 }
