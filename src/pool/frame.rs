@@ -16,6 +16,7 @@ use super::control::{NOTICE_LANE, Notice};
 use super::crew::OnDeath;
 use super::engine::Engine;
 use super::feed::{Feed, Shares, single};
+use super::items::Items;
 use super::job::{Span, Ticket};
 use super::plan::Cut;
 use super::station::Station;
@@ -98,7 +99,7 @@ fn submit<S: Step>(engine: &Arc<Engine>, item: &S::In, items: Vec<S::In>) -> [Ar
         per_job: items.len(),
     };
     let one = single::<S>(engine, None, item, None);
-    let many = Feed::<S, _>::new(engine, shares, None, items.into_iter())
+    let many = Feed::<S, _>::new(engine, shares, None, Items::<S::In>::source(items))
         .and_then(|mut feed| feed.next(None));
     [one, many.map(|parcel| parcel.expect("there are items"))].map(|parcel| {
         let parcel = parcel.expect("it can be sent");
