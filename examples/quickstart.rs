@@ -10,11 +10,9 @@ use std::{fs, io};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use multiproc::Pool;
 
-type Count = HashMap<String, u64>;
-
-/// The job: how often each word occurs in some files. It runs in the workers.
-fn count_words(files: Vec<PathBuf>) -> Count {
-    let mut count = Count::new();
+/// The job: the words in some files, and how often each occurs. It runs in the workers.
+fn count_words(files: Vec<PathBuf>) -> Vec<(String, u64)> {
+    let mut count = HashMap::new();
     for file in files {
         let text = fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         let text = String::from_utf8_lossy(&text).to_lowercase();
@@ -26,7 +24,14 @@ fn count_words(files: Vec<PathBuf>) -> Count {
             }
         }
     }
-    count
+    count.into_iter().collect()
+}
+
+/// Adds what one piece of the work gave to the whole.
+fn add(total: &mut HashMap<String, u64>, words: Vec<(String, u64)>) {
+    for (word, times) in words {
+        *total.entry(word).or_default() += times;
+    }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -37,22 +42,24 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{number} files, {bytes} bytes, {} pieces", pieces.len());
 
     let start = Instant::now();
-    let counts = pieces.iter().cloned().map(count_words);
-    let alone = counts.fold(Count::new(), add);
-    let one_process = start.elapsed();
-
-    let start = Instant::now();
     let pool = Pool::new(workers)?;
     let making = start.elapsed();
 
     let start = Instant::now();
     let bar = progress_bar(pieces.len());
-    let mut together = Count::new();
-    for count in bar.wrap_iter(pool.imap_unordered(count_words, &pieces)) {
-        together = add(together, count?);
+    let mut together = HashMap::new();
+    for words in bar.wrap_iter(pool.imap_unordered(count_words, &pieces)) {
+        add(&mut together, words?);
     }
     let whole_pool = start.elapsed();
     bar.finish_and_clear();
+
+    let start = Instant::now();
+    let mut alone = HashMap::new();
+    for piece in pieces {
+        add(&mut alone, count_words(piece));
+    }
+    let one_process = start.elapsed();
 
     assert_eq!(alone, together, "a pool counts what one process counts");
     let mut words: Vec<_> = together.into_iter().collect();
@@ -102,13 +109,6 @@ fn pieces(files: Vec<(PathBuf, u64)>, enough: u64) -> Vec<Vec<PathBuf>> {
     }
     pieces.extend((!piece.is_empty()).then_some(piece));
     pieces
-}
-
-fn add(mut total: Count, count: Count) -> Count {
-    for (word, times) in count {
-        *total.entry(word).or_default() += times;
-    }
-    total
 }
 
 /// A bar on standard error when a person is watching, and nothing otherwise.
