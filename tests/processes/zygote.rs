@@ -618,6 +618,11 @@ fn a_zygote_killed_at_any_moment() {
         assert_eq!(counted.words()[0].load(Ordering::Relaxed), 1000);
         assert!(KILLED.load(Ordering::Relaxed) > 20, "{KILLED:?}");
         drop(counted);
+        // The one killed last is missed when it is reaped, and not before another is made in its place.
+        thread::sleep(Duration::from_millis(100));
+        wait_until(Duration::from_secs(20), "the dead are reaped", || {
+            help::own_children().is_empty()
+        });
         // The spares of zygotes that are gone keep what their children need.
         for _ in 0..3 {
             by_zygote(|| ()).join().unwrap();
