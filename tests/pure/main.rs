@@ -13,6 +13,9 @@ mod error {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(crate) struct Corrupt(pub(crate) &'static str);
 }
+#[path = "../../src/pool/job.rs"]
+#[allow(dead_code, reason = "these threads do not need all of the job")]
+mod job;
 #[path = "../../src/latch.rs"]
 #[allow(dead_code, reason = "these threads do not need all of the latch")]
 mod latch;
@@ -269,6 +272,80 @@ fn an_owner_word_has_one_owner() {
         .collect();
     let won = threads.into_iter().map(|thread| thread.join().unwrap());
     assert_eq!(won.filter(|won| *won).count(), 1);
+}
+
+#[test]
+fn a_chunk_is_done_once() {
+    struct Table {
+        cursor: AtomicU64,
+        chunks: Vec<AtomicU64>,
+        /// Not atomic: the tools see two who work on a chunk, and a result that is read before it is there.
+        results: Vec<UnsafeCell<u64>>,
+    }
+    // SAFETY: a result is touched only by whoever has leased its chunk, and then by the pool, which is under test.
+    unsafe impl Sync for Table {}
+
+    const CHUNKS: usize = 8;
+    const DEAD: u16 = 1;
+    let table = Arc::new(Table {
+        cursor: AtomicU64::new(0),
+        chunks: (0..CHUNKS).map(|_| AtomicU64::new(0)).collect(),
+        results: (0..CHUNKS).map(|_| UnsafeCell::new(0)).collect(),
+    });
+    let mut generation = job::Generation::default();
+    for round in 0..MESSAGES / 40 {
+        generation = generation.next();
+        for chunk in &table.chunks {
+            job::offer(chunk, generation, 0);
+        }
+        job::open(&table.cursor, generation);
+        let work = |seat: u16| {
+            let table = Arc::clone(&table);
+            move || {
+                loop {
+                    let (generation, index) = job::claim(&table.cursor);
+                    let Some(chunk) = table.chunks.get(index) else {
+                        return;
+                    };
+                    let Some(lease) = job::lease(chunk, generation, seat) else {
+                        continue;
+                    };
+                    // SAFETY: the chunk is leased by this thread.
+                    unsafe { *table.results[index].get() = round * 100 + index as u64 };
+                    if seat == DEAD {
+                        // Never to commit.
+                        return;
+                    }
+                    assert!(job::commit(chunk, lease), "taken from the living");
+                }
+            }
+        };
+        let workers = [1, 2, 3].map(|seat| thread::spawn(work(seat)));
+        let [dead, others @ ..] = workers;
+        // The proof of a death, and what the dead had written.
+        dead.join().unwrap();
+        let buried = table
+            .chunks
+            .iter()
+            .filter_map(|chunk| Some((chunk, job::bury(chunk, generation, DEAD)?)));
+        for (chunk, attempt) in buried {
+            job::offer(chunk, generation, attempt + 1);
+        }
+        for other in others {
+            other.join().unwrap();
+        }
+        let ready = |index: &usize| job::is_ready(&table.chunks[*index], generation);
+        if let Some(first) = (0..CHUNKS).find(ready) {
+            job::rewind(&table.cursor, generation, first);
+            thread::spawn(work(4)).join().unwrap();
+        }
+        for (index, chunk) in table.chunks.iter().enumerate() {
+            assert!(job::is_settled(chunk, generation), "chunk {index}");
+            // SAFETY: it is settled: nobody works on it any more.
+            let result = unsafe { *table.results[index].get() };
+            assert_eq!(result, round * 100 + index as u64);
+        }
+    }
 }
 
 /// Bytes of a ring, which the protocol hands from one thread to the other.

@@ -10,6 +10,7 @@ use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{self, Signal};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
+use rustix::fs::{SeekFrom, seek};
 
 use crate::stage::Stage;
 
@@ -214,7 +215,19 @@ impl Shared {
     }
 }
 
+/// Reads all of a file but its holes, one stretch behind the other.
 fn read_whole(file: &File, into: &mut Vec<u8>) -> io::Result<()> {
-    into.resize(file.metadata()?.len() as usize, 0);
-    file.read_exact_at(into, 0)
+    let mut filled = 0;
+    let mut at = 0;
+    while let Ok(from) = seek(file, SeekFrom::Data(at)) {
+        at = seek(file, SeekFrom::Hole(from))?;
+        let end = filled + (at - from) as usize;
+        if into.len() < end {
+            into.resize(end, 0);
+        }
+        file.read_exact_at(&mut into[filled..end], from)?;
+        filled = end;
+    }
+    into.truncate(filled);
+    Ok(())
 }
