@@ -21,7 +21,7 @@ const OURS: u64 = 1000;
 /// And those of the victim's here.
 const THEIRS: u64 = 2000;
 /// Instructions of an operation that waits which are looked at.
-const WAITS: usize = 1_500;
+const WAITS: usize = 4_000;
 
 type End<M> = PipeEnd<M, M>;
 

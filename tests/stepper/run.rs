@@ -166,6 +166,10 @@ impl Plan {
             ..
         } = steps;
         victim.kill();
+        assert!(
+            C::AT_MOST == usize::MAX || changes > 0,
+            "in {length} instructions it has told nobody that it sleeps"
+        );
         let every = length <= SHORT || self::every();
         let step = if every { 1 } else { length / SPREAD };
         let (stride, last) = match every || changes <= CHANGES {
