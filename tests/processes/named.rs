@@ -452,34 +452,49 @@ fn a_dead_makers_name_is_free_at_once() {
     Stranger::start("makers", &fresh("makers")).finish();
 }
 
-/// One makes and leaves a name all the time, others open what they find there.
+/// One makes and leaves names all the time, others open what they find there: nothing, or all of it.
 fn appear(name: &str) {
     let (progress_end, tell_end) = std::io::pipe().unwrap();
-    let text = |error: &dyn std::fmt::Debug| format!("{error:?}");
     let (queue, lock) = (format!("{name}-queue"), format!("{name}-lock"));
+    let whole = [7_u64; 64];
     let mut workers = vec![apart(|| {
         loop {
-            let queue = Queue::<u64>::builder().capacity(7).create(&queue);
-            let lock = Lock::create(&lock, [7_u64; 64]);
-            drop((queue.map_err(|e| text(&e))?, lock.map_err(|e| text(&e))?));
+            let ends = Queue::<u64>::builder().capacity(7).create(&queue);
+            let lock = Lock::create(&lock, whole);
+            // Who has found it may have it still.
+            let of_queue = match &ends {
+                Ok(_) | Err(QueueError::Segment(SegmentError::AlreadyExists { .. })) => Ok(()),
+                Err(error) => Err(format!("making: {error:?}")),
+            };
+            let of_lock = match &lock {
+                Ok(_) | Err(SegmentError::AlreadyExists { .. }) => Ok(()),
+                Err(error) => Err(format!("making: {error:?}")),
+            };
+            of_queue.and(of_lock)?;
         }
     })];
     let find = || loop {
         match Queue::<u64>::builder().capacity(7).open(&queue) {
             Ok(_) => tell(&tell_end)?,
             Err(QueueError::Segment(SegmentError::NotFound { .. })) => {}
-            Err(error) => return Err(text(&error)),
+            Err(error) => return Err(format!("opening: {error:?}")),
         }
         match Lock::<[u64; 64]>::open(&lock) {
-            Ok(lock) if *lock.try_lock().map_err(|e| text(&e))? == [7; 64] => tell(&tell_end)?,
-            Ok(lock) => return Err(text(&lock.lock())),
+            Ok(lock) => match lock.try_lock() {
+                Ok(found) if *found == whole => tell(&tell_end)?,
+                Err(LockError::WouldBlock) => {}
+                other => return Err(format!("found: {other:?}")),
+            },
             Err(SegmentError::NotFound { .. }) => {}
-            Err(error) => return Err(text(&error)),
+            Err(error) => return Err(format!("opening: {error:?}")),
         }
+        // Meanwhile nobody has it, and it is made anew.
+        std::thread::sleep(Duration::from_micros(200));
     };
     workers.extend((0..3).map(|_| apart(find)));
     std::thread::sleep(Duration::from_secs(3));
-    workers.into_iter().for_each(|worker| end(worker).unwrap());
+    let ends: Vec<_> = workers.into_iter().map(end).collect();
+    assert!(ends.iter().all(Result::is_ok), "{ends:?}");
     drop(tell_end);
     let found = std::io::BufReader::new(progress_end).bytes().count();
     assert!(found > 20, "found only {found} times");
