@@ -7,7 +7,6 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -35,9 +34,8 @@ fn everything_at_once() -> Result<(), Failed> {
         false => Toll::during(USUAL),
     };
     let begun = Instant::now();
-    let over = AtomicBool::new(false);
     let (outcomes, samples, zygotes) = thread::scope(|scope| {
-        let sampler = scope.spawn(|| samples(&over));
+        let sampler = scope.spawn(|| samples(&toll));
         let killer = scope.spawn(|| kill_zygotes(&toll));
         let teams: [fn(&Toll) -> Result<(), Failed>; 5] = [
             |toll| queue::torture(64, Way::Take, toll),
@@ -57,7 +55,6 @@ fn everything_at_once() -> Result<(), Failed> {
                 Err("a team has panicked".into())
             }
         });
-        over.store(true, Ordering::Relaxed);
         let samples = sampler.join().expect("samples are taken");
         (
             outcomes,
@@ -191,14 +188,18 @@ fn segments() -> u64 {
         .sum()
 }
 
-fn samples(over: &AtomicBool) -> Vec<Sample> {
+/// What there is from time to time, until those who kill begin to end.
+fn samples(toll: &Toll) -> Vec<Sample> {
     let begun = Instant::now();
     let mut samples = Vec::new();
-    while !over.load(Ordering::Relaxed) {
+    loop {
         thread::sleep(SAMPLE_EVERY);
-        samples.push(Sample::now(begun));
+        let sample = Sample::now(begun);
+        if toll.is_paid() {
+            return samples;
+        }
+        samples.push(sample);
     }
-    samples
 }
 
 /// The straight line through some values by time, and how far they are from it.
