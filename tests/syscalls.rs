@@ -8,20 +8,22 @@
 //! `MULTIPROC_SYSCALLS=all` refuses more of the later calls, which takes some minutes.
 
 use std::io::Write;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use multiproc::{Frozen, Lock, Pipe, Pool, Process, Queue, Segment, active_children};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 /// Marks the process that is the small program.
 const SCENARIO: &str = "MULTIPROC_SYSCALLS_SCENARIO";
 /// No call may keep the program longer.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 /// What a part of the program may wait for another process.
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(5);
 
 /// System calls, and why the kernel refuses them. `futex` is not among them: a wake that is refused is lost, and the
 /// standard library's own waits rely on theirs.
@@ -138,12 +140,15 @@ fn refuse(calls: &str, error: &str, occasion: &str) -> Result<(), Failed> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .process_group(0)
         .spawn()?;
     let what = format!("{error} at {occasion} of {calls}");
     let end = Instant::now() + LIMIT;
     while child.try_wait()?.is_none() {
         if Instant::now() > end {
-            child.kill()?;
+            // Those that are traced too, which would go on without.
+            killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL)?;
+            child.wait()?;
             return Err(format!("{what}: it hangs").into());
         }
         thread::sleep(Duration::from_millis(5));
