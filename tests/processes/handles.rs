@@ -211,9 +211,9 @@ fn send_with_something_else<T: Message>(
 /// Whoever opens what is behind a handle and finds something else says so, whatever it is, and keeps nothing of it.
 fn behind_which_is_something_else() {
     macro_rules! refuses {
-        ($scope:ident: $($type:ty = $make:expr;)*) => {$(
+        ($scope:ident: $($kinds:expr => $type:ty = $make:expr;)*) => {$(
             $scope.spawn(|| {
-                for kind in 0..KINDS {
+                for kind in $kinds {
                     let (carrier, mut carried) = Queue::<$type>::new(1).unwrap();
                     let (sent, mut is_sent) = Queue::<()>::new(1).unwrap();
                     let send = |carrier, kind, sent| {
@@ -237,12 +237,12 @@ fn behind_which_is_something_else() {
         let before = help::after_first_child();
         std::thread::scope(|scope| {
             refuses! { scope:
-                Segment = Segment::new(4096).unwrap();
-                Lock<u64> = Lock::new(1_u64).unwrap();
-                Frozen<u64> = Frozen::from_slice(&[1; 1000]).unwrap();
-                Sender<u64> = Queue::new(4).unwrap().0;
-                Receiver<u64> = Queue::new(4).unwrap().1;
-                PipeEnd<u64, u64> = Pipe::new().unwrap().0;
+                0..KINDS => Segment = Segment::new(4096).unwrap();
+                [0, 9] => Lock<u64> = Lock::new(1_u64).unwrap();
+                [1, 10] => Frozen<u64> = Frozen::from_slice(&[1; 1000]).unwrap();
+                [2, 7] => Sender<u64> = Queue::new(4).unwrap().0;
+                [3, 8] => Receiver<u64> = Queue::new(4).unwrap().1;
+                [5, 11] => PipeEnd<u64, u64> = Pipe::new().unwrap().0;
             }
         });
         help::settles_to(&before);
