@@ -146,7 +146,7 @@ fn serve(image: &Image) -> ! {
             let Some(lifeline) = descriptors.next() else {
                 std::process::exit(FAILED);
             };
-            let Newborn { control, titles } = zygote::breed(control, &place);
+            let Newborn { control, titles } = zygote::breed(control, place.parent.as_fd());
             let control = CONTROL.get_or_init(|| control);
             settle(place).and_then(|parent| {
                 be_watched(lifeline, &parent).map_err(at(Step::Watch))?;
@@ -181,7 +181,7 @@ fn at(step: Step) -> impl Fn(io::Error) -> Failure {
 pub(super) struct Place {
     roster: OwnedFd,
     page: OwnedFd,
-    pub(super) parent: OwnedFd,
+    parent: OwnedFd,
 }
 
 impl Place {

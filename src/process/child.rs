@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::control::{Arrived, Report};
 use super::error::JoinError;
+use super::execute::end_now;
 use super::reaper::Record;
-use super::start::{Pipes, end_now, refusal};
+use super::start::{Pipes, refusal};
 use super::tree;
 use crate::handle::{self, Passed};
 use crate::kin;

@@ -15,8 +15,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::control::{self, Another, Birth, Order};
+use super::execute::{Place, command, end_now, execute};
 use super::reaper::{Record, reaper};
-use super::start::{self, Place, end_now};
 use super::surroundings::Surroundings;
 use super::{boot, tree, zygote};
 use crate::sys;
@@ -270,7 +270,7 @@ fn make() -> io::Result<Arc<Zygote>> {
     let mut descriptors = place.descriptors();
     descriptors.push(their_lifeline.as_fd());
     control::send(&line, &Order::Breed(image.fingerprint), &[], &descriptors)?;
-    let mut command = start::command(theirs);
+    let mut command = command(theirs);
     let arguments: Vec<OsString> = std::env::args_os().take(1).collect();
     // As this process has it, for its children take it for their own.
     command.arg0(arguments.first().map_or(OsStr::new(""), |name| name));
@@ -278,7 +278,7 @@ fn make() -> io::Result<Arc<Zygote>> {
     command.env_clear().envs(environment.iter().cloned());
     command.env(boot::MARK, boot::mark(image));
     let zygote = Arc::new(Zygote {
-        record: start::execute(command, None)?,
+        record: execute(command, None)?,
         line: Mutex::new(line),
         stock: Arc::new(Stock {
             surroundings,

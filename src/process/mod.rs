@@ -5,9 +5,11 @@ mod builder;
 mod child;
 mod control;
 mod error;
+mod execute;
 mod function;
 mod keeper;
 mod reaper;
+mod settings;
 mod start;
 mod surroundings;
 pub(crate) mod task;
@@ -19,10 +21,11 @@ use std::sync::{Arc, OnceLock};
 
 pub(crate) use boot::caught;
 pub use boot::init;
-pub use builder::{ProcessBuilder, StartMethod, Stdio};
+pub use builder::ProcessBuilder;
 pub use child::{Child, wait_any};
 pub use error::{JoinError, SpawnError};
 pub use function::Function;
+pub use settings::{StartMethod, Stdio};
 
 use crate::message::Message;
 

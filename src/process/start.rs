@@ -10,23 +10,20 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{ChildStderr, ChildStdin, ChildStdout, Command};
+use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::builder::{Change, ProcessBuilder, StartMethod, Stdio};
 use super::control::{Given, Order, Report, Start, Step};
 use super::error::SpawnError;
+use super::execute::{Place, command, end_now, execute};
 use super::keeper::{self, Environment, Spare};
 use super::reaper::{Record, reaper};
+use super::settings::{Change, Settings, StartMethod, Stdio};
 use super::task::{TaskError, TaskName};
 use super::{boot, me};
 use crate::handle::Passed;
-use crate::kin::{self, Kin};
 use crate::sys::{self, Image, Stream};
-
-/// The running program, also when its file has been replaced or removed.
-const IMAGE: &str = "/proc/self/exe";
 
 /// How long a child that was given something to set up may take for it.
 const READY: Duration = Duration::from_secs(10);
@@ -48,49 +45,28 @@ impl From<TaskError> for SpawnError {
     }
 }
 
-/// What every child needs to find its place in the tree: the tree's roster and page, and its parent.
-pub(super) struct Place {
-    kin: &'static Kin,
-    myself: OwnedFd,
-}
-
-impl Place {
-    pub(super) fn for_children() -> io::Result<Place> {
-        Ok(Place {
-            kin: kin::kin()?,
-            myself: sys::process_descriptor(std::process::id())?,
-        })
-    }
-
-    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        let mut all = self.kin.descriptors().to_vec();
-        all.push(self.myself.as_fd());
-        all
-    }
-}
-
 /// Starts a child that runs `task`. When it fails, nothing of the child is left.
 pub(super) fn start(
-    builder: ProcessBuilder,
+    settings: &Settings,
     task: TaskName,
     arguments: &[u8],
     passed: &Passed,
 ) -> Result<(Arc<Record>, Pipes), SpawnError> {
     let image = boot::ready()?;
-    check_environment(&builder)?;
-    let directory = match &builder.current_dir {
+    check_environment(settings)?;
+    let directory = match &settings.current_dir {
         Some(path) => Some(directory(path)?),
         None => None,
     };
     let me = me();
     let lineage = me.next_child();
-    let name: Arc<str> = match &builder.name {
+    let name: Arc<str> = match &settings.name {
         Some(name) => name.as_str().into(),
         None => default_name(&lineage).into(),
     };
     let mut pipes = Pipes::default();
-    let streams = streams(&builder, &mut pipes).map_err(SpawnError::from_io)?;
-    let say_ready = builder.affinity.is_some() || builder.nice.is_some();
+    let streams = streams(settings, &mut pipes).map_err(SpawnError::from_io)?;
+    let say_ready = settings.affinity.is_some() || settings.nice.is_some();
     let start = Start {
         image: image.fingerprint,
         task,
@@ -101,8 +77,8 @@ pub(super) fn start(
         streams: [Given::Nothing; 3],
         directory: false,
         environment: Vec::new(),
-        affinity: builder.affinity.clone(),
-        nice: builder.nice,
+        affinity: settings.affinity.clone(),
+        nice: settings.nice,
         say_ready,
     };
     let mut work = Work {
@@ -112,17 +88,17 @@ pub(super) fn start(
         arguments,
         passed: passed.descriptors(),
     };
-    let spare = match builder.method {
+    let spare = match settings.method {
         Some(StartMethod::Exec) => None,
         method => keeper::take(method.is_some()),
     };
     let record = match spare {
-        Some(spare) => work.give_to(spare, &builder)?,
+        Some(spare) => work.give_to(spare, settings)?,
         None => None,
     };
     let record = match record {
         Some(record) => record,
-        None => work.execute(image, &name, &builder)?,
+        None => work.execute(image, &name, settings)?,
     };
     record.set_name(name);
     if say_ready {
@@ -135,8 +111,8 @@ pub(super) fn start(
 }
 
 /// The child's ends of its standard streams; the other ends of pipes go to `pipes`.
-fn streams(builder: &ProcessBuilder, pipes: &mut Pipes) -> io::Result<[Option<OwnedFd>; 3]> {
-    let input = match builder.stdin {
+fn streams(settings: &Settings, pipes: &mut Pipes) -> io::Result<[Option<OwnedFd>; 3]> {
+    let input = match settings.stdin {
         Stdio::Inherit => sys::stream(Stream::Input),
         Stdio::Null => None,
         Stdio::Pipe => {
@@ -155,9 +131,9 @@ fn streams(builder: &ProcessBuilder, pipes: &mut Pipes) -> io::Result<[Option<Ow
             }
         })
     };
-    let (read, output) = out(builder.stdout, Stream::Output)?;
+    let (read, output) = out(settings.stdout, Stream::Output)?;
     pipes.stdout = read.map(Into::into);
-    let (read, error) = out(builder.stderr, Stream::Error)?;
+    let (read, error) = out(settings.stderr, Stream::Error)?;
     pipes.stderr = read.map(Into::into);
     Ok([input, output, error])
 }
@@ -193,13 +169,13 @@ impl Work<'_> {
     fn give_to(
         &mut self,
         spare: Spare,
-        builder: &ProcessBuilder,
+        settings: &Settings,
     ) -> Result<Option<Arc<Record>>, SpawnError> {
         self.start.streams = self.streams.each_ref().map(|stream| match stream {
             Some(_) => Given::Here,
             None => Given::Nothing,
         });
-        self.start.environment = changes(&spare.stock.environment, &builder.environment);
+        self.start.environment = changes(&spare.stock.environment, &settings.environment);
         let here = match self.directory {
             Some(_) => Ok(None),
             None => sys::directory(Path::new(".")).map(Some),
@@ -230,7 +206,7 @@ impl Work<'_> {
         &mut self,
         image: &Image,
         name: &str,
-        builder: &ProcessBuilder,
+        settings: &Settings,
     ) -> Result<Arc<Record>, SpawnError> {
         let reaper = reaper().map_err(SpawnError::from_io)?;
         let (ours, theirs) = sys::socket_pair().map_err(SpawnError::from_io)?;
@@ -250,7 +226,7 @@ impl Work<'_> {
             Given::Already,
         ];
         self.start.environment = Vec::new();
-        for (key, value) in &builder.environment {
+        for (key, value) in &settings.environment {
             match value {
                 Some(value) => command.env(key, value),
                 None => command.env_remove(key),
@@ -316,8 +292,8 @@ fn changes(stock: &Environment, wanted: &[Change]) -> Vec<(Vec<u8>, Option<Vec<u
 }
 
 /// Refuses what no environment can hold.
-fn check_environment(builder: &ProcessBuilder) -> Result<(), SpawnError> {
-    for (key, value) in &builder.environment {
+fn check_environment(settings: &Settings) -> Result<(), SpawnError> {
+    for (key, value) in &settings.environment {
         let key = key.as_bytes();
         let value = value.as_ref().map_or(&[][..], |value| value.as_bytes());
         if key.is_empty() || key.contains(&b'=') || key.contains(&0) || value.contains(&0) {
@@ -332,31 +308,6 @@ fn check_environment(builder: &ProcessBuilder) -> Result<(), SpawnError> {
 fn default_name(lineage: &[u32]) -> String {
     let numbers: Vec<String> = lineage.iter().map(u32::to_string).collect();
     format!("Process-{}", numbers.join(":"))
-}
-
-/// The image with this program's arguments and a socket.
-pub(super) fn command(socket: OwnedFd) -> Command {
-    let mut command = Command::new(IMAGE);
-    command.args(std::env::args_os().skip(1)).stdin(socket);
-    command
-}
-
-/// Executes the image. To be run on a thread that lives as long as the process.
-pub(super) fn execute(mut command: Command, control: Option<OwnedFd>) -> io::Result<Arc<Record>> {
-    let mut child = command.spawn()?;
-    // The child's end of the socket must be closed here, or its death would not close it.
-    drop(command);
-    let watched = sys::process_descriptor(child.id()).and_then(|process| {
-        let record = Record::new(child.id(), process, control);
-        reaper()?.watch(&record)?;
-        Ok(record)
-    });
-    if watched.is_err() {
-        // Nobody would reap it; it is in its first steps and ends at once.
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-    watched
 }
 
 /// Says what the system meant when it would not execute the image.
@@ -401,12 +352,4 @@ pub(super) fn refusal(step: Step, errno: i32) -> SpawnError {
             SpawnError::from_io(source)
         }
     }
-}
-
-/// Kills a child and waits until it is reaped.
-pub(super) fn end_now(record: &Record) {
-    // Refused only when it has ended.
-    let _ = sys::send_signal(record.process(), nix::libc::SIGKILL);
-    // A process in the hands of a broken device may outlast its kill; the reaper gets it when it goes.
-    record.wait(Some(Instant::now() + Duration::from_secs(5)));
 }

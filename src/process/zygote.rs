@@ -6,10 +6,9 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::boot::Place;
 use super::control::{self, Another, Birth};
 use crate::sys::{self, Forker, Stream, Titles};
 
@@ -28,8 +27,7 @@ pub(super) struct Newborn {
 }
 
 /// Serves until the parent ends or has no more use for it. Returns in children alone.
-pub(super) fn breed(line: OwnedFd, place: &Place) -> Newborn {
-    let parent = place.parent.as_fd();
+pub(super) fn breed(line: OwnedFd, parent: BorrowedFd<'_>) -> Newborn {
     let (forker, titles) = match set_up() {
         Ok(ready) => ready,
         Err(error) => {

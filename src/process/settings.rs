@@ -1,0 +1,73 @@
+//! How a process is made, and what it is given.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Where a standard stream of a child leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Stdio {
+    /// To the same place as the parent's.
+    #[default]
+    Inherit,
+    /// To nowhere: reading gives the end of the file, what is written is lost.
+    Null,
+    /// To the parent: see [`Child::take_stdin`], [`Child::take_stdout`], [`Child::take_stderr`].
+    Pipe,
+}
+
+/// A variable, and its value; or that there is none.
+pub(super) type Change = (OsString, Option<OsString>);
+
+/// How a process is made.
+///
+/// Either way it runs the same program, without `main`, from the state that statics have before `main`;
+/// and it finds the standard streams, the environment and the working directory that its parent has at
+/// that moment.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc::{Process, StartMethod};
+///
+/// let child = Process::builder().start_method(StartMethod::Exec).spawn(|| 7, ())?;
+/// assert_eq!(child.join()?, 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+#[doc(alias = "set_start_method")]
+#[doc(alias = "forkserver")]
+pub enum StartMethod {
+    /// A small helper of this program, its *zygote*, forks it; one or two are made in advance and wait.
+    ///
+    /// Much quicker, and as quick for a large parent as for a small one. The zygote has one thread and has
+    /// run nothing of the program but what runs before `main`, so that no lock is held and nothing is half
+    /// done in what it copies. The new process is a child of this one, not of the zygote. When there is no
+    /// zygote, because it was killed or cannot be had (a program that has threads before `main`), the
+    /// process is made by [`Exec`](StartMethod::Exec). A zygote made when user, groups, limits, umask,
+    /// process group or root directory were others is replaced.
+    ///
+    /// Descriptors that are open across an execution are not inherited, save the standard streams.
+    /// Processes of one zygote share the layout of their memory, as forks do: who has learned addresses
+    /// in one knows those of the others.
+    #[default]
+    Zygote,
+    /// The running program is executed once more.
+    #[doc(alias = "spawn")]
+    Exec,
+}
+
+/// Everything that can be asked for; what is not is as the parent has it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Settings {
+    pub(super) name: Option<String>,
+    pub(super) environment: Vec<Change>,
+    pub(super) current_dir: Option<PathBuf>,
+    pub(super) stdin: Stdio,
+    pub(super) stdout: Stdio,
+    pub(super) stderr: Stdio,
+    pub(super) affinity: Option<Vec<usize>>,
+    pub(super) nice: Option<i32>,
+    pub(super) method: Option<StartMethod>,
+}
