@@ -4,27 +4,14 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::Pool;
-use super::crew::OnDeath;
 use super::error::PoolError;
 use super::job::SEATS;
+use super::settings::{OnDeath, Settings};
 use super::step::{Prepare, encode};
 use crate::handle::Passed;
 use crate::message::Message;
 use crate::process::task::{self, TaskName};
 use crate::process::{Function, SpawnError, StartMethod};
-
-/// What a pool was built with.
-pub(super) struct Settings {
-    pub(super) workers: usize,
-    pub(super) name: String,
-    pub(super) initializer: Option<(TaskName, Vec<u8>)>,
-    /// What the initializer's arguments name stays alive as long as the pool.
-    pub(super) _passed: Mutex<Option<Passed>>,
-    pub(super) max_tasks: Option<u64>,
-    pub(super) on_death: OnDeath,
-    pub(super) task_timeout: Option<Duration>,
-    pub(super) method: Option<StartMethod>,
-}
 
 /// A pool to be: made by [`Pool::builder`].
 ///

@@ -9,6 +9,7 @@ use super::context::Context;
 use super::engine::Engine;
 use super::error::TaskError;
 use super::feed::{Feed, Shares, single};
+use super::held::Held;
 use super::imap::{Imap, Order};
 use super::items::Source;
 use super::plan::Cut;
@@ -29,34 +30,6 @@ pub(super) struct How<'p> {
     pub(super) engine: &'p Arc<Engine>,
     pub(super) context: Option<Arc<Context>>,
     pub(super) chunk: Option<NonZeroUsize>,
-}
-
-/// A job that is given up when its owner is dropped: what was not begun never will be.
-pub(super) struct Held<'p> {
-    engine: &'p Arc<Engine>,
-    pub(super) work: Arc<Work>,
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        if !self.work.has_ended() {
-            self.engine.cancel(&self.work);
-        }
-        self.work.let_go(self.engine);
-    }
-}
-
-impl<'p> Held<'p> {
-    pub(super) fn submit(engine: &'p Arc<Engine>, parcel: Parcel) -> Result<Held<'p>, TaskError> {
-        let work = Arc::clone(&parcel.work);
-        match engine.submit(parcel) {
-            Ok(()) => Ok(Held { engine, work }),
-            Err(ending) => {
-                work.never(engine);
-                Err(ending.error(work.first))
-            }
-        }
-    }
 }
 
 fn not_forked() -> Result<(), TaskError> {

@@ -12,6 +12,7 @@ use super::engine::{Engine, Intake, describe, lock, piece};
 use super::error::{Death, PoolError, TaskError};
 use super::job::{self, Busy, Naming, Span, Ticket};
 use super::receive::Ears;
+use super::settings::OnDeath;
 use super::work::{Ending, Piece, Work, records_len};
 use super::worker::{Orders, work};
 use crate::error::Corrupt;
@@ -26,16 +27,6 @@ const EARLY_DEATHS: usize = 5;
 /// The same for workers that somebody else has killed, which may be chance.
 const EARLY_KILLS: usize = 50;
 const EARLY: Duration = Duration::from_secs(10);
-
-/// What becomes of an item whose worker died in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnDeath {
-    /// It fails. No item is ever begun twice.
-    #[default]
-    Fail,
-    /// It is begun again, so many times at most; then it fails. For items that may be begun again.
-    Retry(u8),
-}
 
 /// All workers of a pool.
 pub(super) struct Crew {

@@ -10,12 +10,12 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use super::arena::{Arena, Block, Place};
-use super::builder::Settings;
 use super::control::{CELLS, Cell, Control, FIRST_SINGLE, TICKET_LANE};
 use super::crew::Crew;
 use super::error::PoolError;
 use super::job::{self, Generation, Span, Ticket};
 use super::receive::{Followers, Role};
+use super::settings::Settings;
 use super::station::handle_of;
 use super::work::{Ending, Input, Parcel, Piece, Work};
 use crate::kin::{self, Kin};

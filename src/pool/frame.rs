@@ -11,14 +11,13 @@ use std::thread;
 use std::time::Instant;
 
 use super::arena::Place;
-use super::builder::Settings;
 use super::control::{NOTICE_LANE, Notice};
-use super::crew::OnDeath;
 use super::engine::Engine;
 use super::feed::{Feed, Shares, single};
 use super::items::Items;
 use super::job::{Span, Ticket};
 use super::plan::Cut;
+use super::settings::{OnDeath, Settings};
 use super::station::Station;
 use super::step::Step;
 use super::work::Work;

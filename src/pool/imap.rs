@@ -6,10 +6,10 @@ use std::iter::FusedIterator;
 use std::sync::Arc;
 use std::vec;
 
-use super::calls::Held;
 use super::engine::Engine;
 use super::error::TaskError;
 use super::feed::Feed;
+use super::held::Held;
 use super::items::Source;
 use super::step::Step;
 use super::supervise::Loose;

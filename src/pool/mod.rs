@@ -18,11 +18,13 @@ mod error;
 mod feed;
 #[cfg(fuzzing)]
 pub(crate) mod frame;
+mod held;
 mod imap;
 mod items;
 mod job;
 mod plan;
 mod receive;
+mod settings;
 mod station;
 mod step;
 mod supervise;
@@ -38,16 +40,16 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 pub use builder::PoolBuilder;
-pub use crew::OnDeath;
 pub use error::{Death, PoolError, TaskError, What};
 pub use items::Items;
+pub use settings::OnDeath;
 pub use task::Task;
 pub use views::{Chunked, With};
 
-use builder::Settings;
 use calls::How;
 use engine::{Engine, lock};
 use imap::Order;
+use settings::Settings;
 use step::{Each, Spread};
 use supervise::supervise;
 use work::Ending;
