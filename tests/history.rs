@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use multiproc::{
     Child, Lock, LockError, Process, Queue, Receiver, RecvError, Segment, SendError, Sender,
@@ -80,7 +80,22 @@ const ROW: usize = (OPERATIONS as usize + PROCESSES * OPERATIONS as usize) * WOR
 
 impl Record {
     fn new() -> Record {
-        Record(Segment::new((1 + (PROCESSES + 1) * ROW) * 8).unwrap())
+        Record(Segment::new((2 + (PROCESSES + 1) * ROW) * 8).unwrap())
+    }
+
+    /// Says that this process is there.
+    fn line_up(&self) {
+        self.0.words()[1].fetch_add(1, SeqCst);
+    }
+
+    /// Waits until all are there: only then does the first begin, so that no sender follows another in its lane and
+    /// finds messages there.
+    fn wait_for_all(&self) {
+        let end = Instant::now() + LONG;
+        while self.0.words()[1].load(SeqCst) < PROCESSES as u64 {
+            assert!(Instant::now() < end, "somebody does not come");
+            thread::yield_now();
+        }
     }
 
     fn tick(&self) -> u64 {
@@ -88,7 +103,7 @@ impl Record {
     }
 
     fn operation(&self, process: usize, number: u64) -> &[AtomicU64] {
-        let first = 1 + process * ROW + number as usize * WORDS;
+        let first = 2 + process * ROW + number as usize * WORDS;
         &self.0.words()[first..first + WORDS]
     }
 
@@ -152,6 +167,8 @@ fn message(process: usize, number: u64) -> u64 {
 }
 
 fn send(mut tx: Sender<u64>, record: Record, process: usize) {
+    record.line_up();
+    record.wait_for_all();
     let mut pen = Pen::new(record, process);
     let mut number = 0;
     for turn in 0..OPERATIONS {
@@ -173,6 +190,8 @@ fn send(mut tx: Sender<u64>, record: Record, process: usize) {
 }
 
 fn receive(mut rx: Receiver<u64>, record: Record, process: usize) {
+    record.line_up();
+    record.wait_for_all();
     let mut pen = Pen::new(record, process);
     for turn in 0..OPERATIONS {
         let waits = turn % 4 != process as u64 % 4;
@@ -283,6 +302,7 @@ fn queue_history(kills: bool, seed: u64) -> Result<(), String> {
         });
     }
     drop(tx);
+    record.wait_for_all();
     if kills {
         for victim in [seed % 3 * 2, seed / 3 % 3 * 2 + 1] {
             thread::sleep(Duration::from_micros(seed * 37 % 400));
@@ -312,6 +332,8 @@ fn queue_history(kills: bool, seed: u64) -> Result<(), String> {
 }
 
 fn lock(pair: Lock<[u64; 2]>, record: Record, process: usize) {
+    record.line_up();
+    record.wait_for_all();
     let mut pen = Pen::new(record, process);
     // Each turn is two operations.
     for turn in 0..OPERATIONS / 2 {
@@ -420,6 +442,7 @@ fn lock_history(kills: bool, seed: u64) -> Result<(), String> {
     let children: Vec<Child<()>> = (0..PROCESSES)
         .map(|process| Process::spawn(lock, (pair.clone(), record.clone(), process)).unwrap())
         .collect();
+    record.wait_for_all();
     if kills {
         for victim in [seed % 6, (seed % 6 + 1 + seed / 6 % 5) % 6] {
             thread::sleep(Duration::from_micros(seed * 37 % 300));

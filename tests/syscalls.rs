@@ -10,6 +10,7 @@
 use std::io::Write;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -122,9 +123,27 @@ fn tracing() -> Result<(), String> {
     }
 }
 
+/// Numbers the programs, each of which has a name to make.
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// A name that a program may have been kept from removing. Making it anew removes what nobody living has.
+struct Name<'a>(&'a str);
+
+impl Drop for Name<'_> {
+    fn drop(&mut self) {
+        drop(Segment::create(self.0, 64));
+    }
+}
+
 /// Runs the program, with those calls refused.
 fn refuse(calls: &str, error: &str, occasion: &str) -> Result<(), Failed> {
     let program = std::env::current_exe()?;
+    let name = format!(
+        "syscalls-{}-{}",
+        std::process::id(),
+        NUMBER.fetch_add(1, Ordering::Relaxed)
+    );
+    let _name = Name(&name);
     let known: Vec<String> = calls.split(',').map(|call| format!("?{call}")).collect();
     let calls = known.join(",");
     let mut child = Command::new("strace")
@@ -136,7 +155,7 @@ fn refuse(calls: &str, error: &str, occasion: &str) -> Result<(), Failed> {
         ])
         .arg("--")
         .arg(program)
-        .env(SCENARIO, "1")
+        .env(SCENARIO, &name)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -228,7 +247,7 @@ fn descriptors() -> Option<usize> {
 
 fn segment() -> Outcome {
     let segment = Segment::new(64 << 10)?;
-    segment.words()[100].store(7, std::sync::atomic::Ordering::Relaxed);
+    segment.words()[100].store(7, Ordering::Relaxed);
     Ok(())
 }
 
@@ -280,7 +299,7 @@ fn frozen() -> Outcome {
 }
 
 fn named() -> Outcome {
-    let name = format!("multiproc-syscalls-{}", std::process::id());
+    let name = std::env::var(SCENARIO)?;
     let (mut tx, mut rx) = Queue::<u64>::builder().create(&name)?;
     let opened = Queue::<u64>::builder().open(&name);
     tx.send_timeout(7, LONG)?;
