@@ -24,6 +24,8 @@ const LONG: Duration = Duration::from_secs(30);
 const PROCESSES: usize = 6;
 /// Operations of each process.
 const OPERATIONS: u64 = 40;
+/// How long a lock is held.
+const INSIDE: Duration = Duration::from_micros(5);
 /// Messages a sender may have in flight.
 const CAPACITY: u64 = 3;
 
@@ -360,6 +362,11 @@ fn lock(pair: Lock<[u64; 2]>, record: Record, process: usize) {
             }
         });
         if let Some(mut guard) = guard {
+            // Long enough for a kill to come meanwhile.
+            let end = Instant::now() + INSIDE;
+            while Instant::now() < end {
+                std::hint::spin_loop();
+            }
             guard[1] += 1;
             let value = guard[0];
             pen.note(What::Leave, value, || (drop(guard), What::Leave, value));
