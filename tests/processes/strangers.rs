@@ -98,6 +98,8 @@ impl Stranger {
 
     /// Kills it, and waits until it is dead.
     pub(crate) fn kill(mut self) {
+        // `wait` closes it, at which one that has not died yet, behind the command that started it, would go on.
+        let _input = self.child.stdin.take();
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
