@@ -12,7 +12,7 @@ pub enum Stdio {
     Inherit,
     /// To nowhere: reading gives the end of the file, what is written is lost.
     Null,
-    /// To the parent: see [`Child::take_stdin`], [`Child::take_stdout`], [`Child::take_stderr`].
+    /// To the parent: see `take_stdin`, `take_stdout` and `take_stderr` of [`Child`](super::Child).
     Pipe,
 }
 

@@ -39,9 +39,9 @@ pub(crate) trait Case: Sized + 'static {
 /// Operations up to this many instructions are killed after each, longer ones after so many, evenly spread; and
 /// all right after each change of shared memory, and so many instructions behind it.
 const SHORT: usize = 500;
-const SPREAD: usize = 50;
+const SPREAD: usize = 20;
 /// Of more changes than this, as when a large message is copied, so many are taken, evenly spread, and the last ones.
-const CHANGES: usize = 60;
+const CHANGES: usize = 25;
 const BEHIND: usize = 2;
 
 /// After so many failures the others are left out.
