@@ -261,8 +261,7 @@ impl<T: NoUninit + CheckedBitPattern> Lock<T> {
         };
         let mut guard = Guard {
             held: ManuallyDrop::new(Held::Here(self)),
-            left,
-            panicking: panicking(),
+            exit: Exit::after(left),
             on_thread: PhantomData,
         };
         let whole = match self.named {
@@ -277,7 +276,7 @@ impl<T: NoUninit + CheckedBitPattern> Lock<T> {
             },
         };
         if !whole {
-            guard.left = Left::Unfinished;
+            guard.exit = Exit::Broken;
             return Err(LockError::Corrupt(SCRIBBLED));
         }
         match left {
@@ -396,11 +395,43 @@ impl<T> Apart<T> {
 pub struct Guard<'a, T> {
     /// Dropped by hand, for the same reason.
     held: ManuallyDrop<Held<'a, T>>,
-    /// How the lock is left.
-    left: Left,
-    /// Whether a panic was under way already when the lock was entered.
-    panicking: bool,
+    exit: Exit,
     on_thread: PhantomData<MutexGuard<'a, ()>>,
+}
+
+/// How a guard leaves its lock.
+///
+/// As wide as a register: a guard is moved in wide pieces, and a wide load of narrow stores waits for them to
+/// reach the cache, which takes longer than to enter and leave a lock.
+#[derive(Debug, Clone, Copy)]
+#[repr(usize)]
+enum Exit {
+    /// Whole, unless a panic begins inside.
+    Whole,
+    /// Whole: the panic that is under way began outside.
+    WholeInPanic,
+    Broken,
+}
+
+impl Exit {
+    /// For a lock that its last visitor left so.
+    #[inline]
+    fn after(left: Left) -> Exit {
+        match left {
+            Left::Finished if panicking() => Exit::WholeInPanic,
+            Left::Finished => Exit::Whole,
+            Left::Unfinished => Exit::Broken,
+        }
+    }
+
+    #[inline]
+    fn left(self) -> Left {
+        match self {
+            Exit::Whole if panicking() => Left::Unfinished,
+            Exit::Whole | Exit::WholeInPanic => Left::Finished,
+            Exit::Broken => Left::Unfinished,
+        }
+    }
 }
 
 impl<T> Guard<'_, T> {
@@ -417,7 +448,7 @@ impl<T> Guard<'_, T> {
     fn outlive(mut self) -> Guard<'static, T> {
         // SAFETY: `self` is forgotten at once, so nobody looks at what is taken.
         let held = unsafe { ManuallyDrop::take(&mut self.held) };
-        let (left, panicking) = (self.left, self.panicking);
+        let exit = self.exit;
         std::mem::forget(self);
         let apart = match held {
             Held::Here(lock) => lock.to_own(),
@@ -425,8 +456,7 @@ impl<T> Guard<'_, T> {
         };
         Guard {
             held: ManuallyDrop::new(Held::Apart(apart)),
-            left,
-            panicking,
+            exit,
             on_thread: PhantomData,
         }
     }
@@ -476,10 +506,7 @@ impl<T> Drop for Guard<'_, T> {
     fn drop(&mut self) {
         // The copy of a guard in a forked process is not inside.
         if !kin::forked() {
-            let left = match !self.panicking && panicking() {
-                true => Left::Unfinished,
-                false => self.left,
-            };
+            let left = self.exit.left();
             match &*self.held {
                 Held::Here(lock) => lock.words.leave(lock.me, left),
                 Held::Apart(apart) => apart.leave(left),
@@ -527,7 +554,7 @@ impl<T: 'static> Abandoned<T> {
     /// abandoned again.
     pub fn recover(self) -> Guard<'static, T> {
         let mut guard = self.0;
-        guard.left = Left::Finished;
+        guard.exit = Exit::after(Left::Finished);
         guard
     }
 }
