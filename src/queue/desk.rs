@@ -73,7 +73,7 @@ impl Desk {
     }
 
     /// A value from the lane where the last one came from, if one is there and it is not time to move on.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_here<T: Message>(&mut self, hub: &Hub) -> Option<Result<T, RecvError>> {
         if self.left == 0 {
             return None;
@@ -274,7 +274,7 @@ pub(super) struct Batch<T> {
 }
 
 /// Takes the next value of a lane whose messages lie in slots.
-#[inline]
+#[inline(always)]
 fn take_value<T: Message>(seen: &mut Seen, scratch: &mut [u64], limit: usize) -> Look<T> {
     let Seen { lane, reader } = seen;
     let header = &*lane.header;

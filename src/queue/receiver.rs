@@ -243,7 +243,8 @@ impl<T: Message> Receiver<T> {
         self.hub.stats()
     }
 
-    #[inline]
+    /// Part of the caller, so that what is received stays in registers.
+    #[inline(always)]
     fn take_here(&mut self) -> Option<Result<T, RecvError>> {
         if kin::forked() || self.hub.is_in_place() {
             return None;
