@@ -20,7 +20,7 @@
 //!
 //! | edge | release | acquire | what it carries |
 //! |---|---|---|---|
-//! | A | the stamp in [`Writer::publish`] | the stamp in [`Reader::ready`] and [`Reader::run`] | the payload |
+//! | A | the stamp in [`Writer::publish`] | the stamp in [`Reader::peek`] and [`Reader::run`] | the payload |
 //! | B | `head` in [`Reader::take`], directly or through `freed` | `freed` or `head` in [`Writer::room`] | that the copy is finished before the slot is overwritten |
 //!
 //! Nothing here trusts what it reads: positions are only compared and masked, every loop has a bound.
@@ -228,26 +228,35 @@ impl Reader {
         self.position
     }
 
-    /// Whether a message is at my position; if I was overtaken I first catch up with `head`.
+    /// The payload words of the message at my position, if there is one; if I was overtaken I first catch up
+    /// with `head`. To be copied by relaxed loads; the copy means something only after [`take`](Reader::take)
+    /// has succeeded.
     ///
     /// # Errors
     ///
     /// [`Corrupt`] when `head` and the stamps contradict each other again and again.
-    #[inline]
-    pub(crate) fn ready(
+    #[inline(always)]
+    pub(crate) fn peek<'a>(
         &mut self,
         header: &LaneHeader,
-        slots: &[AtomicU64],
-    ) -> Result<bool, Corrupt> {
-        // Edge A, reader's end.
-        let stamp = self.track.slot(slots, self.position)[0].load(Ordering::Acquire);
+        slots: &'a [AtomicU64],
+    ) -> Result<Option<&'a [AtomicU64]>, Corrupt> {
+        let (stamp, payload) = self.look(slots);
         if stamp == self.position.wrapping_add(1) {
-            return Ok(true);
+            return Ok(Some(payload));
         }
-        if self.is_older(stamp) {
-            return Ok(false);
+        if self.is_older(stamp) || !self.catch_up(header, slots)? {
+            return Ok(None);
         }
-        self.catch_up(header, slots)
+        Ok(Some(self.look(slots).1))
+    }
+
+    /// The stamp and the payload of the slot of my position.
+    #[inline(always)]
+    fn look<'a>(&self, slots: &'a [AtomicU64]) -> (u64, &'a [AtomicU64]) {
+        let slot = self.track.slot(slots, self.position);
+        // Edge A, reader's end.
+        (slot[0].load(Ordering::Acquire), &slot[1..])
     }
 
     /// Whether a stamp found at my position is of a lap before: nothing is published here yet.
@@ -261,7 +270,7 @@ impl Reader {
         // Each round in which a living writer laps me means that other readers moved on by a whole lane.
         for _ in 0..1_000 {
             self.position = header.head.load(Ordering::Relaxed);
-            let stamp = self.track.slot(slots, self.position)[0].load(Ordering::Acquire);
+            let (stamp, _) = self.look(slots);
             if stamp == self.position.wrapping_add(1) {
                 return Ok(true);
             }
@@ -289,12 +298,6 @@ impl Reader {
                 // Edge A, reader's end.
                 (slot[0].load(Ordering::Acquire) == stamp).then_some(&slot[1..])
             })
-    }
-
-    /// The payload words of the message `ahead` of my position; as for [`run`](Reader::run).
-    #[inline]
-    pub(crate) fn payload<'a>(&self, slots: &'a [AtomicU64], ahead: u64) -> &'a [AtomicU64] {
-        &self.track.slot(slots, self.position.wrapping_add(ahead))[1..]
     }
 
     /// Takes `n` messages from my position: true if they are mine, false if somebody was quicker.

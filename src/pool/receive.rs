@@ -235,10 +235,10 @@ impl Ears {
     pub(super) fn listen_to(&mut self, seat: usize, engine: &Engine) -> Result<bool, Corrupt> {
         let (lane, from) = (&mut self.lanes[seat], &engine.control.seats[seat]);
         let mut heard = false;
-        while lane.ready(&from.lane, &from.notices)? {
+        while let Some(notice) = lane.peek(&from.lane, &from.notices)? {
             heard = true;
             let mut words = [0; 3];
-            for (word, said) in words.iter_mut().zip(lane.payload(&from.notices, 0)) {
+            for (word, said) in words.iter_mut().zip(notice) {
                 *word = said.load(Ordering::Relaxed);
             }
             lane.take(&from.lane, 1);

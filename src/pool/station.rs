@@ -164,8 +164,8 @@ impl Station {
             .hunter
             .borrow_mut()
             .tickets
-            .ready(&page.lane, &page.tickets)?;
-        if more {
+            .peek(&page.lane, &page.tickets)?;
+        if more.is_some() {
             page.tasks.notify_one();
         }
         Ok(Hunt::Ticket(ticket))
@@ -543,11 +543,11 @@ impl Hunter {
     #[inline]
     fn look(&mut self, control: &Control, row: &Seat) -> Result<Option<Hunt>, SegmentError> {
         let page = &control.page;
-        if !self.tickets.ready(&page.lane, &page.tickets)? {
+        let Some(payload) = self.tickets.peek(&page.lane, &page.tickets)? else {
             let closing = page.closing.load(Ordering::Relaxed) != 0;
             return Ok(closing.then_some(Hunt::Over));
-        }
-        let word = self.tickets.payload(&page.tickets, 0)[0].load(Ordering::Relaxed);
+        };
+        let word = payload[0].load(Ordering::Relaxed);
         let before = row.now.load(Ordering::Relaxed);
         let none = Naming {
             item: Naming::NONE,

@@ -106,7 +106,7 @@ pub(super) enum Taken {
 ///
 /// # Errors
 ///
-/// When the slot names a block that the lane does not have, or see [`Reader::ready`].
+/// When the slot names a block that the lane does not have, or see [`Reader::peek`].
 #[inline]
 pub(super) fn take(
     shelf: &impl Shelf,
@@ -115,10 +115,9 @@ pub(super) fn take(
     reader: &mut Reader,
     holder: Holder,
 ) -> Result<Taken, Corrupt> {
-    if !reader.ready(header, slots)? {
+    let Some(payload) = reader.peek(header, slots)? else {
         return Ok(Taken::Nothing);
-    }
-    let payload = reader.payload(slots, 0);
+    };
     let block = payload
         .first()
         .map_or(0, |word| word.load(Ordering::Relaxed));

@@ -198,8 +198,8 @@ impl Desk {
         unseen
             || self.lanes.iter_mut().any(|seen| {
                 seen.reader
-                    .ready(&seen.lane.header, &seen.lane.slots)
-                    .unwrap_or(true)
+                    .peek(&seen.lane.header, &seen.lane.slots)
+                    .map_or(true, |payload| payload.is_some())
             })
     }
 
@@ -278,12 +278,11 @@ pub(super) struct Batch<T> {
 fn take_value<T: Message>(seen: &mut Seen, scratch: &mut [u64], limit: usize) -> Look<T> {
     let Seen { lane, reader } = seen;
     let header = &*lane.header;
-    match reader.ready(header, &lane.slots) {
-        Ok(true) => {}
-        Ok(false) => return Look::Nothing,
+    let payload = match reader.peek(header, &lane.slots) {
+        Ok(Some(payload)) => payload,
+        Ok(None) => return Look::Nothing,
         Err(corrupt) => return Look::Found(Err(corrupt.into())),
-    }
-    let payload = reader.payload(&lane.slots, 0);
+    };
     let decoded = match message::fixed_size::<T>() {
         Some(size) if size <= 8 => {
             let word = payload
@@ -338,9 +337,9 @@ fn take_values<T: Message>(
 ) -> Look<Batch<T>> {
     let Seen { lane, reader } = seen;
     let header = &*lane.header;
-    match reader.ready(header, &lane.slots) {
-        Ok(true) => {}
-        Ok(false) => return Look::Nothing,
+    match reader.peek(header, &lane.slots) {
+        Ok(Some(_)) => {}
+        Ok(None) => return Look::Nothing,
         Err(corrupt) => return Look::Found(Err(corrupt.into())),
     }
     // Each word is read once: what is checked is what is used.

@@ -135,10 +135,9 @@ impl Lane {
                 if taken.load(Ordering::Acquire) >= last {
                     return Ok(Some(None));
                 }
-                if !reader.ready(&self.header, &self.slots)? {
+                let Some(payload) = reader.peek(&self.header, &self.slots)? else {
                     return Ok(None);
-                }
-                let payload = reader.payload(&self.slots, 0);
+                };
                 let copy: Vec<u64> = payload
                     .iter()
                     .map(|word| word.load(Ordering::Relaxed))
