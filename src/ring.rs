@@ -248,7 +248,7 @@ impl Reader {
         if self.is_older(stamp) || !self.catch_up(header, slots)? {
             return Ok(None);
         }
-        Ok(Some(self.look(slots).1))
+        Ok(Some(&self.track.slot(slots, self.position)[1..]))
     }
 
     /// The stamp and the payload of the slot of my position.

@@ -230,7 +230,7 @@ fn spin<R, E>(
     look: &mut impl FnMut() -> Result<Option<R>, E>,
 ) -> Result<Option<R>, E> {
     // Without the clock: the other side may be just about to finish.
-    for pauses in [0, 1, 2, 4, 4, 4, 4, 4] {
+    for pauses in [0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 4, 4, 4] {
         for _ in 0..pauses {
             spin_loop();
         }

@@ -111,7 +111,7 @@ impl Lane {
 
     /// As [`receive`](Lane::receive), where no other reader competes for this message.
     fn receive_alone(&self, reader: &mut Reader) -> Option<u64> {
-        if reader.ready(&self.header, &self.slots).unwrap() {
+        if reader.peek(&self.header, &self.slots).unwrap().is_some() {
             self.turn(reader.position()).with(|_| ());
         }
         self.receive(reader)
@@ -119,15 +119,9 @@ impl Lane {
 
     /// Copies first and takes then, as the queue does; None if empty or lost to another reader.
     fn receive(&self, reader: &mut Reader) -> Option<u64> {
-        if !reader.ready(&self.header, &self.slots).unwrap() {
-            return None;
-        }
+        let payload = reader.peek(&self.header, &self.slots).unwrap()?;
         let position = reader.position();
-        let copy: Vec<u64> = reader
-            .payload(&self.slots, 0)
-            .iter()
-            .map(|w| w.load(Ordering::Relaxed))
-            .collect();
+        let copy: Vec<u64> = payload.iter().map(|w| w.load(Ordering::Relaxed)).collect();
         if !reader.take(&self.header, 1) {
             return None;
         }
@@ -351,7 +345,7 @@ fn batch_is_taken_whole() {
             }
         });
         let mut reader = lane.reader();
-        while !reader.ready(&lane.header, &lane.slots).unwrap() {
+        while reader.peek(&lane.header, &lane.slots).unwrap().is_none() {
             thread::yield_now();
         }
         if let Some(second) = reader.run(&lane.slots).nth(1) {
@@ -1176,7 +1170,11 @@ fn block_is_taken_once() {
             .filter_map(|receiver| receiver.join().unwrap())
             .collect();
         let mut last = blocks.lane.reader();
-        while last.ready(&blocks.lane.header, &blocks.lane.slots).unwrap() {
+        while last
+            .peek(&blocks.lane.header, &blocks.lane.slots)
+            .unwrap()
+            .is_some()
+        {
             taken.extend(
                 blocks
                     .take(&mut last, 3)

@@ -323,7 +323,9 @@ impl<T: Message> Receiver<T> {
                 } = self;
                 let desk = RefCell::new(desk);
                 let look = || find(&mut desk.borrow_mut(), hub);
+                let mut announced = false;
                 let check = || {
+                    announced = true;
                     if hub.is_evicted() {
                         return Err(RecvError::Evicted);
                     }
@@ -337,8 +339,8 @@ impl<T: Message> Receiver<T> {
                     .header
                     .empty
                     .wait(patience, deadline, hub.deaths, look, check)?;
-                // One wake brings one receiver; who leaves work behind brings the next.
-                if found.is_some() && desk.borrow_mut().has_more(hub) {
+                // One wake brings one receiver; who took it and leaves work behind brings the next.
+                if found.is_some() && announced && desk.borrow_mut().has_more(hub) {
                     hub.header.empty.notify_one();
                 }
                 found.ok_or(RecvError::TimedOut)
