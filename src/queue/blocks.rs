@@ -107,7 +107,7 @@ pub(super) enum Taken {
 /// # Errors
 ///
 /// When the slot names a block that the lane does not have, or see [`Reader::peek`].
-#[inline]
+#[inline(always)]
 pub(super) fn take(
     shelf: &impl Shelf,
     header: &LaneHeader,

@@ -94,7 +94,7 @@ impl Desk {
     }
 
     /// A held block from the lane where the last one came from, as [`take_here`](Desk::take_here).
-    #[inline]
+    #[inline(always)]
     pub(super) fn claim_here(&mut self, hub: &Hub) -> Option<Result<Claim, RecvError>> {
         if self.left == 0 || hub.header.returned.load(Ordering::Relaxed) != self.returned {
             return None;
@@ -450,7 +450,7 @@ fn read_values<T: Message>(scratch: &[u64], count: usize, limit: usize) -> Batch
 }
 
 /// Takes the next block of a lane whose messages lie in blocks.
-#[inline]
+#[inline(always)]
 fn take_block(seen: &mut Seen, holder: Holder) -> Look<Claim> {
     let Seen { lane, reader } = seen;
     match blocks::take(&**lane, &lane.header, &lane.slots, reader, holder) {

@@ -276,7 +276,7 @@ impl<T: Message> Receiver<T> {
         Ok(values)
     }
 
-    #[inline]
+    #[inline(always)]
     fn lease_within(&mut self, waiting: Waiting) -> Result<Lease<T>, RecvError> {
         if !self.hub.is_in_place() {
             return Err(RecvError::NotInPlace);
@@ -284,7 +284,7 @@ impl<T: Message> Receiver<T> {
         Lease::of(self.claim(waiting)?)
     }
 
-    #[inline]
+    #[inline(always)]
     fn claim(&mut self, waiting: Waiting) -> Result<Claim, RecvError> {
         if !kin::forked() {
             if let Some(found) = self.desk.claim_here(&self.hub) {
