@@ -88,8 +88,8 @@ fn page_of(file: &OwnedFd) -> io::Result<&'static TreePage> {
         return Err(io::ErrorKind::InvalidData.into());
     }
     // It stays mapped for the life of the process, like the tree itself.
-    let map: &'static Mapped = Box::leak(Box::new(Mapped::new(file, PAGE)?));
-    map.part(HEADER)
+    Mapped::new(file, PAGE)?
+        .part_for_ever(HEADER)
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 

@@ -86,6 +86,14 @@ impl Mapped {
         Some(unsafe { at.cast::<T>().as_ref() })
     }
 
+    /// One structure, mapped for as long as this process lives.
+    pub(crate) fn part_for_ever<T: Shared>(self, offset: usize) -> Option<&'static T> {
+        let at = self.at(offset, size_of::<T>(), align_of::<T>())?;
+        std::mem::forget(self);
+        // SAFETY: as in `part`, and nobody is left who could give the mapping up.
+        Some(unsafe { at.cast::<T>().as_ref() })
+    }
+
     /// So many structures in a row, if they lie inside and are aligned.
     pub(crate) fn array<T: Shared>(&self, offset: usize, count: usize) -> Option<&[T]> {
         let len = size_of::<T>().checked_mul(count)?;

@@ -55,7 +55,7 @@ const UNSAFE_FILES: &[(&str, usize)] = &[
     ("src/sys/large.rs", 2),
     ("src/sys/process.rs", 8),
     ("src/sys/fork.rs", 12),
-    ("src/mapped.rs", 4),
+    ("src/mapped.rs", 5),
     ("src/segment/view.rs", 8),
     ("src/frozen.rs", 4),
     ("src/lock.rs", 6),

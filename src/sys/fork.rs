@@ -18,6 +18,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::ptr::null_mut;
+use std::sync::{Mutex, PoisonError};
 
 use nix::libc;
 use rustix::process::PrctlMmMap;
@@ -181,6 +182,9 @@ pub(crate) fn close_inherited() -> io::Result<()> {
     Ok(())
 }
 
+/// What the kernel was told to show: it reads it for as long as the process lives.
+static SHOWN: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
 /// Where the kernel finds what `ps` shows of this process: kept by a process of one thread, and still
 /// right in its forks.
 #[derive(Debug)]
@@ -230,9 +234,13 @@ impl Titles {
             bytes.push(0);
         }
         let range = |bytes: Vec<u8>| {
-            // Looked at by others as long as the process lives.
-            let bytes = bytes.leak().as_ptr_range();
-            (bytes.start as u64, bytes.end as u64)
+            let at = bytes.as_ptr_range();
+            // A panic while it is locked changes nothing of what is in it.
+            SHOWN
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(bytes);
+            (at.start as u64, at.end as u64)
         };
         (self.map.arg_start, self.map.arg_end) = range(bytes);
         if let Some(environment) = environment {
