@@ -200,10 +200,10 @@ pub(crate) struct LatchWords {
     pub(crate) thread: AtomicU64,
 }
 
-/// Jobs of one chunk that a pool's segment holds.
-pub(crate) const SINGLES: usize = 256;
-/// Jobs of many chunks that a pool's segment holds.
-pub(crate) const TABLES: usize = 32;
+/// Jobs of one chunk that a pool's segment holds; few in that of a fuzzer, who makes one for each input.
+pub(crate) const SINGLES: usize = if cfg!(fuzzing) { 8 } else { 256 };
+/// Jobs of many chunks that a pool's segment holds; as above.
+pub(crate) const TABLES: usize = if cfg!(fuzzing) { 4 } else { 32 };
 /// Chunks of one job.
 pub(crate) const CHUNKS: usize = 256;
 /// Tickets on their way to a pool's workers.

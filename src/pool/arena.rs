@@ -121,9 +121,10 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// Bytes that a block for so many takes.
+    /// Bytes that a block for so many takes; of more than can be counted, the most that can.
     pub(super) fn rounded(len: u64) -> u64 {
-        len.max(1).next_multiple_of(GRAIN)
+        let rounded = len.max(1).checked_next_multiple_of(GRAIN);
+        rounded.unwrap_or(u64::MAX / GRAIN * GRAIN)
     }
 
     /// A block of at least `len` bytes, if an extent has room for it.

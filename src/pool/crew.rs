@@ -347,7 +347,7 @@ impl Engine {
         };
         let (Some(consumed), Some(produced)) = (consumed, produced) else {
             // The lengths it left make no sense: nothing of the chunk can be trusted.
-            for item in span.start..span.start.saturating_add(span.count) {
+            for item in span.start..span.start + span.count {
                 if !work.has_failed(item) {
                     work.fail(item, dead.died(item, attempts));
                 }

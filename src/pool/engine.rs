@@ -24,8 +24,9 @@ use crate::ring::Writer;
 use crate::segment::{Bytes, Commit, Segment};
 use crate::sync::Ordering;
 
-/// The first extent; each further one is as large as all before, up to the largest.
-const FIRST_EXTENT: u64 = 256 * 1024;
+/// The first extent; each further one is as large as all before, up to the largest. A fuzzer makes one for each
+/// input, a small one.
+const FIRST_EXTENT: u64 = if cfg!(fuzzing) { 16 } else { 256 } * 1024;
 const LARGEST_EXTENT: u64 = 32 << 20;
 /// An extent of which nothing is used any more is given back while the arena is larger than this.
 const KEEP: u64 = 64 << 20;

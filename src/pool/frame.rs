@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Instant;
 
 use super::arena::Place;
-use super::control::{NOTICE_LANE, Notice};
+use super::control::{CELLS, Cell, NOTICE_LANE, Notice};
 use super::engine::Engine;
 use super::feed::{Feed, Shares, single};
 use super::items::Items;
@@ -21,14 +21,17 @@ use super::settings::{OnDeath, Settings};
 use super::station::Station;
 use super::step::Step;
 use super::work::Work;
-use crate::layout::SMALL;
+use crate::layout::{NOTICE_STRIDE, SMALL, Single};
 use crate::message::Message;
 use crate::ring::Writer;
 use crate::sync::Ordering;
 
 const SEATS: usize = 2;
-/// The most bytes that a worker of a game asks for, and the most items that a chunk of a game has.
-const MOST: u32 = 1 << 16;
+/// The most bytes that a worker of a game asks for, but for so many that no machine has them.
+const BYTES: u64 = 1 << 16;
+const TOO_MANY: u64 = 1 << 48;
+/// The most items that a chunk of a game has: each may be a question and an answer of another thread's.
+const ITEMS: u32 = 16;
 
 /// Items and results of a fixed size.
 struct Triple;
@@ -85,11 +88,20 @@ impl Input<'_> {
     }
 }
 
+/// Any number of items ends some day; these end soon.
+fn few(span: u64) -> u64 {
+    let span = Span::from_word(span);
+    let count = span.count % ITEMS;
+    Span { count, ..span }.word()
+}
+
 /// A pool without workers, and its jobs: one of a single chunk and one of several, of numbers and of texts.
 struct Game {
     engine: Arc<Engine>,
     numbers: [Arc<Work>; 2],
     texts: [Arc<Work>; 2],
+    /// The names of functions that the pool has written, cell by cell.
+    names: Vec<[u64; 3]>,
 }
 
 fn submit<S: Step>(engine: &Arc<Engine>, item: &S::In, items: Vec<S::In>) -> [Arc<Work>; 2] {
@@ -122,7 +134,7 @@ impl Game {
         })
         .expect("there is memory for a pool");
         let text = String::from;
-        Game {
+        let mut game = Game {
             numbers: submit::<Triple>(&engine, &7, vec![1, 2, 3]),
             texts: submit::<Exclaim>(
                 &engine,
@@ -130,6 +142,31 @@ impl Game {
                 vec![text(""), text("longer than a word is"), "x".repeat(300)],
             ),
             engine,
+            names: Vec::new(),
+        };
+        let names = game.cells().map(|cell| {
+            let words = cell.job().task.each_ref();
+            words.map(|word| word.load(Ordering::Relaxed))
+        });
+        game.names = names.collect();
+        game
+    }
+
+    fn cells(&self) -> impl Iterator<Item = Cell<'_>> {
+        (0..CELLS as u16).filter_map(|cell| self.engine.control.cell(cell))
+    }
+
+    /// Puts right what results at odd places were written over. Within a tree of processes the name of a function is
+    /// believed: whoever can write it runs the same program as the same user.
+    fn mend(&self) {
+        for (cell, name) in self.cells().zip(&self.names) {
+            for (word, value) in cell.job().task.iter().zip(name) {
+                word.store(*value, Ordering::Relaxed);
+            }
+            if let Cell::Single(Single { chunk, .. }) = cell {
+                let span = few(chunk.span.load(Ordering::Relaxed));
+                chunk.span.store(span, Ordering::Relaxed);
+            }
         }
     }
 
@@ -168,10 +205,7 @@ impl Game {
         let field = usize::from(input.byte()?) % words.len();
         let mut value = input.word(words[field].load(Ordering::Relaxed))?;
         if field == 1 {
-            // Any number of items ends some day; these end soon.
-            let span = Span::from_word(value);
-            let count = span.count % MOST;
-            value = Span { count, ..span }.word();
+            value = few(value);
         }
         words[field].store(value, Ordering::Relaxed);
         Some(())
@@ -212,9 +246,6 @@ impl Game {
         for word in &mut words[1..] {
             *word = input.word(0)?;
         }
-        if let Some(Notice::Room { .. }) = Notice::from_words(words) {
-            words[1] %= u64::from(MOST);
-        }
         let row = &self.engine.control.seats[seat];
         let mut writer = Writer::attach(NOTICE_LANE, &row.lane, &row.notices);
         if writer.room(&row.lane) > 0 {
@@ -239,8 +270,23 @@ impl Game {
         Some(())
     }
 
+    /// Has the workers ask for no memory that would be missed.
+    fn ask_for_little(&self) {
+        for seat in &self.engine.control.seats {
+            for slot in seat.notices.chunks_exact(NOTICE_STRIDE) {
+                let words = [&slot[1], &slot[2], &slot[3]].map(|word| word.load(Ordering::Relaxed));
+                if let Some(Notice::Room { bytes, .. }) = Notice::from_words(words) {
+                    if bytes < TOO_MANY {
+                        slot[2].store(bytes % BYTES, Ordering::Relaxed);
+                    }
+                }
+            }
+        }
+    }
+
     /// Reads what the workers have said, and the results of what has ended.
     fn listen(&self) {
+        self.ask_for_little();
         // Once: it is done when it is asked first.
         self.engine.wait(|| false, |_| false, Some(Instant::now()));
         for work in &self.numbers {
@@ -292,6 +338,7 @@ impl Game {
                 _ => {
                     let ticket = Ticket::from_word(self.ticket(input)?);
                     if let Some(ticket) = ticket {
+                        self.mend();
                         station.serve(ticket);
                     }
                 }

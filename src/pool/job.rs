@@ -323,16 +323,19 @@ impl Span {
         u64::from(self.start) | u64::from(self.count) << 32
     }
 
+    /// What others wrote may go beyond the last number that an item can have: that part is left out.
     pub(crate) fn from_word(word: u64) -> Span {
+        let start = word as u32;
+        let count = (word >> 32) as u32;
         Span {
-            start: word as u32,
-            count: (word >> 32) as u32,
+            start,
+            count: count.min(u32::MAX - start),
         }
     }
 
     /// The items behind `item`.
     pub(crate) fn after(self, item: u32) -> Span {
-        let end = self.start.saturating_add(self.count);
+        let end = self.start + self.count;
         let start = item.saturating_add(1).min(end);
         Span {
             start,

@@ -277,7 +277,7 @@ impl Station {
     /// Its items.
     pub(super) fn items(&self) -> std::ops::Range<u32> {
         let span = self.current.span;
-        span.start..span.start.saturating_add(span.count)
+        span.start..span.start + span.count
     }
 
     fn entry(&mut self, name: TaskName) -> Result<Entry<Station>, String> {
