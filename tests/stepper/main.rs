@@ -21,6 +21,7 @@ mod queue;
 mod run;
 mod stage;
 mod trace;
+mod travel;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -28,6 +29,7 @@ use lock::HolderDies;
 use pipe::EndDies;
 use pool::WorkerDies;
 use queue::{ReceiverDies, SenderDies};
+use travel::TravellerDies;
 
 fn trial(name: &str, how: &str, test: fn()) -> Trial {
     Trial::test(format!("{name}::{how}"), move || {
@@ -55,6 +57,7 @@ fn main() {
             Lease LeaseAndAck LeaseOfTheDead DropLease AttachReceiver DropReceiver;
         HolderDies in lock: LockAlone LockAndUnlock TryLockAndUnlock Unlock UnlockAwaited LockHeld LockHandedOver
             TryLockHeld Recover DropAbandoned DropHandle;
+        TravellerDies in travel: SendEnd RecvEnd;
         EndDies in pipe: PipeSend PipeSendText PipeSendBytes PipeSendFull PipeTrySend PipeRecv PipeRecvText
             PipeRecvBytes PipeTryRecvEmpty PipeRecvEmpty PipeDrop;
         WorkerDies in pool: PoolTask PoolTaskRetried PoolText PoolArray PoolWoken PoolChunk PoolChunkOfTexts
@@ -65,6 +68,7 @@ fn main() {
         SenderDies in queue: Send SendText SendBlock SendMany LoanAndCommit Attach Adopt DropSender;
         ReceiverDies in queue: Recv RecvArray RecvText RecvBlock TryRecvEmpty Lease LeaseAndAck LeaseOfTheDead DropLease DropReceiver;
         HolderDies in lock: LockAndUnlock Unlock UnlockAwaited LockHandedOver Recover DropHandle;
+        TravellerDies in travel: SendEnd RecvEnd;
         EndDies in pipe: PipeSend PipeSendText PipeSendBytes PipeTrySend PipeRecv PipeRecvText PipeRecvBytes
             PipeTryRecvEmpty PipeDrop;
         WorkerDies in pool: PoolTask PoolText PoolArray PoolWoken PoolChunk PoolChunkOfTexts;
