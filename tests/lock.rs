@@ -3,6 +3,8 @@
 
 #![allow(unsafe_code, reason = "one test forks")]
 
+mod fork_advice;
+
 use std::mem::forget;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -409,6 +411,9 @@ fn scribbled_words_end_every_call() {
 /// In a process the user forked, a lock answers `Forked`, and what the copy does harms nobody.
 #[test]
 fn forked_copy_is_refused_and_harmless() {
+    if !fork_advice::is_followed() {
+        return;
+    }
     let lock = Lock::new(5u8).unwrap();
     let guard = lock.lock().unwrap();
     let other = Lock::new(6u8).unwrap();

@@ -15,6 +15,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 use rustix::process::{Resource, setrlimit};
 
+use crate::fork_advice;
 use crate::help::{descriptors, isolated, tests, wait_until};
 use crate::limits::limit;
 use crate::strangers::{Stranger, fresh, path, pause, say, strangers};
@@ -420,6 +421,9 @@ fn new_handles_by_the_thousand() {
 
 fn a_fork_may_use_nothing() {
     isolated(|| {
+        if !fork_advice::is_followed() {
+            return;
+        }
         let name = fresh("forked");
         let segment = Segment::new(64).unwrap();
         let (mut tx, mut rx) = Queue::<u64>::new(4).unwrap();

@@ -7,6 +7,7 @@ use multiproc::{JoinError, SpawnError, active_children};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
+use crate::fork_advice;
 use crate::help::{isolated, sleep_long, spawn, tests};
 
 tests![
@@ -18,6 +19,9 @@ tests![
 
 fn a_fork_has_no_children() {
     isolated(|| {
+        if !fork_advice::is_followed() {
+            return;
+        }
         let child = spawn(sleep_long, ()).unwrap();
         // SAFETY: the copy uses only what this test checks, and then exits at once.
         match unsafe { fork() }.unwrap() {

@@ -14,6 +14,8 @@ mod builder;
 mod costs;
 mod endings;
 mod faults;
+#[path = "../fork_advice/mod.rs"]
+mod fork_advice;
 mod forks;
 mod handles;
 mod help;

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::faults::Group;
+use crate::fork_advice;
 use crate::help::{isolated, own_children, tests, wait_until};
 
 tests![
@@ -682,6 +683,9 @@ fn nothing_is_left() {
 
 fn a_forked_copy_is_refused() {
     isolated(|| {
+        if !fork_advice::is_followed() {
+            return;
+        }
         let pool = Pool::new(1).unwrap();
         // SAFETY: the copy only makes calls that are refused, and exits.
         match unsafe { nix::unistd::fork() }.unwrap() {

@@ -8,6 +8,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
+use crate::fork_advice;
 use crate::help::{isolated, sleep_long, tests};
 
 tests![
@@ -294,6 +295,9 @@ fn large_messages() {
 
 fn a_fork_may_not_touch_it() {
     isolated(|| {
+        if !fork_advice::is_followed() {
+            return;
+        }
         let (mut tx, mut rx) = Queue::<u64>::new(4).unwrap();
         let (mut lend, mut lease) = Queue::<u64>::builder().in_place(2).build().unwrap();
         tx.send(1).unwrap();
