@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use multiproc::{Death, Frozen, OnDeath, Pool, PoolError, Segment, TaskError};
+use multiproc::{Death, Frozen, OnDeath, Pool, PoolError, Segment, StartMethod, TaskError};
 
 fn square(x: u64) -> u64 {
     x * x
@@ -229,6 +229,20 @@ fn the_time_at_work_is_counted() {
         assert!(matches!(task.get(), Err(TaskError::WorkerDied { .. })));
         let after = pool.stats().busy;
         assert!(after >= busy + nap && pool.stats().busy == after);
+    });
+}
+
+/// Also at the moment when it replaces a worker.
+#[test]
+fn a_pool_ends_at_any_moment() {
+    within(SOON, || {
+        for moment in 0..400 {
+            let pool = Pool::builder().workers(1).start_method(StartMethod::Exec);
+            let pool = pool.build().unwrap();
+            let pid = nix::unistd::Pid::from_raw(pool.workers()[0].pid() as i32);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+            std::thread::sleep(Duration::from_micros(moment % 200 * 10));
+        }
     });
 }
 
@@ -500,10 +514,10 @@ fn tasks_can_be_waited_for_asked_and_awaited() {
         assert!(matches!(never.get(), Err(TaskError::Cancelled { item: 0 })));
         open(1);
         first.get().unwrap();
-        for n in 0..2_000 {
+        for n in 0..400 {
             drop(pool.apply_async(square, (n,)));
         }
-        let tasks: Vec<_> = (0..2_000).map(|n| pool.apply_async(square, (n,))).collect();
+        let tasks: Vec<_> = (0..400).map(|n| pool.apply_async(square, (n,))).collect();
         for (n, task) in (0..).zip(tasks) {
             assert_eq!(task.get().unwrap(), square(n));
         }

@@ -48,6 +48,8 @@ pub(super) struct Engine {
     /// Calls between whose waits the caller's own code runs.
     pub(super) loose: AtomicUsize,
     pub(super) supervisor: OnceLock<Thread>,
+    /// The supervisor was called, and has not looked since.
+    pub(super) called: AtomicBool,
     pub(super) callbacks: Mutex<super::task::Callbacks>,
     /// The supervisor is to end.
     pub(super) stop: AtomicBool,
@@ -141,6 +143,7 @@ impl Engine {
             unwatched: AtomicUsize::new(0),
             loose: AtomicUsize::new(0),
             supervisor: OnceLock::new(),
+            called: AtomicBool::new(false),
             callbacks: Mutex::default(),
             stop: AtomicBool::new(false),
         }))

@@ -461,7 +461,7 @@ impl Drop for Pool {
         self.engine.stop.store(true, Ordering::Release);
         self.engine.dismiss();
         if let Some(supervisor) = self.supervisor.take() {
-            supervisor.thread().unpark();
+            self.engine.call_supervisor();
             // A panic there was reported by its hook.
             let _ = supervisor.join();
         }

@@ -161,6 +161,8 @@ impl Engine {
 
     /// Lets the supervisor see to something.
     pub(super) fn call_supervisor(&self) {
+        // Release: whoever takes the call sees what it is about.
+        self.called.store(true, Ordering::Release);
         if let Some(supervisor) = self.supervisor.get() {
             supervisor.unpark();
         }

@@ -15,6 +15,8 @@ const LOOSE: Duration = Duration::from_millis(2);
 pub(super) fn supervise(engine: &Arc<Engine>) {
     let is_stopped = || engine.stop.load(Ordering::Acquire);
     while !is_stopped() {
+        // Acquire: what this call is about is seen below; for any later one there is another round.
+        engine.called.swap(false, Ordering::Acquire);
         engine.fill_seats();
         if matches!(lock(&engine.intake).closed, Some(Ending::Broken(_))) {
             engine.dismiss();
@@ -46,7 +48,10 @@ pub(super) fn supervise(engine: &Arc<Engine>) {
                 }
             }
         }
-        // Whoever has something for this thread unparks it.
+        // Who calls unparks this thread, but a wait for a new process may have taken that for its own.
+        if engine.called.load(Ordering::Relaxed) {
+            continue;
+        }
         match tick {
             Some(tick) => thread::park_timeout(tick),
             None => thread::park(),
