@@ -118,7 +118,7 @@ impl<'p> How<'p> {
                 break;
             };
             if results.is_empty() {
-                results.reserve(feed.at_least() + held.work.items as usize);
+                results.reserve_exact(feed.at_least());
             }
             self.engine.wait_for(&held.work, None);
             held.work.append_to(self.engine, &mut results)?;

@@ -126,9 +126,9 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
         })
     }
 
-    /// How many items there are at least.
+    /// How many items there are at least, those fed included.
     pub(super) fn at_least(&self) -> usize {
-        self.items.size_hint().0
+        self.first.saturating_add(self.items.size_hint().0)
     }
 
     /// The next job; `None` when the items are used up.
