@@ -23,6 +23,7 @@ pub use self::plain::Plain;
 pub(crate) use self::shape::{fixed_size, is_raw, plain_name, shape_name, size_hint};
 pub(crate) use self::sink::{Count, Sink};
 pub(crate) use crate::error::{DecodeError, EncodeError};
+use crate::segment::Bytes;
 
 use self::read::Reader;
 use self::write::Writer;
@@ -166,6 +167,16 @@ pub(crate) fn append_vec<T: Message>(
         to.truncate(before);
     }
     appended
+}
+
+/// As [`append_vec`], straight from shared memory, for numbers; false if nothing was added.
+pub(crate) fn append_from<T: Message>(
+    from: &Bytes,
+    offset: usize,
+    count: usize,
+    to: &mut Vec<T>,
+) -> bool {
+    raw::append_from(from, offset, count, to)
 }
 
 fn append_each<T: Message>(bytes: &[u8], count: usize, to: &mut Vec<T>) -> Result<(), DecodeError> {

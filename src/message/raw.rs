@@ -9,6 +9,7 @@ use std::any::{Any, TypeId};
 use bytemuck::{CheckedBitPattern, NoUninit};
 
 use super::DecodeError;
+use crate::segment::Bytes;
 
 /// A number, `bool` or `char`.
 trait Scalar: NoUninit + CheckedBitPattern + Default {}
@@ -34,6 +35,11 @@ trait Raw: Sized + 'static {
         Ok(())
     }
 
+    /// Appends so many values straight from shared memory; false if they are not to be had in that way.
+    fn append_from(_: &Bytes, _offset: usize, _count: usize, _to: &mut Vec<Self>) -> bool {
+        false
+    }
+
     fn read(bytes: &[u8]) -> Result<Self, DecodeError>;
 }
 
@@ -48,6 +54,10 @@ impl<S: Scalar> Raw for S {
     #[inline(always)]
     fn append(bytes: &[u8], to: &mut Vec<S>) -> Result<(), DecodeError> {
         append_scalars(bytes, to)
+    }
+
+    fn append_from(from: &Bytes, offset: usize, count: usize, to: &mut Vec<S>) -> bool {
+        from.append_values(offset, count, to)
     }
 
     #[inline(always)]
@@ -208,9 +218,9 @@ fn dispatch<T: 'static, J: Job>(job: J) -> Option<J::Out> {
 /// The bytes of a value that travels raw.
 #[inline(always)]
 pub(super) fn bytes<T: 'static>(value: &T) -> Option<&[u8]> {
-    struct Bytes<'a>(&'a dyn Any);
+    struct Get<'a>(&'a dyn Any);
 
-    impl<'a> Job for Bytes<'a> {
+    impl<'a> Job for Get<'a> {
         type Out = Option<&'a [u8]>;
 
         #[inline(always)]
@@ -219,7 +229,7 @@ pub(super) fn bytes<T: 'static>(value: &T) -> Option<&[u8]> {
         }
     }
 
-    dispatch::<T, _>(Bytes(value)).flatten()
+    dispatch::<T, _>(Get(value)).flatten()
 }
 
 /// The value in all of `bytes`, if a `T` travels raw.
@@ -265,6 +275,29 @@ pub(super) fn append<T: 'static>(bytes: &[u8], to: &mut Vec<T>) -> Option<Result
     }
 
     dispatch::<T, _>(Append(bytes, to)).flatten()
+}
+
+/// Appends so many values straight from shared memory, if a `T` is a number; false if nothing was appended.
+#[expect(clippy::ptr_arg, reason = "as `dyn Any` it is a `Vec`")]
+pub(super) fn append_from<T: 'static>(
+    from: &Bytes,
+    offset: usize,
+    count: usize,
+    to: &mut Vec<T>,
+) -> bool {
+    struct Append<'a>(&'a Bytes, usize, usize, &'a mut dyn Any);
+
+    impl Job for Append<'_> {
+        type Out = bool;
+
+        #[inline(always)]
+        fn run<R: Raw>(self) -> Self::Out {
+            let to = self.3.downcast_mut::<Vec<R>>();
+            to.is_some_and(|to| R::append_from(self.0, self.1, self.2, to))
+        }
+    }
+
+    dispatch::<T, _>(Append(from, offset, count, to)).unwrap_or(false)
 }
 
 /// `None` if a `T` does not travel raw; else the bytes of every value, if all have the same.

@@ -427,6 +427,12 @@ impl Work {
             return Err(error.clone().moved(self.first));
         }
         if let Some(size) = self.out_size {
+            let from = engine.bytes(outcome.output);
+            let at = outcome.output.offset as usize;
+            let count = self.items as usize;
+            if from.is_some_and(|from| message::append_from(&from, at, count, results)) {
+                return Ok(());
+            }
             results.reserve(self.items as usize);
             let batch = (BATCH / size.max(1)).clamp(1, u64::from(self.items).max(1)) as u32;
             let mut bytes = Vec::new();

@@ -11,6 +11,8 @@ use std::fmt;
 use std::ops::Deref;
 use std::ptr::NonNull;
 
+use bytemuck::CheckedBitPattern;
+
 use crate::error::{Corrupt, SegmentError};
 use crate::layout::HEADER;
 use crate::mapped::Shared;
@@ -213,22 +215,40 @@ impl Bytes {
     /// # Panics
     ///
     /// If they lie outside: callers have checked against their own geometry.
+    #[inline]
     pub(crate) fn append_to(&self, offset: usize, len: usize, to: &mut Vec<u8>) {
         assert!(
-            offset <= self.len && len <= self.len - offset,
+            self.append_values(offset, len, to),
             "a copy beyond its part"
         );
-        to.reserve(len);
-        // SAFETY: the range lies inside the part (asserted); `reserve` made room for `len` bytes behind
-        // the vector's length, all of which the copy initialises before the length is raised.
+    }
+
+    /// Appends the `count` values from `offset` to `to`; nothing and false if they are not all there, or one of them
+    /// is no value.
+    pub(crate) fn append_values<T: CheckedBitPattern>(
+        &self,
+        offset: usize,
+        count: usize,
+        to: &mut Vec<T>,
+    ) -> bool {
+        let len = count.saturating_mul(size_of::<T>());
+        if offset > self.len || len > self.len - offset {
+            return false;
+        }
+        to.reserve(count);
+        // SAFETY: the range lies inside the part (just checked); `reserve` made room for `count` values behind the
+        // vector's length. Their bytes are initialised by the copy, are read as `Bits`, for which any bits are
+        // right and which has the layout of `T`, and become part of the vector if each is a value of `T`.
         unsafe {
             let end = to.as_mut_ptr().add(to.len());
-            self.at
-                .0
-                .add(offset)
-                .as_ptr()
-                .copy_to_nonoverlapping(end, len);
-            to.set_len(to.len() + len);
+            let from = self.at.0.add(offset).as_ptr();
+            from.copy_to_nonoverlapping(end.cast(), len);
+            let bits = std::slice::from_raw_parts(end.cast::<T::Bits>(), count);
+            let are_values = bits.iter().all(T::is_valid_bit_pattern);
+            if are_values {
+                to.set_len(to.len() + count);
+            }
+            are_values
         }
     }
 
