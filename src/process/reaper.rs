@@ -18,6 +18,7 @@ use crate::handle;
 use crate::kin;
 use crate::message;
 use crate::segment::Segment;
+use crate::sync;
 use crate::sys::{self, Ended};
 
 /// What the parent keeps of a child.
@@ -28,6 +29,9 @@ pub(crate) struct Record {
     process: OwnedFd,
     state: Mutex<State>,
 }
+
+/// How long a child takes to end after its last word, as a rule.
+const ENDING: Duration = Duration::from_micros(150);
 
 type Callback = Box<dyn FnOnce(Ended) + Send>;
 
@@ -105,6 +109,11 @@ impl Record {
         control::send(&control, order, body, descriptors)
     }
 
+    /// What it is called among the watched.
+    fn token(&self) -> u64 {
+        self.process.as_raw_fd() as u64
+    }
+
     /// The child's descriptor.
     pub(crate) fn process(&self) -> BorrowedFd<'_> {
         self.process.as_fd()
@@ -117,18 +126,56 @@ impl Record {
 
     /// Waits until the child has ended and is reaped; `None` when `deadline` has passed.
     ///
-    /// Whoever waits reaps: it would take longer to be told by the reaper's thread.
+    /// Whoever waits reaps: it would take longer to be told by the reaper's thread, which sleeps on. And whoever
+    /// waits is up already when the child ends, for its last word comes a moment before.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> Option<Ended> {
+        if let Some(how) = self.how() {
+            return Some(how);
+        }
+        // Every child is watched over before anybody can wait for it.
+        let reaper = REAPER.get()?;
+        reaper.look_away(self);
+        let how = self.wait_here(deadline);
+        match how {
+            Some(how) => reaper.bury(self, how),
+            // Refused only if another thread has done it, or if there is no memory for what there was memory for a
+            // moment ago; then whoever waits next reaps.
+            None => _ = reaper.look_at(self),
+        }
+        how
+    }
+
+    fn wait_here(&self, deadline: Option<Instant>) -> Option<Ended> {
+        let mut control = self.state().control.clone();
         loop {
-            if let Some(how) = self.reap() {
-                return Some(how);
-            }
-            match sys::poll_any(&[self.process()], deadline) {
-                Ok(Some(_)) => {}
+            let mut files = vec![self.process()];
+            files.extend(control.as_deref().map(AsFd::as_fd));
+            match sys::poll_any(&files, deadline) {
+                Ok(Some(0)) => {}
+                Ok(Some(_)) => {
+                    let mut state = self.state();
+                    if !state.read() || state.is_ending() {
+                        drop(state);
+                        control = None;
+                        self.spin(deadline);
+                    }
+                }
                 Ok(None) => return self.reap(),
                 // The kernel has no room for a wait just now.
                 Err(_) => std::thread::sleep(Duration::from_millis(1)),
             }
+            if let Some(how) = self.reap() {
+                return Some(how);
+            }
+        }
+    }
+
+    /// Looks for the end of a child that is about to end.
+    fn spin(&self, deadline: Option<Instant>) {
+        let end = Instant::now() + ENDING;
+        let end = deadline.map_or(end, |deadline| end.min(deadline));
+        while !sync::has_one_processor() && Instant::now() < end && !sys::is_ready(self.process()) {
+            std::thread::yield_now();
         }
     }
 
@@ -150,7 +197,7 @@ impl Record {
         state.how
     }
 
-    /// Calls `callback` on the reaper's thread when the child has ended, or now if it has.
+    /// Calls `callback` when the child has ended, on the thread that reaps it, or now if it has.
     pub(crate) fn on_exit(&self, callback: impl FnOnce(Ended) + Send + 'static) {
         let mut state = self.state();
         match state.how {
@@ -199,6 +246,12 @@ impl Record {
 }
 
 impl State {
+    /// Whether the child has said its last word.
+    fn is_ending(&self) -> bool {
+        let last = self.reports.last();
+        last.is_some_and(|report| !matches!(report.head, Report::Ready))
+    }
+
     /// Reads all that the child has said so far; false when it can say no more.
     fn read(&mut self) -> bool {
         while let Some(control) = &self.control {
@@ -323,15 +376,25 @@ impl Reaper {
 
     /// Watches over a child from now on.
     pub(crate) fn watch(&self, record: &Arc<Record>) -> io::Result<()> {
-        let token = record.process.as_raw_fd() as u64;
+        let token = record.token();
         // In the table first: the child may end at once.
         self.table().living.insert(token, Arc::clone(record));
-        let data = epoll::EventData::new_u64(token);
-        let added = epoll::add(&self.watched, &record.process, data, epoll::EventFlags::IN);
-        if added.is_err() {
+        self.look_at(record).inspect_err(|_| {
             self.table().living.remove(&token);
-        }
-        Ok(added?)
+        })
+    }
+
+    /// Has the thread woken when the child ends.
+    fn look_at(&self, record: &Record) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(record.token());
+        let flags = epoll::EventFlags::IN;
+        Ok(epoll::add(&self.watched, &record.process, data, flags)?)
+    }
+
+    /// The child's end is another thread's business.
+    fn look_away(&self, record: &Record) {
+        // Refused only if it is that already.
+        let _ = epoll::delete(&self.watched, &record.process);
     }
 
     /// Whether that child is watched over.
@@ -387,11 +450,15 @@ impl Reaper {
         let Some(record) = self.table().living.get(&token).cloned() else {
             return;
         };
-        let Some(how) = record.reap() else {
-            return;
-        };
-        let _ = epoll::delete(&self.watched, &record.process);
-        self.table().living.remove(&token);
+        if let Some(how) = record.reap() {
+            self.bury(&record, how);
+        }
+    }
+
+    /// A child has ended and is reaped.
+    fn bury(&self, record: &Record, how: Ended) {
+        self.look_away(record);
+        self.table().living.remove(&record.token());
         record.call_back(how);
     }
 }
