@@ -61,6 +61,8 @@ pub(super) struct Spare {
 struct State {
     zygote: Option<Arc<Zygote>>,
     spares: Vec<Spare>,
+    /// None of them was given its function since a child has ended or another was made.
+    is_lull: bool,
     /// Somebody has use for a zygote.
     wanted: bool,
     /// How often a zygote was made, or was not to be had.
@@ -80,6 +82,7 @@ static KEEPER: Keeper = Keeper {
     state: Mutex::new(State {
         zygote: None,
         spares: Vec::new(),
+        is_lull: true,
         wanted: false,
         tries: 0,
         refused: false,
@@ -106,6 +109,7 @@ pub(super) fn take(insist: bool) -> Option<Spare> {
                 if state.zygote.is_none() {
                     state.want();
                 }
+                state.is_lull = false;
                 return Some(spare);
             }
         }
@@ -137,9 +141,11 @@ pub(super) fn take(insist: bool) -> Option<Spare> {
     }
 }
 
-/// Has the places of spares that were taken filled again.
+/// Has spares made, if none is left.
 pub(super) fn refill() {
-    KEEPER.changed.notify_all();
+    if KEEPER.state().are_wanted() {
+        KEEPER.changed.notify_all();
+    }
 }
 
 impl Keeper {
@@ -168,7 +174,7 @@ impl Keeper {
                     }
                     self.changed.notify_all();
                 }
-                Some(zygote) if state.spares.len() < SPARES => {
+                Some(zygote) if state.are_wanted() => {
                     drop(state);
                     let made = zygote.child();
                     state = self.state();
@@ -177,7 +183,10 @@ impl Keeper {
                         .as_ref()
                         .is_some_and(|current| Arc::ptr_eq(current, &zygote));
                     match made {
-                        Ok(spare) if is_current => state.spares.push(spare),
+                        Ok(spare) if is_current => {
+                            state.spares.push(spare);
+                            state.is_lull = true;
+                        }
                         Ok(spare) => spare.discard(),
                         // It is gone, or there is no room for more processes now.
                         Err(_) if !is_current => {}
@@ -206,18 +215,25 @@ impl Keeper {
         }
     }
 
-    /// A zygote or a spare has ended.
+    /// A zygote, a spare or what a spare has become has ended.
     fn forget(&self, pid: u32) {
         let mut state = self.state();
         state.spares.retain(|spare| spare.record.pid != pid);
         if state.zygote.as_ref().is_some_and(|it| it.record.pid == pid) {
             state.zygote = None;
         }
+        state.is_lull = true;
         self.changed.notify_all();
     }
 }
 
 impl State {
+    /// Whether spares are to be made now. Not while a child has just begun and one is left, for a fork would get
+    /// in its way.
+    fn are_wanted(&self) -> bool {
+        self.spares.is_empty() || self.is_lull && self.spares.len() < SPARES
+    }
+
     /// Asks for a zygote; false if there is no thread to make it.
     fn want(&mut self) -> bool {
         static THREAD: OnceLock<bool> = OnceLock::new();
