@@ -26,7 +26,7 @@ use std::vec::IntoIter;
 
 use super::control::{self, Body, Given, Order, Report, Start, Step};
 use super::error::SpawnError;
-use super::function::{self, Answer, Exchange};
+use super::function::{self, Answer, Call, Exchange, Function};
 use super::zygote::{self, Newborn};
 use super::{Me, set_me, task};
 use crate::handle;
@@ -146,10 +146,12 @@ fn serve(image: &Image) -> ! {
             let Some(lifeline) = descriptors.next() else {
                 std::process::exit(FAILED);
             };
-            let Newborn { control, titles } = zygote::breed(control, place.parent.as_fd());
+            let Newborn { control, titles } = zygote::breed(image, control, place.parent.as_fd());
             let control = CONTROL.get_or_init(|| control);
             settle(place).and_then(|parent| {
                 be_watched(lifeline, &parent).map_err(at(Step::Watch))?;
+                // What is refused here is said when it matters.
+                let _ = rehearse(image);
                 let (start, body, descriptors) = wait_for_order(control, &parent);
                 drop(parent);
                 prepare(image, start, body, descriptors, titles)
@@ -212,6 +214,49 @@ fn settle(place: Place) -> Result<OwnedFd, Failure> {
     sys::unblock_signals();
     kin::adopt(place.roster, place.page).map_err(at(Step::Kin))?;
     Ok(place.parent)
+}
+
+/// What a rehearsal does.
+struct Rehearsal;
+
+impl task::Body for Rehearsal {
+    type Port = Exchange;
+
+    fn run(exchange: &mut Exchange) {
+        fn call<F: Function<(), Output = ()>>(_: F, exchange: &mut Exchange) {
+            Call::<F, ()>::run(exchange);
+        }
+        call(|| (), exchange);
+    }
+}
+
+/// Goes once through what is to come, with a function that does nothing: to bring the code and the memory for
+/// that into their places takes a new process longer than all the rest.
+pub(super) fn rehearse(image: &Image) -> io::Result<()> {
+    let task = task::name::<Rehearsal>().map_err(io::Error::other)?;
+    let start = Start {
+        image: image.fingerprint,
+        task,
+        ..Start::default()
+    };
+    let (parent, child) = sys::socket_pair()?;
+    control::send(&parent, &Order::Run(start), &[], &[])?;
+    let arrived = control::receive::<Order>(&child, false)?;
+    let (Some(body), Ok(task)) = (arrived.map(|order| order.body), task::resolve(task)) else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
+    let mut exchange = Exchange {
+        arguments: body.into_bytes()?,
+        descriptors: Vec::new(),
+        began: say_began,
+        answer: Answer::None,
+    };
+    // It does not panic.
+    let _ = panic::catch_unwind(AssertUnwindSafe(|| task(&mut exchange)));
+    match exchange.answer {
+        Answer::Returned(bytes, _) => control::send(&child, &Report::Returned, &bytes, &[]),
+        _ => Ok(()),
+    }
 }
 
 /// What a child of the zygote is to do. If it is nothing, for the parent has no more use for it or is

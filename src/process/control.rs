@@ -42,7 +42,7 @@ pub(crate) enum Order {
 }
 
 /// All that a child must know.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Start {
     /// The parent's image; the child's must be the same.
     pub(crate) image: u64,
@@ -65,13 +65,14 @@ pub(crate) struct Start {
 }
 
 /// Where a child finds one of its standard streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) enum Given {
     /// In its place.
     Already,
     /// Among the descriptors.
     Here,
     /// Nowhere: it gets none.
+    #[default]
     Nothing,
 }
 

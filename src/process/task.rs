@@ -32,7 +32,7 @@ pub(crate) trait Body: 'static {
 pub(crate) type Entry<P> = fn(&mut P);
 
 /// The name of a body, the same in every copy of this program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct TaskName {
     distance: i64,
     port: u64,

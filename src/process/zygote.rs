@@ -9,8 +9,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use super::boot;
 use super::control::{self, Another, Birth};
-use crate::sys::{self, Forker, Stream, Titles};
+use crate::sys::{self, Forker, Image, Stream, Titles};
 
 /// How long a parent may take to end after it has closed its end of the line.
 const LAST_MOMENT: Duration = Duration::from_secs(5);
@@ -27,7 +28,7 @@ pub(super) struct Newborn {
 }
 
 /// Serves until the parent ends or has no more use for it. Returns in children alone.
-pub(super) fn breed(line: OwnedFd, parent: BorrowedFd<'_>) -> Newborn {
+pub(super) fn breed(image: &Image, line: OwnedFd, parent: BorrowedFd<'_>) -> Newborn {
     let (forker, titles) = match set_up() {
         Ok(ready) => ready,
         Err(error) => {
@@ -37,6 +38,8 @@ pub(super) fn breed(line: OwnedFd, parent: BorrowedFd<'_>) -> Newborn {
             std::process::exit(0)
         }
     };
+    // What it settles once, such as where the libraries' functions are, its children inherit.
+    let _ = boot::rehearse(image);
     let mut living: Vec<OwnedFd> = Vec::new();
     let mut look_at = 16;
     let mut said = control::send(&line, &Birth::Ready, &[], &[]);
