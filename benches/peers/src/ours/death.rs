@@ -1,16 +1,24 @@
-//! A sender, one end of a pipe, or the holder of a lock is killed, and whoever waits for it is told.
+//! A sender, one end of a pipe, or the holder of a lock is killed, and whoever waits for it is told; or a pool's task
+//! fails, in every way there is but for want of memory.
+//!
+//! Why this file may use unsafe: a task of a pool makes its worker break the rules of memory.
 
 use super::Ours;
-use crate::group::death::{BETWEEN, IN_A_TREE, told};
+use crate::group::death::{BETWEEN, IN_A_TREE, OF_A_TASK, told};
 use crate::rig::row::{Ask, Group};
 use crate::rig::{Pace, Sample};
 use anyhow::{Result, bail, ensure};
-use multiproc::{Lock, LockError, Pipe, PipeEnd, Process, Queue, Receiver, RecvError, Sender};
+use multiproc::{
+    Lock, LockError, Message, Pipe, PipeEnd, Pool, Process, Queue, Receiver, RecvError, Sender,
+    TaskError,
+};
+use nix::sys::resource::{Resource, setrlimit};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What is allowed: a millisecond in a tree, a hundred between programs.
 const NEAR: Option<Ask> = Some(Ask::Figure(1e6));
@@ -23,6 +31,111 @@ pub fn add(ours: &mut Ours) {
     ours.cell(Group::Death, BETWEEN, "Lock", FAR, foreign_holder);
     ours.cell(Group::Death, BETWEEN, "Pipe", FAR, foreign_end);
     ours.cell(Group::Death, BETWEEN, "Queue", FAR, foreign_sender);
+    let mut task = |peer, run: fn(&Pace) -> Result<Sample>| {
+        ours.cell(Group::Death, OF_A_TASK, peer, FAR, run);
+    };
+    task("initializer that panics", initializer);
+    task("undecodable result", |pace| failing(pace, undecodable));
+    task("stack overflow", |pace| failing(pace, |()| deep(0)));
+    task("panic, payload not text", |pace| {
+        failing::<()>(pace, |()| std::panic::panic_any(7))
+    });
+    task("panic", |pace| {
+        failing::<()>(pace, |()| panic!("on purpose"))
+    });
+    task("exit(3)", |pace| {
+        failing::<()>(pace, |()| std::process::exit(3))
+    });
+    task("abort", |pace| {
+        failing::<()>(pace, |()| std::process::abort())
+    });
+    task("SIGSEGV", |pace| failing(pace, segfault));
+    task("SIGKILL", |pace| failing(pace, kill));
+}
+
+#[derive(Serialize)]
+struct Undecodable;
+
+impl<'de> Deserialize<'de> for Undecodable {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(serde::de::Error::custom("never"))
+    }
+}
+
+fn undecodable((): ()) -> Undecodable {
+    Undecodable
+}
+
+/// Takes more stack than there is.
+#[expect(unconditional_recursion, reason = "that is what it is for")]
+fn deep(level: u64) -> u64 {
+    let mut page = [level; 512];
+    std::hint::black_box(&mut page);
+    deep(level + 1) + page[0]
+}
+
+fn kill((): ()) {
+    let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
+}
+
+fn segfault((): ()) {
+    // SAFETY: there is none: the process ends here.
+    unsafe { std::hint::black_box(std::ptr::null_mut::<u8>().wrapping_add(64)).write_volatile(1) }
+}
+
+/// How long after its call a failing task's error is there. Then the pool works on.
+fn failing<R: Message>(
+    pace: &Pace,
+    task: impl Fn(()) -> R + Copy + Send + Sync + 'static,
+) -> Result<Sample> {
+    quietly()?;
+    let pool = Pool::new(2)?;
+    let nanos = after(pace, || {
+        let at = Instant::now();
+        let end = pool.apply(task, ((),));
+        let took = at.elapsed();
+        ensure!(end.is_err(), "it did not fail");
+        for n in 0..100 {
+            ensure!(
+                pool.apply(|n: u64| n + 1, (n,))? == n + 1,
+                "the wrong value"
+            );
+        }
+        Ok(took)
+    })?;
+    Ok(Sample::of_nanos(&nanos))
+}
+
+fn initializer(pace: &Pace) -> Result<Sample> {
+    quietly()?;
+    let nanos = after(pace, || {
+        let at = Instant::now();
+        let panics = || panic!("on purpose");
+        let pool = Pool::builder().workers(1).initializer(panics, ()).build()?;
+        let end = pool.apply(|n: u64| n + 1, (1,));
+        let took = at.elapsed();
+        ensure!(
+            matches!(end, Err(TaskError::PoolBroken { .. })),
+            "ended with {end:?}"
+        );
+        Ok(took)
+    })?;
+    Ok(Sample::of_nanos(&nanos))
+}
+
+/// The nanoseconds that each call of `once` gives, as long as the pace says and 20 at least.
+fn after(pace: &Pace, mut once: impl FnMut() -> Result<Duration>) -> Result<Vec<u64>> {
+    let mut nanos = Vec::new();
+    let begin = Instant::now();
+    while begin.elapsed() < pace.warm + pace.window || nanos.len() < 20 {
+        nanos.push(once()?.as_nanos() as u64);
+    }
+    Ok(nanos)
+}
+
+/// No core is dumped.
+fn quietly() -> Result<()> {
+    Ok(setrlimit(Resource::RLIMIT_CORE, 0, 0)?)
 }
 
 fn stay() {
