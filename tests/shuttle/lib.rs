@@ -140,10 +140,9 @@ impl Line {
                 loop {
                     // Asked first: what was published before the end is there then.
                     let over = self.over.load(Ordering::Acquire) != 0;
-                    if !reader.ready(&self.header, &self.slots)? {
+                    let Some(payload) = reader.peek(&self.header, &self.slots)? else {
                         return Ok(over.then_some(None));
-                    }
-                    let payload = reader.payload(&self.slots, 0);
+                    };
                     let copy: Vec<u64> = payload
                         .iter()
                         .map(|word| word.load(Ordering::Relaxed))
