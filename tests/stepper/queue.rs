@@ -260,7 +260,7 @@ macro_rules! operations {
 }
 
 /// Instructions of an operation that waits which are looked at: it is asleep long before.
-const WAITS: usize = 4_000;
+const WAITS: usize = 8_000;
 
 operations! {
     Send: Sending<u64> {} |stage, mut tx| {
