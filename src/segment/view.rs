@@ -291,3 +291,23 @@ impl fmt::Debug for Bytes {
         write!(f, "{} bytes of {:?}", self.len, self.segment)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::segment::Segment;
+
+    #[test]
+    fn values_are_appended_if_all_are_there_and_are_values() {
+        let segment = Segment::new(64).unwrap();
+        let bytes = segment.bytes(0, 64).unwrap();
+        bytes.copy_in(0, &[1, 0, 2]);
+        let mut values = vec![true];
+        assert!(bytes.append_values(0, 2, &mut values));
+        assert_eq!(values, [true, true, false]);
+        assert!(!bytes.append_values(0, 3, &mut values), "2 is no bool");
+        assert!(!bytes.append_values(63, 2, &mut values), "beyond the end");
+        assert!(!bytes.append_values(65, 0, &mut values), "beyond the end");
+        assert!(!bytes.append_values(0, usize::MAX, &mut vec![0_u64]));
+        assert_eq!(values, [true, true, false]);
+    }
+}
