@@ -39,7 +39,7 @@ pub(crate) trait Case: Sized + 'static {
 /// Operations up to this many instructions are killed after each, longer ones after so many, evenly spread; and
 /// all right after each change of shared memory, and so many instructions behind it.
 const SHORT: usize = 500;
-const SPREAD: usize = 20;
+const SPREAD: usize = 12;
 /// Of more changes than this, as when a large message is copied, so many are taken, evenly spread, and the last ones.
 const CHANGES: usize = 25;
 const BEHIND: usize = 2;
