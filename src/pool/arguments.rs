@@ -109,21 +109,21 @@ impl Encoded {
 pub(super) struct InArray<A> {
     array: Rc<Frozen<A>>,
     /// Which of them is the job's first.
-    first: u64,
+    first: usize,
 }
 
 impl<A: NoUninit + CheckedBitPattern> Arguments<A> for InArray<A> {
     fn open(station: &mut Station) -> Result<InArray<A>, Failure> {
         Ok(InArray {
             array: station.array()?,
-            first: station.current.input_len,
+            first: station.current.input_len as usize,
         })
     }
 
     #[inline(always)]
     fn take(&mut self, _: &mut Station, item: u32) -> Result<A, Failure> {
-        let at = self.first.saturating_add(u64::from(item));
-        let item = self.array.get(at as usize);
+        let at = self.first.wrapping_add(item as usize);
+        let item = self.array.get(at);
         item.copied()
             .ok_or_else(|| unreadable(truncated(size_of::<A>() as u64, 0)))
     }

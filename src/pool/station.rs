@@ -291,26 +291,27 @@ impl Station {
         }
     }
 
-    /// The row and the count of items begun, for loops that name many.
-    pub(super) fn naming(&self) -> (View<Seat>, u32) {
-        (self.row.clone(), self.hunter.borrow().turn)
+    /// Turn of the next item of the chunk less its index.
+    pub(super) fn turns(&self) -> u32 {
+        let before = self.hunter.borrow().turn;
+        before.wrapping_add(1).wrapping_sub(self.current.span.start)
     }
 
-    /// Takes back the count that such a loop went on with.
-    pub(super) fn named(&mut self, turn: u32) {
-        self.hunter.borrow_mut().turn = turn;
+    /// Where an item is named that is about to run.
+    pub(super) fn row(&self) -> View<Seat> {
+        self.row.clone()
     }
 
     /// Names the item that is about to run.
     #[inline]
-    pub(super) fn begin(&mut self, item: u32) {
-        let hunter = self.hunter.get_mut();
-        hunter.turn = hunter.turn.wrapping_add(1);
-        let turn = hunter.turn;
+    pub(super) fn begin(&self, naming: Naming) {
         // Release: who finds this item named also finds the result of the one before.
-        self.row
-            .item
-            .store(Naming { item, turn }.word(), Ordering::Release);
+        self.row.item.store(naming.word(), Ordering::Release);
+    }
+
+    /// The chunk is done: `next` is the first that was not begun.
+    pub(super) fn begun(&mut self, next: Naming) {
+        self.hunter.get_mut().turn = next.turn.wrapping_sub(1);
     }
 
     fn name_nothing(&mut self) {

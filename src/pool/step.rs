@@ -109,6 +109,7 @@ impl<S: Step, G: Arguments<S::In>> Body for Loop<S, G> {
             context,
             arguments,
             next: station.current.span.start,
+            turns: station.turns(),
             used: 0,
             out_size: message::fixed_size::<S::Out>().map(|size| size as u64),
         };
@@ -122,6 +123,7 @@ impl<S: Step, G: Arguments<S::In>> Body for Loop<S, G> {
                 walk.next += 1;
             }
         }
+        station.begun(walk.naming(end));
     }
 }
 
@@ -140,12 +142,20 @@ struct Walk<C, G> {
     arguments: G,
     /// The item being run, or to be run next.
     next: u32,
+    /// Turn of an item less its index.
+    turns: u32,
     /// Bytes of output written.
     used: u64,
     out_size: Option<u64>,
 }
 
 impl<C: Message, G> Walk<C, G> {
+    #[inline(always)]
+    fn naming(&self, item: u32) -> Naming {
+        let turn = self.turns.wrapping_add(item);
+        Naming { item, turn }
+    }
+
     /// Runs items until the end. A panic leaves `next` at the item that panicked.
     fn go<S: Step<Context = C>>(&mut self, station: &mut Station, end: u32)
     where
@@ -157,7 +167,7 @@ impl<C: Message, G> Walk<C, G> {
         while self.next < end {
             let item = self.next;
             // Before anything of the item's own runs, its decoding included.
-            station.begin(item);
+            station.begin(self.naming(item));
             let done = self.arguments.take(station, item).and_then(|argument| {
                 let result = S::step(&self.context, argument);
                 self.put(station, &result)
@@ -183,33 +193,31 @@ impl<C: Message, G> Walk<C, G> {
         else {
             return self.rest_fails(station, end, &no_room());
         };
-        let (row, turn) = station.naming();
-        let mut rest = Rest { station, turn };
-        while self.next < end {
-            let item = self.next;
-            rest.turn = rest.turn.wrapping_add(1);
-            let naming = Naming {
-                item,
-                turn: rest.turn,
-            };
+        let row = station.row();
+        let place = |item: u32| {
+            let before = (item - current.span.start) as usize * size;
+            Stretch::new(&output, base + before, needed as usize - before)
+        };
+        let mut item = self.next;
+        let mut to = place(item);
+        while item < end {
+            // A panic finds it here. Only ever stored: a loop that waited for its own store would take twice as long.
+            self.next = item;
             // As in `Station::begin`.
-            row.item.store(naming.word(), Ordering::Release);
-            let done = self
-                .arguments
-                .take(rest.station, item)
-                .and_then(|argument| {
-                    let result = S::step(&self.context, argument);
-                    let at = base + (item - current.span.start) as usize * size;
-                    let mut to = Stretch::new(&output, at, size);
-                    message::encode(&result, &mut to)
-                        .map(drop)
-                        .map_err(unwritable)
-                });
+            row.item.store(self.naming(item).word(), Ordering::Release);
+            let done = self.arguments.take(station, item).and_then(|argument| {
+                let result = S::step(&self.context, argument);
+                message::encode(&result, &mut to)
+                    .map(drop)
+                    .map_err(unwritable)
+            });
+            item += 1;
             if let Err(failure) = done {
-                rest.station.fail(item, failure);
+                station.fail(item - 1, failure);
+                to = place(item);
             }
-            self.next += 1;
         }
+        self.next = end;
     }
 
     /// Writes a result, whose size is not fixed, behind the others.
@@ -306,18 +314,6 @@ impl<C: Message, G> Walk<C, G> {
             station.fail(self.next, failure.clone());
             self.next += 1;
         }
-    }
-}
-
-/// A station whose count of items begun a quick loop goes on with; given back also when an item panics.
-struct Rest<'a> {
-    station: &'a mut Station,
-    turn: u32,
-}
-
-impl Drop for Rest<'_> {
-    fn drop(&mut self) {
-        self.station.named(self.turn);
     }
 }
 
