@@ -45,8 +45,7 @@ pub(super) struct Stock {
 #[derive(Debug)]
 struct Zygote {
     record: Arc<Record>,
-    /// The zygote does one thing at a time.
-    line: Mutex<OwnedFd>,
+    line: OwnedFd,
     stock: Arc<Stock>,
 }
 
@@ -63,10 +62,12 @@ struct State {
     spares: Vec<Spare>,
     /// None of them was given its function since a child has ended or another was made.
     is_lull: bool,
+    /// Threads that wait for one.
+    waiting: usize,
     /// Somebody has use for a zygote.
     wanted: bool,
-    /// How often a zygote was made, or was not to be had.
-    tries: u64,
+    /// How often no zygote or no child of it was to be had.
+    failures: u64,
     /// This program can have none.
     refused: bool,
     /// Those of the last process that was made by execution.
@@ -83,8 +84,9 @@ static KEEPER: Keeper = Keeper {
         zygote: None,
         spares: Vec::new(),
         is_lull: true,
+        waiting: 0,
         wanted: false,
-        tries: 0,
+        failures: 0,
         refused: false,
         last: None,
     }),
@@ -94,50 +96,33 @@ static KEEPER: Keeper = Keeper {
 /// A child of the zygote that has not been given its function; `None` when the next is to be made by
 /// execution. If `insist`, waits for a zygote that is not there yet.
 pub(super) fn take(insist: bool) -> Option<Spare> {
-    let surroundings = Surroundings::now().ok()?;
     let deadline = Instant::now() + BEGINNING;
-    let mut state = KEEPER.state();
     loop {
+        let surroundings = Surroundings::now().ok()?;
+        let mut state = KEEPER.state();
         if state.refused {
             return None;
         }
         state.discard_others(&surroundings);
-        // The oldest first, so that none keeps what belongs to a zygote long gone.
-        while !state.spares.is_empty() {
-            let spare = state.spares.remove(0);
-            if spare.record.how().is_none() && !sys::is_ready(spare.record.process()) {
-                if state.zygote.is_none() {
+        if let Some(spare) = state.give() {
+            return Some(spare);
+        }
+        if state.zygote.is_none() {
+            if !insist {
+                // One process alone is not worth a zygote; a second in the same surroundings may be one of many.
+                if state.last.as_ref() == Some(&surroundings) {
                     state.want();
                 }
-                state.is_lull = false;
-                return Some(spare);
-            }
-        }
-        if let Some(zygote) = state.zygote.clone() {
-            drop(state);
-            return zygote.child().map_err(|error| KEEPER.failed(&error)).ok();
-        }
-        if !insist {
-            // One process alone is not worth a zygote; a second in the same surroundings may be one of many.
-            if state.last.as_ref() == Some(&surroundings) {
-                state.want();
-            }
-            state.last = Some(surroundings);
-            return None;
-        }
-        if !state.want() {
-            return None;
-        }
-        let tries = state.tries;
-        while state.zygote.is_none() && state.tries == tries {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+                state.last = Some(surroundings);
                 return None;
             }
-            let waited = KEEPER.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if !state.want() {
+                return None;
+            }
         }
-        state.zygote.as_ref()?;
+        if !KEEPER.wait_for_spare(state, deadline) {
+            return None;
+        }
     }
 }
 
@@ -164,15 +149,13 @@ impl Keeper {
                     drop(state);
                     let made = make();
                     state = self.state();
-                    state.tries += 1;
                     state.wanted = false;
                     match made {
                         // It may have ended by now.
                         Ok(zygote) if zygote.record.how().is_none() => state.zygote = Some(zygote),
-                        Ok(_) => {}
-                        Err(error) => state.refused = error.kind() == io::ErrorKind::Unsupported,
+                        Ok(_) => state.fail(io::ErrorKind::BrokenPipe),
+                        Err(error) => state.fail(error.kind()),
                     }
-                    self.changed.notify_all();
                 }
                 Some(zygote) if state.are_wanted() => {
                     drop(state);
@@ -186,11 +169,16 @@ impl Keeper {
                         Ok(spare) if is_current => {
                             state.spares.push(spare);
                             state.is_lull = true;
+                            self.changed.notify_all();
                         }
                         Ok(spare) => spare.discard(),
-                        // It is gone, or there is no room for more processes now.
-                        Err(_) if !is_current => {}
-                        Err(_) => state = self.wait(state),
+                        Err(error) => {
+                            state.fail(error.kind());
+                            // There is no room for more processes now; or it is gone, and another may be wanted.
+                            if is_current {
+                                state = self.wait(state);
+                            }
+                        }
                     }
                 }
                 _ => state = self.wait(state),
@@ -204,15 +192,22 @@ impl Keeper {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The zygote has not made a child.
-    fn failed(&self, error: &io::Error) {
-        let mut state = self.state();
-        if error.kind() == io::ErrorKind::Unsupported {
-            // The kernel does not do it, or whatever guards this process forbids it.
-            state.refused = true;
-        } else if state.zygote.is_none() {
+    /// Waits until there is a spare; false if none is to be had, or not by then.
+    fn wait_for_spare(&self, mut state: MutexGuard<'_, State>, deadline: Instant) -> bool {
+        let failures = state.failures;
+        state.waiting += 1;
+        self.changed.notify_all();
+        let waited = self.changed.wait_timeout_while(
+            state,
+            deadline.saturating_duration_since(Instant::now()),
+            |state| state.spares.is_empty() && state.failures == failures,
+        );
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.waiting -= 1;
+        if state.zygote.is_none() && !state.refused {
             state.want();
         }
+        !state.spares.is_empty()
     }
 
     /// A zygote, a spare or what a spare has become has ended.
@@ -221,6 +216,7 @@ impl Keeper {
         state.spares.retain(|spare| spare.record.pid != pid);
         if state.zygote.as_ref().is_some_and(|it| it.record.pid == pid) {
             state.zygote = None;
+            state.failures += 1;
         }
         state.is_lull = true;
         self.changed.notify_all();
@@ -231,7 +227,31 @@ impl State {
     /// Whether spares are to be made now. Not while a child has just begun and one is left, for a fork would get
     /// in its way.
     fn are_wanted(&self) -> bool {
-        self.spares.is_empty() || self.is_lull && self.spares.len() < SPARES
+        let least = if self.is_lull { SPARES } else { 1 };
+        self.spares.len() < self.waiting.max(least)
+    }
+
+    /// The oldest spare that lives, so that none keeps what belongs to a zygote long gone.
+    fn give(&mut self) -> Option<Spare> {
+        while !self.spares.is_empty() {
+            let spare = self.spares.remove(0);
+            if spare.record.how().is_none() && !sys::is_ready(spare.record.process()) {
+                if self.zygote.is_none() {
+                    self.want();
+                }
+                self.is_lull = false;
+                return Some(spare);
+            }
+        }
+        None
+    }
+
+    /// No zygote or no child of it was to be had: nobody waits for it any longer.
+    fn fail(&mut self, why: io::ErrorKind) {
+        self.failures += 1;
+        // The kernel does not do it, or whatever guards this process forbids it.
+        self.refused |= why == io::ErrorKind::Unsupported;
+        KEEPER.changed.notify_all();
     }
 
     /// Asks for a zygote; false if there is no thread to make it.
@@ -254,6 +274,7 @@ impl State {
             .zygote
             .take_if(|zygote| zygote.stock.surroundings != *surroundings);
         if let Some(zygote) = zygote {
+            self.fail(io::ErrorKind::BrokenPipe);
             // Refused only if it has ended.
             let _ = sys::send_signal(zygote.record.process(), nix::libc::SIGKILL);
         }
@@ -295,14 +316,14 @@ fn make() -> io::Result<Arc<Zygote>> {
     command.env(boot::MARK, boot::mark(image));
     let zygote = Arc::new(Zygote {
         record: execute(command, None)?,
-        line: Mutex::new(line),
+        line,
         stock: Arc::new(Stock {
             surroundings,
             environment,
             _lifeline: lifeline,
         }),
     });
-    let heard = hear(&zygote.line(), BEGINNING);
+    let heard = hear(&zygote.line, BEGINNING);
     match heard {
         Ok(Birth::Ready) => {
             let pid = zygote.record.pid;
@@ -329,17 +350,12 @@ fn hear(line: &OwnedFd, limit: Duration) -> io::Result<Birth> {
 }
 
 impl Zygote {
-    fn line(&self) -> MutexGuard<'_, OwnedFd> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A new child, which waits for its first word.
+    /// A new child, which waits for its first word. On the keeper's thread.
     fn child(&self) -> io::Result<Spare> {
         let (ours, theirs) = sys::socket_pair()?;
-        let line = self.line();
-        let asked = control::send(&*line, &Another, &[], &[theirs.as_fd()]);
+        let asked = control::send(&self.line, &Another, &[], &[theirs.as_fd()]);
         drop(theirs);
-        let pid = match asked.and_then(|()| hear(&line, FORKING)) {
+        let pid = match asked.and_then(|()| hear(&self.line, FORKING)) {
             Ok(Birth::Born(pid)) => pid,
             Ok(Birth::Refused(errno)) => return Err(io::Error::from_raw_os_error(errno)),
             Ok(Birth::Ready) => return Err(io::ErrorKind::InvalidData.into()),
@@ -354,7 +370,6 @@ impl Zygote {
             reaper()?.watch(&record)?;
             Ok(record)
         });
-        drop(line);
         let record = watched.inspect_err(|_| sys::end_child(pid))?;
         record.on_exit(move |_| KEEPER.forget(pid));
         Ok(Spare {
