@@ -38,6 +38,12 @@ pub fn rows() -> Vec<row::Row> {
     vec![
         row(MAP)
             .cell("rayon (threads)", |pace| rayon::map(&items(ITEMS), pace))
+            .cell("rayon (threads), results copied", |pace| {
+                rayon::copied_map(&items(ITEMS), false, pace)
+            })
+            .cell("rayon (threads), both copied", |pace| {
+                rayon::copied_map(&items(ITEMS), true, pace)
+            })
             .cell("plain loop", |pace| rayon::serial_map(&items(ITEMS), pace))
             .cell("procspawn, 16 chunks by hand", |pace| {
                 procspawn::map(&items(ITEMS), pace)

@@ -10,6 +10,7 @@ use anyhow::{Result, ensure};
 use memmap2::{Advice, MmapOptions};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
+use std::io::{Read, Write, pipe};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,9 @@ pub fn rows() -> Vec<Row> {
             })
             .cell("fork and waitpid, after a pause", move |pace| {
                 in_parent(size, || forked(pace, PAUSE))
+            })
+            .cell("forked in advance, and waitpid", move |pace| {
+                in_parent(size, || forked_in_advance(pace))
             })
             .cell("std::process::Command", move |pace| {
                 in_parent(size, || command(pace))
@@ -90,6 +94,39 @@ fn forked(pace: &Pace, pause: Duration) -> Result<Sample> {
             }
         }
     })?;
+    Ok(Sample::of_nanos(&nanos))
+}
+
+/// What is left of a start when the process waits already: a byte tells it to begin, another that it is done, and it ends.
+fn forked_in_advance(pace: &Pace) -> Result<Sample> {
+    let mut nanos = Vec::new();
+    let start = Instant::now();
+    while start.elapsed() < pace.warm + pace.window || nanos.len() < 20 {
+        let (mut order, tell) = pipe()?;
+        let (mut done, say) = pipe()?;
+        // SAFETY: this process has one thread, and the child only reads, writes and ends.
+        let child = match unsafe { fork() }? {
+            ForkResult::Child => {
+                let told = order
+                    .read_exact(&mut [0])
+                    .and_then(|()| (&say).write_all(&[0]));
+                // SAFETY: ends the process.
+                unsafe { libc::_exit(if told.is_ok() { 7 } else { 8 }) }
+            }
+            ForkResult::Parent { child } => child,
+        };
+        drop((order, say));
+        std::thread::sleep(PAUSE);
+        let at = Instant::now();
+        (&tell).write_all(&[0])?;
+        done.read_exact(&mut [0])?;
+        let status = waitpid(child, None)?;
+        let took = at.elapsed();
+        ensure!(status == WaitStatus::Exited(child, 7), "the wrong status");
+        if start.elapsed() > pace.warm {
+            nanos.push(took.as_nanos() as u64);
+        }
+    }
     Ok(Sample::of_nanos(&nanos))
 }
 

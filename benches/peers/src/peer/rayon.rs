@@ -62,6 +62,23 @@ pub fn map(items: &[u64], pace: &Pace) -> Result<Sample> {
     Ok(Sample::of_nanos(&nanos))
 }
 
+/// As [`map`], and the caller copies what its threads have written, as it must what processes have written: the results,
+/// and the items too if they do not lie where others find them.
+pub fn copied_map(items: &[u64], both: bool, pace: &Pace) -> Result<Sample> {
+    let pool = pool()?;
+    let (mut shared, mut theirs) = (items.to_vec(), Vec::new());
+    let mut squares = || {
+        if both {
+            shared.copy_from_slice(items);
+        }
+        let each = shared.par_iter().map(|&x| square(black_box(x)));
+        pool.install(|| each.collect_into_vec(&mut theirs));
+        Ok(theirs.clone())
+    };
+    let nanos = pace.each_checked(3, &mut squares, |all| check(items, &all))?;
+    Ok(Sample::of_nanos(&nanos))
+}
+
 pub fn serial_map(items: &[u64], pace: &Pace) -> Result<Sample> {
     let squares = || {
         items
