@@ -621,13 +621,14 @@ impl Sink for Stretch<'_> {
 
     #[inline(always)]
     fn put_word(&mut self, word: u64, size: usize) {
-        // A copy of a length known when compiling is a store, not a call.
-        if size == 8 && self.left >= 8 {
-            self.bytes.copy_in(self.at, &word.to_ne_bytes());
-            self.at += 8;
-            self.left -= 8;
+        let bytes = word.to_ne_bytes();
+        if size <= self.left {
+            // A copy of a length known when compiling is a store, not a call.
+            self.bytes.copy_in(self.at, &bytes[..size]);
+            self.at += size;
+            self.left -= size;
         } else {
-            self.put(&word.to_ne_bytes()[..size]);
+            self.put(&bytes[..size]);
         }
     }
 }
