@@ -2,9 +2,10 @@
 //!
 //! A child of the zygote, a *spare*, waits at its control socket for its first word. Until it is given
 //! that word it has run nothing, so that whatever becomes of it or of the zygote, another child can be
-//! made in its place. One thread makes zygotes and refills the spares; it lives as long as the process,
-//! because the kernel ties a child's parent-death signal to the thread that made it, and the zygote's
-//! children count as made by the thread that made the zygote.
+//! made in its place. One thread makes zygotes and has them make spares, and whoever finds none waits for
+//! that thread's next; it lives as long as the process, because the kernel ties a child's parent-death
+//! signal to the thread that made it, and the zygote's children count as made by the thread that made the
+//! zygote.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -62,7 +63,7 @@ struct State {
     spares: Vec<Spare>,
     /// None of them was given its function since a child has ended or another was made.
     is_lull: bool,
-    /// Threads that wait for one.
+    /// Threads that wait for a spare.
     waiting: usize,
     /// Somebody has use for a zygote.
     wanted: bool,
