@@ -91,6 +91,9 @@ pub enum TaskError {
         /// File, line and column.
         location: String,
         /// The stack at that moment.
+        ///
+        /// For its first panic a worker looks up the names in the debug symbols of the program and its
+        /// libraries, which takes 1 to 30 ms, and 60 more where those of the C library are installed.
         backtrace: String,
     },
     /// The worker died in the function. The pool replaces it and goes on.
