@@ -201,7 +201,7 @@ impl<C: Message, G> Walk<C, G> {
         let mut item = self.next;
         let mut to = place(item);
         while item < end {
-            // A panic finds it here. Only ever stored: a loop that waited for its own store would take twice as long.
+            // For a panic to find. Never loaded here, for that would wait for the store.
             self.next = item;
             // As in `Station::begin`.
             row.item.store(self.naming(item).word(), Ordering::Release);
