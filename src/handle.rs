@@ -453,8 +453,8 @@ mod tests {
             refused(file(&bytes, false)),
             SegmentError::Unsealed
         ));
-        let (pipe, _) = std::io::pipe().unwrap();
-        assert!(matches!(refused(pipe.into()), SegmentError::Unsealed));
+        let (pipe, _) = rustix::pipe::pipe().unwrap();
+        assert!(matches!(refused(pipe), SegmentError::Unsealed));
         assert!(matches!(
             refused(file(&[0; 4096], true)),
             SegmentError::NotASegment

@@ -1,5 +1,6 @@
 //! What the tests share: deadlines, isolation, and finding processes.
 
+use std::fs::File;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -21,6 +22,13 @@ pub(crate) use tests;
 
 /// No test may take longer.
 pub(crate) const LIMIT: Duration = Duration::from_secs(300);
+
+/// The two ends of a pipe, to read and to write. (`std::io::pipe` is of Rust 1.87.)
+pub(crate) fn pipe() -> (File, File) {
+    let ends = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+    let (read, write) = ends.expect("a pipe can be made");
+    (read.into(), write.into())
+}
 
 /// Runs a test, and fails when it hangs.
 pub(crate) fn with_deadline(test: fn()) {

@@ -1,7 +1,7 @@
 //! Names: unrelated programs that talk, and everything that can stand at a name.
 
-use std::fs::{self, OpenOptions, Permissions};
-use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
-use crate::help::{tests, wait_until};
+use crate::help::{self, tests, wait_until};
 use crate::strangers::{Stranger, fresh, path, pause, say, strangers};
 
 tests![
@@ -406,17 +406,17 @@ fn end(process: Pid) -> Result<(), WaitStatus> {
     }
 }
 
-fn tell(mut pipe: &PipeWriter) -> Result<(), String> {
+fn tell(mut pipe: &File) -> Result<(), String> {
     pipe.write_all(b".").map_err(|error| error.to_string())
 }
 
-fn told(mut pipe: &PipeReader) -> bool {
+fn told(mut pipe: &File) -> bool {
     pipe.read_exact(&mut [0]).is_ok()
 }
 
 /// Makes the same names a thousand times, each maker killed when it has.
 fn makers(name: &str) {
-    let (told_end, tell_end) = std::io::pipe().unwrap();
+    let (told_end, tell_end) = help::pipe();
     for round in 0..1_000 {
         let maker = apart(|| {
             let queue = Queue::<u64>::builder().create(name);
@@ -454,7 +454,7 @@ fn a_dead_makers_name_is_free_at_once() {
 
 /// One makes and leaves names all the time, others open what they find there: nothing, or all of it.
 fn appear(name: &str) {
-    let (progress_end, tell_end) = std::io::pipe().unwrap();
+    let (progress_end, tell_end) = help::pipe();
     let (queue, lock) = (format!("{name}-queue"), format!("{name}-lock"));
     let whole = [7_u64; 64];
     let mut workers = vec![apart(|| {
@@ -521,7 +521,7 @@ fn is_current(name: &str) -> Result<(), String> {
 }
 
 /// Opens or makes, uses and leaves two names for ever.
-fn come_and_go(name: &str, progress: &PipeWriter) -> Result<(), String> {
+fn come_and_go(name: &str, progress: &File) -> Result<(), String> {
     let (queue, lock) = (format!("{name}-queue"), format!("{name}-lock"));
     let mut n = u64::from(std::process::id());
     loop {
@@ -561,7 +561,7 @@ fn come_and_go(name: &str, progress: &PipeWriter) -> Result<(), String> {
 
 /// Many processes that come and go, one killed every few milliseconds.
 fn storm(name: &str) {
-    let (progress_end, tell_end) = std::io::pipe().unwrap();
+    let (progress_end, tell_end) = help::pipe();
     let start = || {
         apart(|| {
             // Below whoever kills them.

@@ -401,7 +401,7 @@ fn the_standard_streams_of_the_moment() {
     isolated(|| {
         by_zygote(|| ()).join().unwrap();
         settled();
-        let (mut read, write) = std::io::pipe().unwrap();
+        let (mut read, write) = help::pipe();
         rustix::stdio::dup2_stdout(&write).unwrap();
         drop(write);
         by_zygote(|| print!("to the new place")).join().unwrap();
@@ -444,7 +444,7 @@ fn other_surroundings_make_another_zygote() {
 fn nothing_is_held_open() {
     isolated(|| {
         let always = help::inheritable();
-        let (read, write) = std::io::pipe().unwrap();
+        let (read, write) = help::pipe();
         rustix::io::fcntl_setfd(&write, rustix::io::FdFlags::empty()).unwrap();
         by_zygote(|| ()).join().unwrap();
         settled();
