@@ -39,10 +39,15 @@ pub(crate) trait Case: Sized + 'static {
 /// Operations up to this many instructions are killed after each, longer ones after so many, evenly spread; and
 /// all right after each change of shared memory, and so many instructions behind it.
 const SHORT: usize = 500;
-const SPREAD: usize = 12;
+const SPREAD: usize = if cfg!(debug_assertions) { 3 } else { 12 };
 /// Of more changes than this, as when a large message is copied, so many are taken, evenly spread, and the last ones.
 const CHANGES: usize = 25;
 const BEHIND: usize = 2;
+
+/// A debug build takes many times as many instructions for the same: so many times as many are looked at there of an
+/// operation that waits, but no more than a quarter of [`Case::AT_MOST`] behind its first change of shared memory,
+/// with which it says that it sleeps.
+const DEBUG: usize = 16;
 
 /// After so many failures the others are left out.
 const ENOUGH: usize = 3;
@@ -110,6 +115,11 @@ struct Steps<C: Case> {
 }
 
 impl<C: Case> Steps<C> {
+    const AT_MOST: usize = match cfg!(debug_assertions) {
+        true => C::AT_MOST.saturating_mul(DEBUG),
+        false => C::AT_MOST,
+    };
+
     fn start(counts_changes: bool) -> Steps<C> {
         let (case, victim) = C::set_up();
         let shared = counts_changes.then(|| victim.shared());
@@ -134,7 +144,7 @@ impl<C: Case> Steps<C> {
 
     /// Runs one instruction; false if the operation has returned.
     fn step(&mut self) -> bool {
-        if self.count == C::AT_MOST || self.victim.steps(1) == 0 {
+        if self.count == Self::AT_MOST || self.victim.steps(1) == 0 {
             return false;
         }
         self.count += 1;
@@ -158,7 +168,16 @@ impl Plan {
     fn of<C: Case>() -> Plan {
         pin();
         let mut steps = Steps::<C>::start(true);
-        while steps.step() {}
+        let mut told = None;
+        while steps.step() {
+            if steps.changes > 0 {
+                let told = *told.get_or_insert(steps.count);
+                let waits = C::AT_MOST != usize::MAX;
+                if cfg!(debug_assertions) && waits && steps.count - told >= C::AT_MOST / 4 {
+                    break;
+                }
+            }
+        }
         let Steps {
             count: length,
             changes,
