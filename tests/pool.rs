@@ -493,7 +493,7 @@ fn tasks_can_be_waited_for_asked_and_awaited() {
         assert!(!task.is_ready());
         let too_soon = task.get_timeout(Duration::from_millis(20)).unwrap_err();
         assert!(
-            matches!(too_soon, TaskError::TimedOut { pid: 0, .. }),
+            matches!(too_soon, TaskError::TimedOut { pid: None, .. }),
             "{too_soon}"
         );
         open(0);

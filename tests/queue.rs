@@ -425,7 +425,7 @@ fn impossible_numbers_are_refused_by_name() {
     let builder = Queue::<u64>::builder;
     assert_eq!(
         text(builder().capacity(0).build().unwrap_err()),
-        "capacity 0 is not possible, 1 to 4294967296 messages are"
+        "invalid capacity 0 (1 to 4294967296 messages)"
     );
     assert!(matches!(
         builder().message_size(7).build(),

@@ -53,7 +53,7 @@ impl<Up: Message, Down: Message> PipeBuilder<Up, Down> {
     ///
     /// # Errors
     ///
-    /// [`PipeError::Size`] for a size that is not possible, [`PipeError::Segment`] when there is no memory.
+    /// [`PipeError::Size`] for an invalid size, [`PipeError::Segment`] when there is no memory.
     pub fn build(self) -> Result<(PipeEnd<Up, Down>, PipeEnd<Down, Up>), PipeError> {
         let shape = plan::shape::<Up, Down>(Side::First);
         let segment = Segment::build("pipe", &shape, plan::bytes(self.size)?, Commit::All)?;

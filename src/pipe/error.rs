@@ -10,13 +10,13 @@ use crate::error::{EVICTED, SegmentError};
 /// use multiproc::Pipe;
 ///
 /// let error = Pipe::<u8, u8>::builder().size(0).build().unwrap_err();
-/// assert_eq!(error.to_string(), "a size of 0 bytes is not possible, 1 to 1099511627776 are");
+/// assert_eq!(error.to_string(), "invalid size of 0 bytes (1 to 1099511627776)");
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PipeError {
-    /// A direction cannot have so much memory.
-    #[error("a size of {asked} bytes is not possible, 1 to {largest} are")]
+    /// A direction has 1 to `largest` bytes of memory.
+    #[error("invalid size of {asked} bytes (1 to {largest})")]
     Size {
         /// What was asked for.
         asked: usize,
@@ -24,13 +24,13 @@ pub enum PipeError {
         largest: usize,
     },
     /// Nobody connected, or accepted, before the time was up.
-    #[error("nobody was there before the time was up")]
+    #[error("no other process connected before the time was up")]
     TimedOut,
     /// The listener went away: dropped, exited or killed.
     #[error("the listener is gone")]
     Closed,
-    /// So many are waiting to be accepted already.
-    #[error("{limit} are waiting to be accepted already")]
+    /// As many processes as can wait are already waiting to be accepted.
+    #[error("{limit} other processes are already waiting to be accepted")]
     TooManyCallers {
         /// How many may wait.
         limit: u32,

@@ -39,8 +39,8 @@ impl Context {
     ) -> Result<Arc<Context>, TaskError> {
         let unsendable = |error| TaskError::Encode {
             item: 0,
-            pid: 0,
-            name: String::new(),
+            pid: None,
+            name: None,
             what: What::Context,
             error,
         };

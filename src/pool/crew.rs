@@ -309,8 +309,8 @@ impl Engine {
         let again = if work.has_failed(item) {
             // It had failed, and said so, before its worker died.
             false
-        } else if dead.overdue {
-            work.fail(item, dead.timed_out(item, self.settings.task_timeout));
+        } else if let (true, Some(limit)) = (dead.overdue, self.settings.task_timeout) {
+            work.fail(item, dead.timed_out(item, limit));
             false
         } else {
             let allowed = match self.settings.on_death {
@@ -503,12 +503,12 @@ impl Dead {
         }
     }
 
-    fn timed_out(&self, item: u32, limit: Option<Duration>) -> TaskError {
+    fn timed_out(&self, item: u32, limit: Duration) -> TaskError {
         TaskError::TimedOut {
             item: item as usize,
-            pid: self.pid,
-            name: self.name.to_string(),
-            limit: limit.unwrap_or_default(),
+            pid: Some(self.pid),
+            name: Some(self.name.to_string()),
+            limit,
         }
     }
 }

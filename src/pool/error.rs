@@ -27,22 +27,34 @@ pub enum PoolError {
     },
     /// A worker could not be started.
     #[error("a worker could not be started: {0}")]
-    Spawn(#[from] SpawnError),
+    Spawn(SpawnError),
     /// There was no memory to share.
     #[error(transparent)]
     Segment(#[from] SegmentError),
     /// The arguments of the initializer cannot be sent.
     #[error("the initializer's arguments cannot be sent: {0}")]
-    Encode(#[from] EncodeError),
+    Encode(EncodeError),
     /// The pool's own thread could not be started.
     #[error("the pool's thread could not be started: {0}")]
-    Thread(#[source] io::Error),
+    Thread(io::Error),
     /// No worker stays alive.
     #[error("the pool is broken: {why}")]
     Broken {
         /// What happened to the last worker.
         why: String,
     },
+}
+
+impl From<SpawnError> for PoolError {
+    fn from(error: SpawnError) -> PoolError {
+        PoolError::Spawn(error)
+    }
+}
+
+impl From<EncodeError> for PoolError {
+    fn from(error: EncodeError) -> PoolError {
+        PoolError::Encode(error)
+    }
 }
 
 /// How a worker died.
@@ -61,7 +73,7 @@ impl fmt::Display for Death {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Death::Exited(code) => write!(f, "exited with code {code}"),
-            Death::Unknown => write!(f, "ended, nobody knows how,"),
+            Death::Unknown => f.write_str("ended with unknown status"),
             Death::Signalled(signal) => match nix::sys::signal::Signal::try_from(signal) {
                 Ok(name) => write!(f, "was ended by signal {signal} ({name})"),
                 Err(_) => write!(f, "was ended by signal {signal}"),
@@ -78,17 +90,20 @@ impl fmt::Display for Death {
 #[non_exhaustive]
 pub enum TaskError {
     /// The function panicked. The worker goes on.
-    #[error("item {item} panicked in {name} (pid {pid}) at {location}: {message}")]
+    #[error(
+        "item {item} panicked in {name} (pid {pid}){}: {message}",
+        at(location)
+    )]
     Panicked {
         /// Index of the item.
         item: usize,
-        /// Process number of the worker.
+        /// Process ID of the worker.
         pid: u32,
         /// Name of the worker.
         name: String,
         /// The panic's text.
         message: String,
-        /// File, line and column.
+        /// File, line and column; empty if the panic did not say where it began (`resume_unwind`).
         location: String,
         /// The stack at that moment.
         ///
@@ -101,7 +116,7 @@ pub enum TaskError {
     WorkerDied {
         /// Index of the item.
         item: usize,
-        /// Process number of the worker.
+        /// Process ID of the worker.
         pid: u32,
         /// Name of the worker.
         name: String,
@@ -116,10 +131,10 @@ pub enum TaskError {
     TimedOut {
         /// Index of the item.
         item: usize,
-        /// Process number of the worker, 0 if only the caller's patience is at an end.
-        pid: u32,
-        /// Name of the worker, if one was killed.
-        name: String,
+        /// Process ID of the worker that was killed; `None` if only the caller stopped waiting.
+        pid: Option<u32>,
+        /// Name of the worker that was killed.
+        name: Option<String>,
         /// The limit that was passed.
         limit: Duration,
     },
@@ -134,10 +149,10 @@ pub enum TaskError {
     Decode {
         /// Index of the item.
         item: usize,
-        /// Process number of the worker, 0 if none had it.
-        pid: u32,
-        /// Name of the worker.
-        name: String,
+        /// Process ID of the worker; `None` if the caller failed.
+        pid: Option<u32>,
+        /// Name of the worker; `None` if the caller failed.
+        name: Option<String>,
         /// Arguments, result or context.
         what: What,
         /// What is wrong with the bytes.
@@ -148,25 +163,36 @@ pub enum TaskError {
     Encode {
         /// Index of the item.
         item: usize,
-        /// Process number of the worker, 0 if none had it.
-        pid: u32,
-        /// Name of the worker.
-        name: String,
+        /// Process ID of the worker; `None` if the caller failed.
+        pid: Option<u32>,
+        /// Name of the worker; `None` if the caller failed.
+        name: Option<String>,
         /// Arguments, result or context.
         what: What,
         /// What is wrong with the value.
         error: EncodeError,
     },
     /// There is no memory for the arguments or the result.
-    #[error("no memory to share for item {item}: {why}")]
+    #[error("no shared memory for item {item}: {why}")]
     NoMemory {
         /// Index of the item.
         item: usize,
         /// What was asked for.
         why: String,
     },
+    /// It failed, and its worker could not send the reason: there was no memory to share for it, or the worker may
+    /// not open the pool's memory.
+    #[error("item {item} failed in {name} (pid {pid}), which could not send the reason")]
+    Unexplained {
+        /// Index of the item.
+        item: usize,
+        /// Process ID of the worker.
+        pid: u32,
+        /// Name of the worker.
+        name: String,
+    },
     /// The function is not part of the program that the workers run.
-    #[error("the function is not part of the program that the workers run: {why}")]
+    #[error("the function of item {item} is not part of the program that the workers run: {why}")]
     NoFunction {
         /// Index of the item.
         item: usize,
@@ -214,6 +240,14 @@ impl fmt::Display for What {
     }
 }
 
+/// Where a panic began, if it said so.
+fn at(location: &str) -> String {
+    match location {
+        "" => String::new(),
+        place => format!(" at {place}"),
+    }
+}
+
 impl TaskError {
     /// Index of the item in what was given to the call; 0 for a single call.
     pub fn item(&self) -> usize {
@@ -225,6 +259,7 @@ impl TaskError {
             | TaskError::Decode { item, .. }
             | TaskError::Encode { item, .. }
             | TaskError::NoMemory { item, .. }
+            | TaskError::Unexplained { item, .. }
             | TaskError::NoFunction { item, .. }
             | TaskError::PoolClosed { item }
             | TaskError::PoolBroken { item, .. } => *item,
@@ -242,6 +277,7 @@ impl TaskError {
             | TaskError::Decode { item, .. }
             | TaskError::Encode { item, .. }
             | TaskError::NoMemory { item, .. }
+            | TaskError::Unexplained { item, .. }
             | TaskError::NoFunction { item, .. }
             | TaskError::PoolClosed { item }
             | TaskError::PoolBroken { item, .. } => *item += by,
@@ -284,15 +320,15 @@ impl Failure {
             },
             Failure::Decode(what, error) => TaskError::Decode {
                 item,
-                pid,
-                name,
+                pid: Some(pid),
+                name: Some(name),
                 what,
                 error,
             },
             Failure::Encode(what, error) => TaskError::Encode {
                 item,
-                pid,
-                name,
+                pid: Some(pid),
+                name: Some(name),
                 what,
                 error,
             },

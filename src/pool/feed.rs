@@ -88,8 +88,8 @@ pub(super) fn sizes<S: Step>() -> (Option<u64>, Option<u64>) {
 fn unsendable(item: usize, error: EncodeError) -> TaskError {
     TaskError::Encode {
         item,
-        pid: 0,
-        name: String::new(),
+        pid: None,
+        name: None,
         what: What::Arguments,
         error,
     }

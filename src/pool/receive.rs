@@ -331,9 +331,14 @@ impl Engine {
     /// What a worker wrote about a failure.
     fn error_of(&self, seat: usize, item: usize, record: Record) -> TaskError {
         let (pid, name) = self.worker_of(seat);
-        let unsaid = || Failure::NoMemory("there was no memory to say why".to_owned());
-        let failure = self.read(record).unwrap_or_else(unsaid);
-        failure.of(item, pid, &name)
+        match self.read(record) {
+            Some(failure) => failure.of(item, pid, &name),
+            None => TaskError::Unexplained {
+                item,
+                pid,
+                name: name.to_string(),
+            },
+        }
     }
 
     fn read(&self, record: Record) -> Option<Failure> {

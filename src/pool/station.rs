@@ -536,7 +536,8 @@ impl Station {
 }
 
 fn lost() -> Failure {
-    Failure::NoMemory("what is sent once to each worker is not where it should be".to_owned())
+    let reason = "it is not where the pool's memory says that it is";
+    Failure::Decode(What::Context, DecodeError::Refused(reason.to_owned()))
 }
 
 impl Hunter {

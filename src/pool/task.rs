@@ -94,8 +94,8 @@ impl<R> Task<R> {
         }
         Err(TaskError::TimedOut {
             item: 0,
-            pid: 0,
-            name: String::new(),
+            pid: None,
+            name: None,
             limit: timeout,
         })
     }

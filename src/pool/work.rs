@@ -585,8 +585,8 @@ impl Unreadable {
     fn error(self, first: usize) -> TaskError {
         TaskError::Decode {
             item: first + self.item as usize,
-            pid: 0,
-            name: String::new(),
+            pid: None,
+            name: None,
             what: What::Result,
             error: self.error,
         }

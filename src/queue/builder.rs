@@ -84,7 +84,7 @@ impl<T: Message> QueueBuilder<T> {
     ///
     /// # Errors
     ///
-    /// A number that is not possible, with those that are; [`QueueError::Segment`] when there is no memory.
+    /// The variant that names the invalid number and the valid ones; [`QueueError::Segment`] when there is no memory.
     pub fn build(self) -> Result<(Sender<T>, Receiver<T>), QueueError> {
         ends(Hub::build::<T>(Plan::new::<T>(self.wishes)?)?)
     }

@@ -11,23 +11,21 @@ use crate::error::{EVICTED, FORKED, SegmentError, SendError};
 ///
 /// let error = Queue::<u64>::new(0).unwrap_err();
 /// assert!(matches!(error, QueueError::Capacity { asked: 0, .. }));
-/// assert_eq!(error.to_string(), "capacity 0 is not possible, 1 to 4294967296 messages are");
+/// assert_eq!(error.to_string(), "invalid capacity 0 (1 to 4294967296 messages)");
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
-    /// So many messages cannot be in flight.
-    #[error("capacity {asked} is not possible, 1 to {largest} messages are")]
+    /// A capacity is 1 to `largest` messages.
+    #[error("invalid capacity {asked} (1 to {largest} messages)")]
     Capacity {
         /// What was asked for.
         asked: usize,
         /// The largest capacity.
         largest: u64,
     },
-    /// Messages cannot be limited to so many bytes.
-    #[error(
-        "a message size of {asked} bytes is not possible for this type, {smallest} to {largest} are"
-    )]
+    /// A message size is `smallest` to `largest` bytes.
+    #[error("invalid message size of {asked} bytes ({smallest} to {largest} bytes for this type)")]
     MessageSize {
         /// What was asked for.
         asked: usize,
@@ -36,24 +34,24 @@ pub enum QueueError {
         /// The largest message there may be.
         largest: usize,
     },
-    /// There cannot be room for so many senders.
-    #[error("room for {asked} senders is not possible, for 1 to {largest} it is")]
+    /// A queue is built for 1 to `largest` senders.
+    #[error("invalid number of senders {asked} (1 to {largest})")]
     Senders {
         /// What was asked for.
         asked: usize,
         /// The largest number.
         largest: u32,
     },
-    /// There cannot be room for so many receivers.
-    #[error("room for {asked} receivers is not possible, for 1 to {largest} it is")]
+    /// A queue is built for 1 to `largest` receivers.
+    #[error("invalid number of receivers {asked} (1 to {largest})")]
     Receivers {
         /// What was asked for.
         asked: usize,
         /// The largest number.
         largest: u32,
     },
-    /// A sender cannot have so many blocks.
-    #[error("{asked} blocks for each sender are not possible, 1 to {largest} are")]
+    /// Each sender has 1 to `largest` blocks.
+    #[error("invalid number of blocks per sender {asked} (1 to {largest})")]
     Blocks {
         /// What was asked for.
         asked: usize,
@@ -61,13 +59,13 @@ pub enum QueueError {
         largest: u32,
     },
     /// Every lane has a living sender: build the queue with more `senders`.
-    #[error("the queue has its {limit} senders already")]
+    #[error("the queue already has all {limit} senders it was built for")]
     TooManySenders {
         /// Senders the queue was built for.
         limit: u32,
     },
     /// Every seat has a living receiver: build the queue with more `receivers`.
-    #[error("the queue has its {limit} receivers already")]
+    #[error("the queue already has all {limit} receivers it was built for")]
     TooManyReceivers {
         /// Receivers the queue was built for.
         limit: u32,

@@ -562,9 +562,11 @@ fn results_that_cannot_travel() {
             other => panic!("{other:?}"),
         }
         match pool.map(|_: Secret| (), [Secret, Secret]) {
-            Err(TaskError::Decode { item: 0, name, .. }) => {
-                assert!(name.starts_with("PoolWorker-"))
-            }
+            Err(TaskError::Decode {
+                item: 0,
+                name: Some(name),
+                ..
+            }) => assert!(name.starts_with("PoolWorker-")),
             other => panic!("{other:?}"),
         }
         match pool.map(|_: Stone| (), [Stone, Stone]) {
