@@ -365,3 +365,22 @@ fn a_panic_while_writing_leaves_the_pipe_usable() {
         assert!(matches!(there.try_recv(), Err(RecvError::Empty)));
     }
 }
+
+/// Closed means the same for every end: from now on all calls say so.
+#[test]
+fn an_end_is_closed_when_nothing_is_left() {
+    let (mut here, mut there) = Pipe::<u64, String>::new().unwrap();
+    assert!(!here.is_closed() && !there.is_closed());
+    here.send(1).unwrap();
+    here.send(2).unwrap();
+    drop(here);
+    assert!(!there.is_closed(), "two messages are left");
+    assert_eq!(there.recv(), Ok(1));
+    assert!(!there.is_closed(), "a message is left");
+    // Asking is no receiving.
+    assert_eq!(there.recv(), Ok(2));
+    assert!(there.is_closed());
+    assert_eq!(there.recv(), Err(RecvError::Closed));
+    let refused = there.send("late".to_owned());
+    assert_eq!(refused, Err(SendError::Closed("late".to_owned())));
+}

@@ -17,6 +17,8 @@ use super::outlet::{Direct, Outlet, Small, Word};
 
 /// More than a small message has.
 const LARGER: usize = SMALL + 1;
+/// Looks, at a thousand pieces each, with which `is_closed` clears away what a dead writer had begun.
+const PIECES: usize = 64;
 
 /// One end of a [`Pipe`](crate::Pipe): sends `S`, receives `R`.
 ///
@@ -243,11 +245,36 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
         self.inlet.fetch_into(&mut self.link, buffer, spoke)
     }
 
-    /// Whether the other end is gone: dropped, exited or killed. What it sent may still be here to receive.
+    /// Whether every further call on this end fails with `Closed`: the other end is gone (dropped, exited or
+    /// killed), and everything it sent has been received.
     ///
-    /// False may be outdated at once; true stays true.
-    pub fn is_closed(&self) -> bool {
-        self.link.ask()
+    /// False may be outdated at once; true stays true. As for the ends of a queue: see
+    /// [`Receiver::is_closed`](crate::Receiver::is_closed).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc::Pipe;
+    ///
+    /// let (mut a, mut b) = Pipe::<u64, u64>::new()?;
+    /// a.send(1)?;
+    /// drop(a);
+    /// assert!(!b.is_closed());
+    /// assert_eq!(b.recv(), Ok(1));
+    /// assert!(b.is_closed());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn is_closed(&mut self) -> bool {
+        // Each round takes in a piece of a message that is not whole, if there is one. Of a dead writer's, such
+        // pieces are in the way of the end; a living one's are not looked at.
+        for _ in 0..PIECES {
+            match self.fetch(Waiting::Not) {
+                Err(RecvError::Closed) => return true,
+                Err(RecvError::Empty) if self.link.ask() => {}
+                _ => return false,
+            }
+        }
+        false
     }
 
     #[inline(always)]

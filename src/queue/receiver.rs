@@ -213,9 +213,27 @@ impl<T: Message> Receiver<T> {
         self.lease_within(Waiting::at_most(timeout))
     }
 
-    /// Whether every sender is gone and everything has been received; from then on every receive fails.
+    /// Whether every further receive fails with `Closed`: nobody is left to send, and everything that was sent has
+    /// been received.
     ///
-    /// False may be outdated at once; true stays true.
+    /// False may be outdated at once; true stays true, but for a queue with a name, which another program may open
+    /// again. Every end of a queue or pipe has this call, and with the same meaning: closed is what answers
+    /// `Closed` from now on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc::{Queue, RecvError};
+    ///
+    /// let (mut tx, mut rx) = Queue::<u64>::new(4)?;
+    /// tx.send(1)?;
+    /// drop(tx);
+    /// assert!(!rx.is_closed());
+    /// assert_eq!(rx.recv(), Ok(1));
+    /// assert!(rx.is_closed());
+    /// assert_eq!(rx.recv(), Err(RecvError::Closed));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_closed(&mut self) -> bool {
         let Receiver { desk, hub, .. } = self;
         let look = |desk: &mut Desk, hub: &Hub| Ok(desk.has_more(hub).then_some(()));

@@ -188,9 +188,10 @@ impl<T: Message> Sender<T> {
         Ok(sent)
     }
 
-    /// Whether nobody is left to receive; from then on every send fails.
+    /// Whether every further send fails with `Closed`: nobody is left to receive.
     ///
-    /// False may be outdated at once; true stays true.
+    /// False may be outdated at once; true stays true, but for a queue with a name, which another program may open
+    /// again.
     pub fn is_closed(&self) -> bool {
         if !self.hub.is_open() {
             return true;
