@@ -1,17 +1,27 @@
 //! How a function is named so that another copy of the same program finds it.
 //!
-//! A name is a distance: from a word of this image to the function that describes the task, compiled for
-//! exactly its types. Both copies run the same image, wherever the system has put it, so the distance is
-//! the same in both. Three checks stand before anything is called: the image's fingerprint (exchanged
-//! when a child starts), that the place lies in this image's code, and a fingerprint of the types.
+//! A name is a distance: from a word of this image to the *description* of a task, a constant that the
+//! compiler lays down for exactly its types. Both copies run the same image, wherever the system has put
+//! it, so the distance is the same in both.
+//!
+//! A name may come from anybody. Therefore nothing is called, and nothing but plain words is read, until
+//! it is certain that a description stands there: the place lies in the part of this image that nobody can
+//! write, and it begins with the mark of this crate and with the address of this copy's [`LANDMARK`],
+//! which is known only when the image has been loaded, so that no bytes that a program happens to hold
+//! (those of another program, say) are taken for one. What a description holds is true: the compiler wrote
+//! it. It says for which port the task was compiled, and that is compared as a type, not as a hash.
+//!
+//! So the worst that a forged name can do is to have another task of this program run, on arguments that
+//! are decoded by that task's own types.
 //!
 //! # Why this file may use `unsafe`
 //!
-//! It turns a checked distance back into a function, and makes a function of no size out of its type.
+//! It reads descriptions where a name says that they stand, and makes a function of no size out of its type.
 
 #![allow(unsafe_code)]
 
-use std::any::type_name;
+use std::any::{TypeId, type_name};
+use std::hint::black_box;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU8;
 
@@ -22,7 +32,7 @@ use crate::sys::{self, Fingerprint, Image};
 /// Something that can be run in another copy of this program.
 pub(crate) trait Body: 'static {
     /// What it works on: whoever resolves the name supplies one.
-    type Port: ?Sized;
+    type Port: ?Sized + 'static;
 
     /// Does the work.
     fn run(port: &mut Self::Port);
@@ -65,16 +75,49 @@ pub(crate) enum TaskError {
     Mismatch,
 }
 
-/// What stands at a named place.
+/// How every description begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+struct Mark {
+    words: [u64; 2],
+    /// The landmark of the copy of this crate that wrote it.
+    landmark: *const AtomicU8,
+}
+
+/// What stands at a named place, in memory that is never written.
+#[repr(C)]
 struct Description<P: ?Sized> {
-    types: u64,
+    mark: Mark,
+    port: fn() -> TypeId,
+    types: fn() -> u64,
     entry: Entry<P>,
 }
 
-fn describe<B: Body>() -> Description<B::Port> {
-    Description {
-        types: fingerprint::<B>(),
-        entry: B::run,
+/// 128 bits that stand at the head of descriptions and nowhere else.
+const MARK: [u64; 2] = [0x8d1f_6c3e_a94b_7205, 0x5be0_27d9_134c_f68a];
+
+/// The mark as it is compared: inverted, and kept from the compiler, which would otherwise lay it down among
+/// its constants a second time.
+static INVERTED: [u64; 2] = [!MARK[0], !MARK[1]];
+
+fn mark() -> Mark {
+    Mark {
+        words: black_box(&INVERTED).map(|word| !word),
+        landmark: &raw const LANDMARK,
+    }
+}
+
+fn description<B: Body>() -> &'static Description<B::Port> {
+    const {
+        &Description {
+            mark: Mark {
+                words: MARK,
+                landmark: &raw const LANDMARK,
+            },
+            port: TypeId::of::<B::Port>,
+            types: fingerprint::<B>,
+            entry: B::run,
+        }
     }
 }
 
@@ -88,60 +131,78 @@ fn fingerprint<T: ?Sized>() -> u64 {
 ///
 /// # Errors
 ///
-/// [`TaskError::Foreign`] if its code lies outside the image that holds this crate.
+/// [`TaskError::Foreign`] if it was compiled into another image than the one that holds this crate.
 pub(crate) fn name<B: Body>() -> Result<TaskName, TaskError> {
-    let address = describe::<B> as fn() -> Description<B::Port> as usize;
+    let description = description::<B>();
+    let address = std::ptr::from_ref(description).expose_provenance();
     Ok(TaskName {
-        distance: distance(address)?,
+        distance: distance(address, size_of_val(description))?,
         port: fingerprint::<B::Port>(),
         types: fingerprint::<B>(),
     })
 }
 
-/// The body of a name that came from a process of the same image.
+/// The body of a name, whoever it came from.
 ///
 /// # Errors
 ///
-/// [`TaskError`] if the place is not code of this image, or the types differ.
-pub(crate) fn resolve<P: ?Sized>(name: TaskName) -> Result<Entry<P>, TaskError> {
+/// [`TaskError`] if no description of a task of this image stands there, or one with another port or of
+/// other types.
+pub(crate) fn resolve<P: ?Sized + 'static>(name: TaskName) -> Result<Entry<P>, TaskError> {
     let address = landmark().wrapping_add_signed(name.distance as isize);
-    distance(address)?;
-    if name.port != fingerprint::<P>() {
+    distance(address, size_of::<Description<P>>())?;
+    if address % align_of::<Description<P>>() != 0 || name.port != fingerprint::<P>() {
         return Err(TaskError::Mismatch);
     }
-    let place = std::ptr::with_exposed_provenance::<()>(address);
-    // SAFETY: the name was made by `name`, in a process whose image has the same fingerprint (compared
-    // when this process started). Therefore at this distance, inside this image's code (checked above),
-    // stands `describe` of a body whose port is `P` (checked above), which has exactly this type.
-    let describe = unsafe { std::mem::transmute::<*const (), fn() -> Description<P>>(place) };
-    let description = describe();
-    if description.types == name.types {
-        Ok(description.entry)
-    } else {
-        Err(TaskError::Mismatch)
+    let place = std::ptr::with_exposed_provenance::<Description<()>>(address);
+    // SAFETY: as many bytes lie inside a part of this image that is loaded readable, stays loaded (this code
+    // lies in the same image) and is never written (all checked by `distance`). The address is aligned, and
+    // a mark is of plain words, valid whatever they are.
+    let found = unsafe { (&raw const (*place).mark).read() };
+    if found != mark() {
+        return Err(TaskError::Mismatch);
     }
+    // SAFETY: the mark, with this copy's landmark in it, is laid down by `description` alone, at the head of a
+    // description; therefore one stands here, complete and valid for ever. Its layout does not depend on its
+    // port (`repr(C)`, and all pointers to functions have one size), and its entry is not looked at yet.
+    let (port, types) = unsafe { ((*place).port, (*place).types) };
+    if port() != TypeId::of::<P>() || types() != name.types {
+        return Err(TaskError::Mismatch);
+    }
+    // SAFETY: as above, and because its port is the type `P`, the entry is an `Entry<P>`.
+    Ok(unsafe { (*place.cast::<Description<P>>()).entry })
 }
 
-/// Refuses, when compiling, a function that has a size.
+/// Refuses, when compiling, a function that captures something, as far as its type tells.
 pub(crate) const fn must_be_sizeless<F>() {
     assert!(
-        size_of::<F>() == 0,
+        size_of::<F>() == 0 && align_of::<F>() == 1,
         "a function for another process must not capture anything: the other process finds it in its own copy \
          of the program, and has no copy of what it captures. Pass what it needs as an argument; and give the \
          function itself, not a pointer to it"
+    );
+    assert!(
+        size_of::<Option<F>>() > 0,
+        "a function for another process must not capture a value of a type that has none"
     );
 }
 
 /// The function of that type; it exists in every copy of the program.
 pub(crate) fn function<F: Copy + 'static>() -> F {
     const { must_be_sizeless::<F>() }
-    // SAFETY: a type of no size has no bytes that could be wrong, and it is inhabited and may be copied
-    // freely: its name is only ever made where a value of it was given (see `Function`).
+    // SAFETY: the type has no bytes that could be wrong and is inhabited (both checked above, when compiling),
+    // so that this is a value of it whoever calls. What a value of it may promise beyond that, because it
+    // captures one of a type of no size, it does not promise here: see "Captured values" at `Function`.
     unsafe { std::mem::zeroed() }
 }
 
-fn distance(address: usize) -> Result<i64, TaskError> {
-    let inside = image().is_some_and(|image| image.text.iter().any(|part| part.contains(&address)));
+/// How far a constant of `len` bytes lies from the landmark.
+fn distance(address: usize, len: usize) -> Result<i64, TaskError> {
+    let end = address.checked_add(len).ok_or(TaskError::Foreign)?;
+    let inside = image().is_some_and(|image| {
+        let mut parts = image.constants.iter();
+        parts.any(|part| part.start <= address && end <= part.end)
+    });
     if !inside {
         return Err(TaskError::Foreign);
     }
@@ -197,9 +258,69 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_description_is_not_called() {
+        let real = name::<Double>().unwrap();
+        let parts = &image().unwrap().constants;
+        assert!(!parts.is_empty());
+        // A forged name may lead anywhere: to every word of every part, just before, and behind it.
+        let mut found = 0;
+        for part in parts {
+            let range = part.start.saturating_sub(64)..part.end + 64;
+            for address in range.step_by(align_of::<Description<()>>()) {
+                let forged = TaskName {
+                    distance: address.wrapping_sub(landmark()) as i64,
+                    ..real
+                };
+                if resolve::<u32>(forged).is_ok() {
+                    assert_eq!(forged, real);
+                    found += 1;
+                }
+            }
+        }
+        assert_eq!(found, 1);
+        let unaligned = TaskName {
+            distance: real.distance + 1,
+            ..real
+        };
+        assert_eq!(resolve::<u32>(unaligned).unwrap_err(), TaskError::Mismatch);
+    }
+
+    #[test]
+    fn descriptions_lie_where_nobody_writes() {
+        let address = std::ptr::from_ref(description::<Double>()).addr();
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let line = maps.lines().find(|line| {
+            let (start, rest) = line.split_once('-').unwrap();
+            let (end, _) = rest.split_once(' ').unwrap();
+            let number = |text| usize::from_str_radix(text, 16).unwrap();
+            (number(start)..number(end)).contains(&address)
+        });
+        let rights = line.unwrap().split(' ').nth(1).unwrap();
+        assert!(rights.starts_with("r-"), "{rights}");
+    }
+
+    #[test]
+    fn a_description_in_writable_memory_is_refused() {
+        // As a peer could write it into memory that this process has mapped.
+        let forged = Box::new(Description::<u32> {
+            mark: mark(),
+            port: TypeId::of::<u32>,
+            types: fingerprint::<Double>,
+            entry: Double::run,
+        });
+        let address = std::ptr::from_ref(&*forged).expose_provenance();
+        let name = TaskName {
+            distance: address.wrapping_sub(landmark()) as i64,
+            ..name::<Double>().unwrap()
+        };
+        assert_eq!(resolve::<u32>(name).unwrap_err(), TaskError::Foreign);
+    }
+
+    #[test]
     fn code_of_a_library_has_no_name() {
         let foreign = nix::libc::getpid as unsafe extern "C" fn() -> i32 as usize;
-        assert_eq!(distance(foreign), Err(TaskError::Foreign));
+        assert_eq!(distance(foreign, 1), Err(TaskError::Foreign));
+        assert_eq!(distance(usize::MAX, 2), Err(TaskError::Foreign));
         let nowhere = TaskName {
             distance: i64::MAX / 2,
             ..name::<Double>().unwrap()

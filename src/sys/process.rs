@@ -410,8 +410,10 @@ pub(crate) fn descriptor_limit() -> Option<u64> {
 pub(crate) struct Image {
     /// Whether it is the program itself.
     pub(crate) is_program: bool,
-    /// Where its code lies.
-    pub(crate) text: Vec<Range<usize>>,
+    /// Where its constants lie: what is readable and written by nobody once the image is loaded.
+    pub(crate) constants: Vec<Range<usize>>,
+    /// Where the list of its constructors lies, as far as the loader knows.
+    pub(crate) constructors: Option<Range<usize>>,
     /// A number that differs from build to build.
     pub(crate) fingerprint: u64,
 }
@@ -421,6 +423,30 @@ use libc::Elf64_Phdr as ProgramHeader;
 
 #[cfg(target_pointer_width = "32")]
 use libc::Elf32_Phdr as ProgramHeader;
+
+/// Where the list of an image's constructors lies, by its table of what the loader needs.
+///
+/// # Safety
+///
+/// `table` is that of an image loaded at `base`.
+unsafe fn constructors(base: usize, table: Range<usize>) -> Option<Range<usize>> {
+    const WORD: usize = size_of::<usize>();
+    const LIST: usize = 25;
+    const LENGTH: usize = 27;
+    let (mut list, mut length) = (None, None);
+    for at in table.step_by(2 * WORD) {
+        // SAFETY: the caller says that the table lies there, which is of pairs of words.
+        let [tag, value] = unsafe { std::ptr::with_exposed_provenance::<[usize; 2]>(at).read() };
+        match tag {
+            0 => break,
+            LIST => list = Some(value),
+            LENGTH => length = Some(value),
+            _ => {}
+        }
+    }
+    let start = base.wrapping_add(list?);
+    Some(start..start.checked_add(length?)?)
+}
 
 /// The loaded image that holds `address`.
 pub(crate) fn image_of(address: usize) -> Option<Image> {
@@ -488,12 +514,23 @@ pub(crate) fn image_of(address: usize) -> Option<Image> {
                 });
             }
         }
+        let protected = headers.iter().filter(|one| one.p_type == libc::PT_GNU_RELRO);
+        // Constants that hold addresses are written once, by the loader, and protected then. An image that was
+        // linked without that protection has them among its variables, where nobody writes them either.
+        let is_protected = protected.clone().next().is_some();
+        let constant = |one: &&ProgramHeader| {
+            one.p_flags & libc::PF_R != 0 && (one.p_flags & libc::PF_W == 0 || !is_protected)
+        };
         search.found = Some(Image {
             is_program: first,
-            text: loaded()
-                .filter(|one| one.p_flags & libc::PF_X != 0)
-                .map(place)
-                .collect(),
+            constants: loaded().filter(constant).chain(protected).map(place).collect(),
+            constructors: headers
+                .iter()
+                .filter(|one| one.p_type == libc::PT_DYNAMIC)
+                .find_map(|one| {
+                    // SAFETY: the loader has loaded the table of an image that has one, and does not move it.
+                    unsafe { constructors(base, place(one)) }
+                }),
             fingerprint: hash.end(),
         });
         1
