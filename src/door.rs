@@ -42,7 +42,7 @@ pub fn pack<T: Message>(value: &T) -> Result<(Vec<u8>, Vec<OwnedFd>), EncodeErro
     let files = passed.descriptors();
     let files = files.iter().map(|file| file.try_clone_to_owned());
     let files = files.collect::<io::Result<Vec<_>>>().unwrap_or_default();
-    passed.sent();
+    passed.forget();
     Ok((bytes, files))
 }
 

@@ -50,8 +50,7 @@ pub(crate) struct SegmentHeader {
     pub(crate) cookie: [AtomicU64; 2],
     /// What the segment holds, as UTF-8 padded with zeroes: kind, type, geometry.
     pub(crate) shape: [AtomicU64; SHAPE_WORDS],
-    /// Handles to this segment that are on their way. Too high after a death: costs only memory.
-    pub(crate) in_transit: AtomicU32,
+    pub(crate) unused: AtomicU32,
     /// Next participant of a named segment; a kin segment's participants are the tree's.
     pub(crate) next: AtomicU32,
     pub(crate) reserved: [AtomicU64; 4],
@@ -110,7 +109,7 @@ pub(crate) struct LaneHeader {
     _pad3: [AtomicU64; APART / 8 - 1],
 }
 
-/// The start of a queue's body; seats, then lanes follow it.
+/// The start of a queue's body; seats, the seats' hands, then lanes follow it.
 ///
 /// ```text
 ///  0            128                               256               384     pages
@@ -181,7 +180,9 @@ pub(crate) struct StreamHeader {
     _pad2: [AtomicU64; APART / 8 - 3],
     /// The reader's control line: all before it may be written again.
     pub(crate) taken: AtomicU64,
-    _pad3: [AtomicU64; APART / 8 - 1],
+    /// How far the reader has decoded what it took: for the writer, which holds what handles lead to until then.
+    pub(crate) decoded: AtomicU64,
+    _pad3: [AtomicU64; APART / 8 - 2],
     /// Where the writer was when its end was sent to another process: line and word, next control line.
     pub(crate) writer: [AtomicU64; 2],
     /// The same of the reader.
@@ -342,7 +343,7 @@ const _: () = {
     assert!(size_of::<SegmentHeader>() == HEADER);
     assert!(offset_of!(SegmentHeader, cookie) == 24);
     assert!(offset_of!(SegmentHeader, shape) == 40);
-    assert!(offset_of!(SegmentHeader, in_transit) == 216);
+    assert!(offset_of!(SegmentHeader, unused) == 216);
     assert!(size_of::<SignalWords>() == 16);
     assert!(size_of::<LatchWords>() == 16);
     assert!(offset_of!(LatchWords, thread) == 8);
@@ -356,6 +357,7 @@ const _: () = {
     assert!(offset_of!(StreamHeader, freed) == APART);
     assert!(offset_of!(StreamHeader, room) == APART + 8);
     assert!(offset_of!(StreamHeader, taken) == 2 * APART);
+    assert!(offset_of!(StreamHeader, decoded) == 2 * APART + 8);
     assert!(offset_of!(StreamHeader, writer) == 3 * APART);
     assert!(size_of::<QueueHeader>() == 3 * APART);
     assert!(offset_of!(QueueHeader, empty) == APART);

@@ -525,6 +525,12 @@ impl Reader {
         self.line
     }
 
+    /// As [`Writer::position`]: what was published before that position is taken.
+    #[inline]
+    pub(crate) fn progress(&self) -> u64 {
+        self.line * WORDS + self.index as u64
+    }
+
     /// The next tag, 0 if there is none.
     #[inline(always)]
     fn tag(&mut self, header: &StreamHeader, words: &[AtomicU64]) -> Result<u8, Corrupt> {

@@ -237,6 +237,15 @@ pub enum SegmentError {
     /// The descriptor is something else.
     #[error("descriptor is not a segment")]
     NotASegment,
+    /// A handle leads to something by its name, which this process has not opened itself.
+    #[error(
+        "this handle leads to {name:?} by its name, and this process has not asked for that: open the name here \
+         before it is received, or send something that has no name"
+    )]
+    NotOpen {
+        /// The name.
+        name: String,
+    },
     /// The process that sent the handle ended before the handle was taken.
     #[error(
         "the process that sent this handle (pid {pid}) is gone and nobody else keeps the segment"

@@ -6,6 +6,8 @@
 
 use serde::de::{self, DeserializeSeed, IntoDeserializer, Visitor};
 
+use crate::handle;
+
 use super::plain;
 use super::{DecodeError, EMPTY_LIMIT, LEVEL_LIMIT};
 
@@ -303,6 +305,9 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
     ) -> Result<V::Value> {
         if name == plain::NAME {
             return visitor.visit_borrowed_bytes(self.take(size_of::<V::Value>())?);
+        }
+        if name == handle::NAME {
+            handle::admit();
         }
         self.inside(|reader| visitor.visit_newtype_struct(reader))
     }

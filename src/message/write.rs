@@ -6,6 +6,8 @@
 
 use serde::ser::{self, Serialize};
 
+use crate::handle;
+
 use super::plain;
 use super::sink::{Sink, put_known};
 use super::{EMPTY_LIMIT, EncodeError, LEVEL_LIMIT};
@@ -259,6 +261,9 @@ impl<S: Sink> ser::Serializer for &mut Writer<'_, S> {
         if name == plain::NAME {
             self.bare = true;
             return value.serialize(self);
+        }
+        if name == handle::NAME {
+            handle::admit();
         }
         self.inside(value)
     }

@@ -5,10 +5,12 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::error::{RecvError, SegmentError, SendError};
+use crate::handle;
 use crate::kin;
 use crate::message::{self, Message};
 use crate::segment::Bytes;
 use crate::stream::{Bulk, Lines, SMALL};
+use crate::sync::Ordering;
 
 use super::Waiting;
 use super::inlet::Inlet;
@@ -214,7 +216,9 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
     /// As [`recv`](PipeEnd::recv), but any message will do.
     pub fn recv_bytes(&mut self) -> Result<Vec<u8>, RecvError> {
         self.fetch(Waiting::Until(None))?;
-        Ok(self.inlet.take_message())
+        let message = self.inlet.take_message();
+        self.decoded();
+        Ok(message)
     }
 
     /// Receives a message into `buffer` and returns how many bytes it has; waits while there is none.
@@ -333,9 +337,14 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
             Some(size @ LARGER..=64) => self.take_run::<64>(size),
             Some(size @ LARGER..=128) => self.take_run::<128>(size),
             Some(size @ LARGER..=256) => self.take_run::<256>(size),
-            _ => self.inlet.take_small(&self.link, |bytes| {
-                message::decode(bytes).map_err(RecvError::Decode)
-            }),
+            _ => {
+                let is_named = self.link.segment.is_named();
+                let found = self
+                    .inlet
+                    .take_small(&self.link, |bytes| decode(is_named, bytes))?;
+                self.decoded();
+                Some(found)
+            }
         }
     }
 
@@ -359,9 +368,22 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
         if let Some(value) = message::decode_owned(|| self.inlet.take_message()) {
             return value.map_err(RecvError::Decode);
         }
-        let value = message::decode(self.inlet.message());
+        let value = decode(self.link.segment.is_named(), self.inlet.message());
         self.inlet.release();
-        value.map_err(RecvError::Decode)
+        self.decoded();
+        value
+    }
+
+    /// Says that all that was taken is decoded: its sender need not hold what handles in it lead to any more.
+    #[inline(always)]
+    fn decoded(&self) {
+        // A type of which no serde is asked can hold none.
+        if !message::is_raw::<R>() {
+            self.link
+                .inn
+                .decoded
+                .store(self.inlet.progress(), Ordering::Release);
+        }
     }
 
     fn fetch(&mut self, waiting: Waiting) -> Result<(), RecvError> {
@@ -394,6 +416,16 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
         self.inlet.reader.park(&self.link.inn);
         Ok(&self.link)
     }
+}
+
+/// The value of a message; over a pipe that was connected by a name it may name what is to be opened by a name.
+#[inline(always)]
+fn decode<R: Message>(is_named: bool, bytes: &[u8]) -> Result<R, RecvError> {
+    let value = match is_named && !message::is_raw::<R>() {
+        false => message::decode(bytes),
+        true => handle::with_names(true, || message::decode(bytes)),
+    };
+    value.map_err(RecvError::Decode)
 }
 
 impl Bulk for Bytes {

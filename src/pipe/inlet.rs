@@ -71,6 +71,12 @@ impl Inlet {
         self.held == Held::Nothing
     }
 
+    /// Up to where messages are taken, in the writer's measure.
+    #[inline]
+    pub(super) fn progress(&self) -> u64 {
+        self.reader.progress()
+    }
+
     /// Takes the next message if it has so many bytes, at most eight.
     #[inline(always)]
     pub(super) fn take_word(&mut self, link: &Link, bytes: usize) -> Option<u64> {

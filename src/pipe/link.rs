@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use crate::error::{Corrupt, RecvError, SegmentError};
+use crate::handle::{self, Carriage, Over, Travelling};
 use crate::kin::{self, Vigil};
 use crate::layout::StreamHeader;
 use crate::roster::{self, Life, Owner};
@@ -134,6 +135,20 @@ impl Link {
         link.out.ready.attach();
         link.inn.room.attach();
         Ok(link)
+    }
+
+    /// Where a message lies that was sent, when all up to that position was.
+    pub(super) fn carriage(&self, position: u64) -> Carriage {
+        // Both words stand in the header of the direction that I write.
+        let header = self.plan.header(self.side);
+        let at = |offset: usize| header + offset as u64;
+        Carriage {
+            segment: Travelling(self.segment.clone()),
+            at: at(std::mem::offset_of!(StreamHeader, decoded)),
+            over: Over::Reached(position),
+            readers: (at(std::mem::offset_of!(StreamHeader, owner)), 1),
+            hands: 0,
+        }
     }
 
     /// My own participant number.
@@ -262,4 +277,6 @@ fn let_go(out: &StreamHeader, inn: &StreamHeader, me: Owner) {
     sync::fence();
     out.ready.notify_all();
     inn.room.notify_all();
+    // What nobody will read any more, nobody need hold.
+    handle::look();
 }

@@ -260,7 +260,7 @@ impl Outlet {
         scratch.shrink_to(link.lines().piece());
         self.scratch = scratch;
         if sent.is_ok() {
-            passed.sent();
+            passed.sent(|| link.carriage(self.writer.position()));
         }
         sent
     }

@@ -7,9 +7,9 @@ use super::Pool;
 use super::error::PoolError;
 use super::job::SEATS;
 use super::settings::{OnDeath, Settings};
-use super::step::{Prepare, encode};
-use crate::handle::Passed;
-use crate::message::Message;
+use super::step::Prepare;
+use crate::handle::{self, Passed, Transport};
+use crate::message::{self, Message};
 use crate::process::task::{self, TaskName};
 use crate::process::{Function, SpawnError, StartMethod};
 
@@ -166,7 +166,10 @@ impl Initializer {
     fn new<F: Function<A>, A: Message>(arguments: &A) -> Result<Initializer, PoolError> {
         let name = task::name::<Prepare<F, A>>().map_err(SpawnError::from)?;
         let mut bytes = Vec::new();
-        let (_, passed) = encode(arguments, &mut bytes)?;
+        // Every worker decodes them, also those to come.
+        let (encoded, passed) =
+            handle::collect(Transport::Kept, || message::encode(arguments, &mut bytes));
+        encoded?;
         Ok(Initializer {
             name,
             arguments: bytes,

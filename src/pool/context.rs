@@ -44,15 +44,15 @@ impl Context {
             what: What::Context,
             error,
         };
-        // Any number of workers take the handles in it, so they are kept here and not counted.
-        let (len, _) = handle::collect(Transport::Socket, || message::encode(value, &mut Count));
+        // Any number of workers decode it, for as long as it is here.
+        let (len, _) = handle::collect(Transport::Kept, || message::encode(value, &mut Count));
         let len = len.map_err(unsendable)?;
         let (block, bytes) = engine
             .take_block(HEAD + len as u64)
             .map_err(|why| TaskError::NoMemory { item: 0, why })?;
         let at = block.place.offset as usize;
         let mut to = Stretch::new(&bytes, at + HEAD as usize, len);
-        let (len, passed) = handle::collect(Transport::Socket, || message::encode(value, &mut to));
+        let (len, passed) = handle::collect(Transport::Kept, || message::encode(value, &mut to));
         let context = Arc::new(Context {
             engine: Arc::clone(engine),
             place: block.place,

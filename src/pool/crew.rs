@@ -16,6 +16,7 @@ use super::settings::OnDeath;
 use super::work::{Ending, Piece, Work, records_len};
 use super::worker::{Orders, work};
 use crate::error::Corrupt;
+use crate::handle::Travelling;
 use crate::layout::{Chunk, Seat};
 use crate::process::{Child, Process};
 use crate::sync::Ordering;
@@ -116,7 +117,7 @@ impl Engine {
             initializer: self.settings.initializer.clone(),
             chunks: self.settings.max_tasks,
         };
-        let segment = self.control.segment().clone();
+        let segment = Travelling(self.control.segment().clone());
         let mut process = Process::builder().name(&name);
         if let Some(method) = self.settings.method {
             process = process.start_method(method);
@@ -362,6 +363,8 @@ impl Engine {
                 },
                 place: piece.place,
                 used: produced,
+                // Its worker holds nothing any more.
+                carries: false,
             });
         }
         let input = (input.after(consumed), input_len.saturating_sub(consumed));

@@ -16,8 +16,10 @@ use super::error::PoolError;
 use super::job::{self, Generation, Span, Ticket};
 use super::receive::{Followers, Role};
 use super::settings::Settings;
-use super::station::handle_of;
+use super::station::{ARENA, handle_of};
+use super::step::CARRIES;
 use super::work::{Ending, Input, Parcel, Piece, Work};
+use crate::handle::Passed;
 use crate::kin::{self, Kin};
 use crate::layout::{CHUNKS, Chunk, EXTENTS, INLINE, SMALL};
 use crate::ring::Writer;
@@ -76,6 +78,8 @@ pub(super) struct Intake {
     ended: Vec<Arc<Work>>,
     /// How many of them nobody was waiting for.
     unwatched_ended: usize,
+    /// What handles in the arguments of those led to; let go of when the lock is given back.
+    over: Vec<Passed>,
     pub(super) counts: Counts,
     contexts: u64,
 }
@@ -126,6 +130,7 @@ impl Engine {
             outstanding: 0,
             ended: Vec::new(),
             unwatched_ended: 0,
+            over: Vec::new(),
             counts: Counts::default(),
             contexts: 0,
         };
@@ -156,7 +161,9 @@ impl Engine {
         let pushed = std::mem::take(&mut intake.pushed);
         let ended = std::mem::take(&mut intake.ended);
         let unwatched = std::mem::take(&mut intake.unwatched_ended);
+        let over = std::mem::take(&mut intake.over);
         drop(intake);
+        drop(over);
         if pushed > 0 {
             self.wake(pushed);
         }
@@ -309,7 +316,7 @@ impl Intake {
         match self.place(control, number, &parcel) {
             Ok(ticket) => {
                 if let Some(passed) = parcel.passed.take() {
-                    passed.into_iter().for_each(crate::handle::Passed::sent);
+                    parcel.work.hold(passed);
                 }
                 for _ in 0..parcel.work.chunks().min(control.seats.len()) {
                     self.push(control, ticket);
@@ -474,10 +481,12 @@ impl Intake {
     /// Says that a job has ended.
     fn settle(&mut self, control: &Control, work: &Arc<Work>, ending: Option<Ending>) {
         let (failed, left_behind) = work.settle(ending);
+        self.over.extend(work.held());
         self.outstanding -= 1;
         self.counts.failed += failed;
         self.counts.done += u64::from(work.items) - failed;
         if let Some(blocks) = left_behind {
+            work.wipe(|place| self.memory.bytes(place));
             self.unwatched_ended += 1;
             for block in blocks {
                 self.memory.give_back(control, block);
@@ -525,10 +534,12 @@ pub(super) fn describe(chunk: &Chunk, span: Span, input: (Place, u64), output: (
 
 /// What stands in a chunk when its worker has committed it, or is dead.
 pub(super) fn piece(chunk: &Chunk) -> Piece {
+    let used = chunk.used.load(Ordering::Acquire);
     Piece {
         span: Span::from_word(chunk.span.load(Ordering::Relaxed)),
         place: Place::from_word(chunk.output.load(Ordering::Acquire)),
-        used: chunk.used.load(Ordering::Acquire),
+        used: used & !CARRIES,
+        carries: used & CARRIES != 0,
     }
 }
 
@@ -543,7 +554,7 @@ impl Memory {
             return Ok(block);
         }
         let size = Arena::rounded(len).max(self.arena.len().clamp(FIRST_EXTENT, LARGEST_EXTENT));
-        let segment = Segment::build("pool arena", "arena", size, Commit::All)
+        let segment = Segment::build("pool arena", ARENA, size, Commit::All)
             .map_err(|error| error.to_string())?;
         let bytes = segment.bytes(0, size).map_err(|error| error.to_string())?;
         let handle = handle_of(&segment).ok_or("an extent has no handle")?;

@@ -109,7 +109,7 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
         let task = task_of::<S, I::Arguments>()?;
         let array = items
             .array()
-            .map(|array| Context::place(engine, array.cookie(), array))
+            .map(|array| Context::place(engine, array.key().cookie, array))
             .transpose()?;
         Ok(Feed {
             engine,

@@ -14,7 +14,7 @@ use super::error::{Failure, What};
 use super::job::{self, Busy, Generation, Lease, Naming, Span, Ticket};
 use crate::error::SegmentError;
 use crate::frozen::Frozen;
-use crate::handle;
+use crate::handle::{self, Travelling};
 use crate::kin::{self, Kin};
 use crate::layout::{Chunk, Extent, Seat};
 use crate::message::{self, DecodeError, Message, Sink};
@@ -24,6 +24,9 @@ use crate::segment::{Bytes, Segment, View};
 use crate::signal::Patience;
 use crate::sync::Ordering;
 use crate::sys;
+
+/// What an extent of the arena holds.
+pub(super) const ARENA: &str = "arena";
 
 /// Contexts a worker keeps decoded.
 const CONTEXTS: usize = 4;
@@ -574,7 +577,9 @@ fn segment_of(extent: &Extent) -> Option<Segment> {
         .flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes())
         .collect();
     let len = usize::from(bytes[0]);
-    message::decode(bytes.get(1..1 + len)?).ok()
+    let segment = message::decode::<Travelling>(bytes.get(1..1 + len)?).ok()?;
+    segment.0.expect(ARENA).ok()?;
+    Some(segment.0)
 }
 
 /// The handle of an extent, as it stands in the pool's segment.
@@ -583,7 +588,7 @@ pub(super) fn handle_of(segment: &Segment) -> Option<[u64; 7]> {
     let mut room = &mut bytes[1..];
     // The pool keeps its extents open for as long as they stand there, so nothing is to be kept for the way.
     let (len, _) = handle::collect(handle::Transport::Socket, || {
-        message::encode(segment, &mut room)
+        message::encode(&Travelling(segment.clone()), &mut room)
     });
     bytes[0] = len.ok().filter(|len| *len < 56)? as u8;
     let mut words = [0; 7];

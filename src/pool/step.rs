@@ -12,18 +12,31 @@ use super::arguments::Arguments;
 use super::error::{Failure, What};
 use super::job::Naming;
 use super::station::{Station, Stretch};
-use crate::handle::{self, Transport};
+use crate::handle::{self, Carriage, Over, Passed, Transport, Travelling};
 use crate::message::{self, Count, EncodeError, Message, Sink};
 use crate::process::task::Body;
 use crate::process::{Function, caught, task};
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
 
 /// Stands where a record's length would, for an item that has no result.
 pub(super) const NO_RESULT: u64 = u64::MAX;
 
-/// Bytes of a record of so many.
-pub(super) fn record_len(len: u64) -> u64 {
-    8 + len.next_multiple_of(8)
+/// Set in the length of a result that names handles. A word stands behind it that no other result has: its worker
+/// holds what the handles lead to until the pool has wiped it.
+pub(super) const CARRIES: u64 = 1 << 62;
+
+/// Bytes of the record of a result whose length word this is.
+pub(super) fn record_len(head: u64) -> u64 {
+    let mark = if head & CARRIES != 0 { 8 } else { 0 };
+    8 + (head & !CARRIES).next_multiple_of(8) + mark
+}
+
+/// A word for a result that names handles.
+fn mark() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    // Never zero, and in no two processes the same by chance.
+    let own = u64::from(std::process::id()) << 32;
+    own | NEXT.fetch_add(1, Ordering::Relaxed) & u64::from(u32::MAX)
 }
 
 /// What is done with each item.
@@ -112,6 +125,7 @@ impl<S: Step, G: Arguments<S::In>> Body for Loop<S, G> {
             turns: station.turns(),
             used: 0,
             out_size: message::fixed_size::<S::Out>().map(|size| size as u64),
+            passed: Vec::new(),
         };
         let end = station.items().end;
         while walk.next < end {
@@ -123,6 +137,7 @@ impl<S: Step, G: Arguments<S::In>> Body for Loop<S, G> {
                 walk.next += 1;
             }
         }
+        walk.hold(station);
         station.begun(walk.naming(end));
     }
 }
@@ -147,6 +162,8 @@ struct Walk<C, G> {
     /// Bytes of output written.
     used: u64,
     out_size: Option<u64>,
+    /// What results name, with the words that stand behind those: where in the output, and which.
+    passed: Vec<(u64, u64, Passed)>,
 }
 
 impl<C: Message, G> Walk<C, G> {
@@ -231,16 +248,48 @@ impl<C: Message, G> Walk<C, G> {
             let (output, base) = self.output(station, self.used, room + 8)?;
             let mut to = Stretch::new(&output, base + 8, room as usize);
             let (needed, passed) = encode(result, &mut to).map_err(unwritable)?;
-            let needed = needed as u64;
-            if needed.next_multiple_of(8) <= room {
-                output.copy_in(base, &needed.to_ne_bytes());
-                self.used += record_len(needed);
-                station.chunk().used.store(self.used, Ordering::Release);
-                passed.sent();
+            let carries = !passed.is_empty();
+            let head = needed as u64 | if carries { CARRIES } else { 0 };
+            // What lies in the cell is copied out and the cell used again, before the handles are taken.
+            let may_stay = !(carries && station.current.output.extent == 0);
+            if may_stay && record_len(head) <= room + 8 {
+                output.copy_in(base, &head.to_ne_bytes());
+                self.used += record_len(head);
+                if carries {
+                    let mark = mark();
+                    let at = base + record_len(head) as usize - 8;
+                    output.copy_in(at, &mark.to_ne_bytes());
+                    self.passed.push((self.used - 8, mark, passed));
+                }
+                let used = self.used_word();
+                station.chunk().used.store(used, Ordering::Release);
                 return Ok(());
             }
             drop(passed);
-            self.grow(station, record_len(needed))?;
+            self.grow(station, record_len(head))?;
+        }
+    }
+
+    /// What is said of the output: how much there is, and whether anything in it names handles.
+    fn used_word(&self) -> u64 {
+        self.used | if self.passed.is_empty() { 0 } else { CARRIES }
+    }
+
+    /// The chunk's results stay where they are: what their handles lead to is held until the pool has them.
+    fn hold(&mut self, station: &mut Station) {
+        let place = station.current.output;
+        for (at, mark, passed) in std::mem::take(&mut self.passed) {
+            let Ok((output, base)) = self.output(station, at, 8) else {
+                continue;
+            };
+            debug_assert_eq!(base as u64, place.offset + at);
+            passed.sent(|| Carriage {
+                segment: Travelling(output.segment().clone()),
+                at: base as u64,
+                over: Over::Wiped(mark),
+                readers: (0, 0),
+                hands: 0,
+            });
         }
     }
 
@@ -305,7 +354,8 @@ impl<C: Message, G> Walk<C, G> {
         if let Ok((output, base)) = self.output(station, self.used, 8) {
             output.copy_in(base, &NO_RESULT.to_ne_bytes());
             self.used += 8;
-            station.chunk().used.store(self.used, Ordering::Release);
+            let used = self.used_word();
+            station.chunk().used.store(used, Ordering::Release);
         }
     }
 
@@ -335,7 +385,7 @@ fn fail_all(station: &mut Station, failure: &Failure) {
 pub(super) fn encode<T: Message, S: Sink>(
     value: &T,
     sink: &mut S,
-) -> Result<(usize, handle::Passed), EncodeError> {
+) -> Result<(usize, Passed), EncodeError> {
     let (len, passed) = handle::collect(Transport::Ring, || message::encode(value, sink));
     len.map(|len| (len, passed))
 }

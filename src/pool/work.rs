@@ -12,7 +12,7 @@ use super::engine::{Engine, lock};
 use super::error::{TaskError, What};
 use super::job::{Span, Ticket};
 use super::station::truncated;
-use super::step::{NO_RESULT, record_len};
+use super::step::{CARRIES, NO_RESULT, record_len};
 use crate::handle::Passed;
 use crate::layout::INLINE;
 use crate::message::{self, DecodeError, Message};
@@ -80,6 +80,8 @@ pub(super) struct Piece {
     pub(super) span: Span,
     pub(super) place: Place,
     pub(super) used: u64,
+    /// Whether any of them names handles, behind which its worker looks for a wiped word.
+    pub(super) carries: bool,
 }
 
 /// What is told when several jobs have all ended.
@@ -201,6 +203,8 @@ struct Inner {
     caller: Option<Thread>,
     /// Nobody will ask for its results.
     abandoned: bool,
+    /// What handles in its items lead to: workers may decode them as often as they must.
+    passed: Vec<Passed>,
 }
 
 impl Work {
@@ -230,6 +234,7 @@ impl Work {
                 cancelled: false,
                 caller: None,
                 abandoned: false,
+                passed: Vec::new(),
             }),
         }
     }
@@ -299,6 +304,29 @@ impl Work {
 
     pub(super) fn has_failed(&self, item: u32) -> bool {
         lock(&self.inner).outcome.failures.contains_key(&item)
+    }
+
+    /// Holds what handles in its items lead to, until it has ended.
+    pub(super) fn hold(&self, passed: Vec<Passed>) {
+        lock(&self.inner).passed.extend(passed);
+    }
+
+    /// What was held.
+    pub(super) fn held(&self) -> Vec<Passed> {
+        std::mem::take(&mut lock(&self.inner).passed)
+    }
+
+    /// Tells the workers that the handles in the results are taken, or never will be.
+    pub(super) fn wipe(&self, memory: impl Fn(Place) -> Option<Bytes>) {
+        let pieces = self
+            .outcome
+            .get()
+            .map_or(&[][..], |outcome| &outcome.pieces);
+        for piece in pieces.iter().filter(|piece| piece.carries) {
+            if let Some(bytes) = memory(piece.place) {
+                wipe_records(&bytes, piece.place, piece.used);
+            }
+        }
     }
 
     /// What a dead worker had finished.
@@ -372,6 +400,7 @@ impl Work {
             }
             std::mem::take(&mut inner.blocks)
         };
+        self.wipe(|place| engine.bytes(place));
         engine.give_back(blocks);
     }
 
@@ -604,14 +633,15 @@ fn record<R: Message>(bytes: &[u8], at: &mut usize, item: u32) -> Result<R, Unre
     let missing = |needed: u64| Unreadable::new(item, truncated(needed, 0));
     let rest = bytes.get(*at..).ok_or_else(|| missing(8))?;
     let (head, rest) = rest.split_first_chunk().ok_or_else(|| missing(8))?;
-    let len = u64::from_ne_bytes(*head);
-    if len == NO_RESULT {
+    let head = u64::from_ne_bytes(*head);
+    if head == NO_RESULT {
         *at += 8;
         return Err(missing(0));
     }
+    let len = head & !CARRIES;
     let body = usize::try_from(len).ok().and_then(|len| rest.get(..len));
     let body = body.ok_or_else(|| missing(len))?;
-    *at += record_len(len) as usize;
+    *at += record_len(head) as usize;
     message::decode(body).map_err(|error| Unreadable::new(item, error))
 }
 
@@ -632,11 +662,39 @@ pub(super) fn records_len(bytes: &Bytes, place: Place, room: u64, count: u32) ->
         let len = u64::from_ne_bytes(word);
         used = if len == NO_RESULT {
             used + 8
-        } else if len <= room {
+        } else if len & !CARRIES <= room {
             used + record_len(len)
         } else {
             return None;
         };
     }
     (used <= room).then_some(used)
+}
+
+/// Wipes the word behind each record that names handles.
+fn wipe_records(bytes: &Bytes, place: Place, used: u64) {
+    let mut at = place.offset;
+    let Some(end) = at
+        .checked_add(used)
+        .filter(|end| *end <= bytes.len() as u64)
+    else {
+        return;
+    };
+    while end - at >= 8 {
+        let mut head = [0; 8];
+        bytes.copy_out(at as usize, &mut head);
+        let head = u64::from_ne_bytes(head);
+        let len = match head {
+            NO_RESULT => 8,
+            head if head & !CARRIES <= used => record_len(head),
+            _ => return,
+        };
+        if len > end - at {
+            return;
+        }
+        at += len;
+        if head != NO_RESULT && head & CARRIES != 0 {
+            bytes.copy_in(at as usize - 8, &[0; 8]);
+        }
+    }
 }

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::station::{Hunt, Station};
+use crate::handle::Travelling;
 use crate::process::task::{self, TaskName};
-use crate::segment::Segment;
 
 /// What a worker is told when it starts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -16,8 +16,8 @@ pub(super) struct Orders {
 }
 
 /// What runs in a worker's process.
-pub(super) fn work(segment: Segment, seat: u16, orders: Orders) {
-    let mut station = Station::new(segment, seat, orders.chunks)
+pub(super) fn work(segment: Travelling, seat: u16, orders: Orders) {
+    let mut station = Station::new(segment.0, seat, orders.chunks)
         .unwrap_or_else(|error| panic!("the pool's segment cannot be used: {error}"));
     if let Some((name, arguments)) = orders.initializer {
         station.initial = arguments;

@@ -413,7 +413,7 @@ fn answer(bytes: &[u8], passed: handle::Passed) -> io::Result<()> {
     let control = CONTROL.get().ok_or(io::ErrorKind::NotConnected)?;
     match control::send(control, &Report::Returned, bytes, &passed.descriptors()) {
         Ok(()) => {
-            passed.sent();
+            passed.forget();
             Ok(())
         }
         Err(error) => say(&Report::BadResult(error.to_string()), &[]),
@@ -450,16 +450,16 @@ pub(crate) fn caught(payload: Box<dyn std::any::Any + Send>) -> Caught {
     }
 }
 
-/// What is still on its way from here, the parent keeps from now on.
+/// What this process holds for handles that are still on their way, the parent holds from now on.
 fn leave_to_parent() {
     if kin::forked() {
         return;
     }
-    let kept = handle::kept();
-    if kept.is_empty() {
+    let legacy = handle::legacy();
+    if legacy.is_empty() {
         return;
     }
-    let (Ok((bytes, passed)), Some(control)) = (function::encode(&kept), CONTROL.get()) else {
+    let (Ok((bytes, passed)), Some(control)) = (function::encode(&legacy), CONTROL.get()) else {
         return;
     };
     // Without it, what nobody else has is lost; its receivers are told.

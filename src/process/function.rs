@@ -83,7 +83,10 @@ where
         let descriptors = std::mem::take(&mut exchange.descriptors);
         let has_handles = !descriptors.is_empty();
         let bytes = std::mem::take(&mut exchange.arguments);
-        let decoded = handle::with_descriptors(descriptors, || message::decode::<A>(&bytes));
+        let decoded = handle::with_descriptors(descriptors, || {
+            // What its own parent gives it may have a name.
+            handle::with_names(true, || message::decode::<A>(&bytes))
+        });
         drop(bytes);
         let arguments = match decoded {
             Ok(Ok(arguments)) => arguments,

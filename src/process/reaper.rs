@@ -14,10 +14,9 @@ use rustix::event::{EventfdFlags, epoll};
 use rustix::io::Errno;
 
 use super::control::{self, Arrived, Order, Report};
-use crate::handle;
+use crate::handle::{self, Legacy};
 use crate::kin;
 use crate::message;
-use crate::segment::Segment;
 use crate::sync;
 use crate::sys::{self, Ended};
 
@@ -287,9 +286,9 @@ fn keep(left: Arrived<Report>) {
     let Ok(body) = left.body.into_bytes() else {
         return;
     };
-    let decode = || message::decode::<Vec<Segment>>(&body);
-    if let Ok(Ok(segments)) = handle::with_descriptors(left.descriptors, decode) {
-        handle::keep_left(segments);
+    let decode = || message::decode::<Vec<Legacy>>(&body);
+    if let Ok(Ok(legacy)) = handle::with_descriptors(left.descriptors, decode) {
+        handle::inherit(legacy);
     }
 }
 

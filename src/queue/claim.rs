@@ -8,6 +8,7 @@ use crate::sync::Ordering;
 
 use super::blocks::{self, Hold, Shelf};
 use super::hub::{self, Lane};
+use super::plan::CARRIES;
 
 /// A held block. Dropped unfinished, its message goes to another receiver.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ impl Claim {
     /// Bytes of the message.
     #[inline]
     pub(super) fn length(&self) -> Result<usize, Corrupt> {
-        usize::try_from(self.lane.length(self.block).load(Ordering::Relaxed))
+        usize::try_from(self.lane.length(self.block).load(Ordering::Relaxed) & !CARRIES)
             .ok()
             .filter(|&length| length <= self.lane.plan.message_size)
             .ok_or(Corrupt("a message is longer than its queue allows"))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytemuck::cast_slice;
 
 use crate::error::{Corrupt, RecvError};
+use crate::handle;
 use crate::kin::Vigil;
 use crate::message::{self, Message};
 use crate::ring::Reader;
@@ -13,6 +14,7 @@ use crate::sync::{AtomicU64, Ordering};
 use super::blocks::{self, Holder, InHand, Taken};
 use super::claim::Claim;
 use super::hub::{Hub, Lane};
+use super::plan::CARRIES;
 use super::words::copy;
 
 /// Messages a receiver takes from one lane before it looks at the next.
@@ -37,6 +39,8 @@ pub(super) enum Look<R> {
 pub(super) struct Seen {
     pub(super) lane: Arc<Lane>,
     reader: Reader,
+    /// My own seat.
+    seat: u32,
 }
 
 #[derive(Debug)]
@@ -220,6 +224,7 @@ impl Desk {
             self.lanes.push(Seen {
                 lane: Arc::new(lane),
                 reader,
+                seat: self.seat,
             });
         }
         Ok(())
@@ -276,7 +281,7 @@ pub(super) struct Batch<T> {
 /// Takes the next value of a lane whose messages lie in slots.
 #[inline(always)]
 fn take_value<T: Message>(seen: &mut Seen, scratch: &mut [u64], limit: usize) -> Look<T> {
-    let Seen { lane, reader } = seen;
+    let Seen { lane, reader, .. } = seen;
     let header = &*lane.header;
     let payload = match reader.peek(header, &lane.slots) {
         Ok(Some(payload)) => payload,
@@ -304,18 +309,46 @@ fn take_value<T: Message>(seen: &mut Seen, scratch: &mut [u64], limit: usize) ->
         None => {
             // Until the message is taken its length is as doubtful as its bytes.
             let length = length_of(payload);
-            let words = length.min(limit).div_ceil(8);
-            let words = &mut scratch[..words];
+            if length > limit {
+                return take_rare(seen, scratch, limit);
+            }
+            let words = &mut scratch[..length.div_ceil(8)];
             copy(&payload[1..], words);
             if !reader.take(header, 1) {
                 return Look::Lost;
             }
-            if length > limit {
-                return Look::Found(Err(TOO_LONG.into()));
-            }
             message::decode(&cast_slice(words)[..length])
         }
     };
+    Look::Found(decoded.map_err(RecvError::Decode))
+}
+
+/// As [`take_value`], for a message that names handles, or one whose length is nonsense.
+#[cold]
+fn take_rare<T: Message>(seen: &mut Seen, scratch: &mut [u64], limit: usize) -> Look<T> {
+    let Seen { lane, reader, seat } = seen;
+    let header = &*lane.header;
+    let payload = match reader.peek(header, &lane.slots) {
+        Ok(Some(payload)) => payload,
+        Ok(None) => return Look::Nothing,
+        Err(corrupt) => return Look::Found(Err(corrupt.into())),
+    };
+    let length = payload
+        .first()
+        .map_or(0, |word| word.load(Ordering::Relaxed) & !CARRIES);
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    let words = &mut scratch[..length.min(limit).div_ceil(8)];
+    copy(&payload[1..], words);
+    // Until it is decoded.
+    let _hand = lane.hand(*seat);
+    if !reader.take(header, 1) {
+        return Look::Lost;
+    }
+    if length > limit {
+        return Look::Found(Err(TOO_LONG.into()));
+    }
+    let bytes = &cast_slice(words)[..length];
+    let decoded = handle::with_names(lane.blocks.segment().is_named(), || message::decode(bytes));
     Look::Found(decoded.map_err(RecvError::Decode))
 }
 
@@ -335,10 +368,22 @@ fn take_values<T: Message>(
     limit: usize,
     most: usize,
 ) -> Look<Batch<T>> {
-    let Seen { lane, reader } = seen;
+    let Seen { lane, reader, .. } = seen;
     let header = &*lane.header;
     match reader.peek(header, &lane.slots) {
-        Ok(Some(_)) => {}
+        Ok(Some(payload)) => {
+            if message::fixed_size::<T>().is_none() && length_of(payload) > limit {
+                return match take_rare(seen, scratch, limit) {
+                    Look::Found(found) => Look::Found(found.map(|value| Batch {
+                        values: vec![value],
+                        taken: 1,
+                        failure: None,
+                    })),
+                    Look::Nothing => Look::Nothing,
+                    Look::Lost => Look::Lost,
+                };
+            }
+        }
         Ok(None) => return Look::Nothing,
         Err(corrupt) => return Look::Found(Err(corrupt.into())),
     }
@@ -393,7 +438,8 @@ fn copy_prefixed<'a>(
         // Until the messages are taken their lengths are as doubtful as their bytes.
         let length = length_of(payload);
         let words = 1 + length.min(limit).div_ceil(8);
-        if words > room.len() {
+        // One that names handles is taken alone.
+        if words > room.len() || length > limit {
             break;
         }
         let (to, rest) = room.split_at_mut(words);
@@ -452,7 +498,7 @@ fn read_values<T: Message>(scratch: &[u64], count: usize, limit: usize) -> Batch
 /// Takes the next block of a lane whose messages lie in blocks.
 #[inline(always)]
 fn take_block(seen: &mut Seen, holder: Holder) -> Look<Claim> {
-    let Seen { lane, reader } = seen;
+    let Seen { lane, reader, .. } = seen;
     match blocks::take(&**lane, &lane.header, &lane.slots, reader, holder) {
         Ok(Taken::Block(block, hold)) => Look::Found(Ok(Claim::new(lane.clone(), block, hold))),
         Ok(Taken::Nothing) => Look::Nothing,

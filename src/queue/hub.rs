@@ -21,6 +21,7 @@
 //! and 1 are taken back when somebody comes to that side.
 
 use crate::error::{Corrupt, SegmentError};
+use crate::handle::{self, Carriage, Over, Travelling};
 use crate::kin;
 use crate::layout::{LaneHeader, QueueHeader};
 use crate::message::{self, Message};
@@ -73,6 +74,8 @@ pub(super) struct Lane {
     pub(super) blocks: Bytes,
     /// The queue's own header, and the plan that says where blocks lie.
     pub(super) queue: View<QueueHeader>,
+    /// Whether the receiver of each seat has a message in hand that names handles.
+    pub(super) hands: Words,
     pub(super) plan: Plan,
 }
 
@@ -90,6 +93,39 @@ impl Shelf for Lane {
     #[inline]
     fn length(&self, block: u32) -> &AtomicU64 {
         self.blocks.word(self.plan.block_at(block) + 8)
+    }
+}
+
+impl Lane {
+    /// Closes the hand of a seat, until what is returned is dropped: to be called before a message that names
+    /// handles is taken, for what has been decoded then need not be held by its sender any more.
+    pub(super) fn hand(&self, seat: u32) -> Hand<'_> {
+        let word = self.hands.get(seat as usize);
+        if let Some(word) = word {
+            // Edge Q, receiver's end: the release that takes the message comes after it. Odd also if the last owner
+            // of the seat died with its hand closed.
+            word.store(
+                word.load(Ordering::Relaxed).wrapping_add(2) | 1,
+                Ordering::Relaxed,
+            );
+        }
+        Hand(word)
+    }
+}
+
+/// A closed hand; see [`Lane::hand`].
+#[derive(Debug)]
+pub(super) struct Hand<'a>(Option<&'a AtomicU64>);
+
+impl Drop for Hand<'_> {
+    fn drop(&mut self) {
+        if let Some(word) = self.0 {
+            // Edge Q: what it had in hand is decoded.
+            word.store(
+                word.load(Ordering::Relaxed).wrapping_add(1),
+                Ordering::Release,
+            );
+        }
     }
 }
 
@@ -222,6 +258,26 @@ impl Hub {
         self.segment.part(self.plan.lane(number).0)
     }
 
+    /// Where a message lies that was sent at a position of a lane, in its slot or in that block.
+    pub(super) fn carriage(&self, number: u32, position: u64, block: Option<u32>) -> Carriage {
+        let (lane, _) = self.plan.lane(number);
+        let (at, over) = match block {
+            // The head is the first word of a lane.
+            None => (lane, Over::Reached(position.wrapping_add(1))),
+            Some(block) => {
+                let at = self.plan.blocks().0 + self.plan.block_at(block) as u64;
+                (lane + at, Over::Block(position))
+            }
+        };
+        Carriage {
+            segment: Travelling(self.segment.clone()),
+            at,
+            over,
+            readers: (self.plan.seats_at(), self.plan.seats),
+            hands: self.plan.hands_at(),
+        }
+    }
+
     /// A lane that was ever taken.
     pub(super) fn lane(&self, number: u32) -> Result<Lane, SegmentError> {
         let (at, _) = self.plan.lane(number);
@@ -233,6 +289,9 @@ impl Hub {
                 .slots(at + self.plan.slots_at(), self.plan.geometry().words())?,
             blocks: self.segment.bytes(at + blocks_at, blocks_len)?,
             queue: self.header.clone(),
+            hands: self
+                .segment
+                .slots(self.plan.hands_at(), u64::from(self.plan.seats))?,
             plan: self.plan,
         })
     }
@@ -350,6 +409,10 @@ impl Hub {
                 Side::Senders => self.header.empty.notify_all(),
                 Side::Receivers => _ = self.conclude(nobody),
             }
+        }
+        if side == Side::Receivers {
+            // What nobody will read any more, nobody need hold.
+            handle::look();
         }
     }
 

@@ -22,6 +22,7 @@ use std::time::Duration;
 use bytemuck::{AnyBitPattern, NoUninit, Pod, Zeroable};
 
 use crate::error::RecvError;
+use crate::handle;
 use crate::message::{self, DecodeError, Message, Plain};
 
 use super::Waiting;
@@ -233,7 +234,7 @@ impl<T: InPlace> Loan<'_, T> {
         if let Some(copy) = copy {
             sender.fill_block(&copy.bytes()[..length]);
         }
-        sender.publish_block(length);
+        sender.publish_block(length as u64);
         Ok(())
     }
 }
@@ -338,7 +339,8 @@ impl<T: Message> Lease<T> {
     ///
     /// When the bytes are not a value of the type.
     pub fn read(&self) -> Result<T, DecodeError> {
-        message::decode(self.bytes(self.length))
+        let is_named = self.claim.lane().blocks.segment().is_named();
+        handle::with_names(is_named, || message::decode(self.bytes(self.length)))
     }
 
     #[inline]
@@ -385,7 +387,8 @@ impl<T> fmt::Debug for Lease<T> {
 pub(super) fn read<T: Message>(claim: Claim) -> Result<T, RecvError> {
     let value = match claim.length() {
         Ok(length) => match Copied::of::<T>(&claim, length) {
-            Some(copy) => message::decode(&copy.bytes()[..length]),
+            // It was opened by a name, and what it brings may be.
+            Some(copy) => handle::with_names(true, || message::decode(&copy.bytes()[..length])),
             None => message::decode(bytes(&claim, length)),
         }
         .map_err(RecvError::Decode),

@@ -18,6 +18,8 @@ use super::error::QueueError;
 const CAPACITY: usize = 1024;
 /// Messages up to this many bytes lie in the slots themselves.
 const INLINE: usize = 256;
+/// Set in a message's length word if the message names handles.
+pub(super) const CARRIES: u64 = 1 << 63;
 /// Memory comes in pages of at least this many bytes.
 const PAGE: u64 = 4096;
 /// Bytes of a block's two words, in front of the message.
@@ -203,7 +205,7 @@ impl Plan {
             .checked_add(block.checked_mul(u64::from(blocks))?)?
             .checked_next_multiple_of(PAGE)?;
         // Lanes start on pages, so that each can be allocated alone; the body starts behind the header.
-        let seats_end = size_of::<QueueHeader>() as u64 + 8 * u64::from(seats);
+        let seats_end = size_of::<QueueHeader>() as u64 + 16 * u64::from(seats);
         let lanes_at = (HEADER as u64 + seats_end).next_multiple_of(PAGE) - HEADER as u64;
         lane.checked_mul(u64::from(lanes))?
             .checked_add(lanes_at)
@@ -250,6 +252,11 @@ impl Plan {
 
     pub(super) fn seats_at(&self) -> u64 {
         size_of::<QueueHeader>() as u64
+    }
+
+    /// Offset of the seats' hands: whether the receiver of each has a message in hand that names handles.
+    pub(super) fn hands_at(&self) -> u64 {
+        self.seats_at() + 8 * u64::from(self.seats)
     }
 
     /// Offset and bytes of a lane.

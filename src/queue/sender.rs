@@ -18,6 +18,7 @@ use super::Waiting;
 use super::blocks;
 use super::error::{QueueError, Refusal};
 use super::hub::{Hub, Lane, Side};
+use super::plan::CARRIES;
 use super::stats::QueueStats;
 use super::words::Fill;
 
@@ -238,7 +239,7 @@ impl<T: Message> Sender<T> {
             Ok(passed) => {
                 self.publish(1);
                 if let Some(passed) = passed {
-                    passed.sent();
+                    self.hold(passed, self.writer.position().wrapping_sub(1), None);
                 }
                 Ok(())
             }
@@ -291,7 +292,7 @@ impl<T: Message> Sender<T> {
                 limit,
                 &value,
             ) {
-                Ok(passed) => on_their_way.extend(passed),
+                Ok(passed) => on_their_way.extend(passed.map(|passed| (written, passed))),
                 Err(unwritten) => break Some(unwritten.of(value, limit)),
             }
             written += 1;
@@ -303,8 +304,11 @@ impl<T: Message> Sender<T> {
                 None => break None,
             }
         };
+        let first = self.writer.position();
         self.publish(written);
-        on_their_way.into_iter().for_each(Passed::sent);
+        for (ahead, passed) in on_their_way {
+            self.hold(passed, first.wrapping_add(ahead), None);
+        }
         match failure {
             Some(error) => Err(error),
             None => Ok(written as usize),
@@ -322,9 +326,13 @@ impl<T: Message> Sender<T> {
         let (written, passed) = encode(&value, &mut sink);
         match written {
             Ok(needed) if needed <= limit => {
-                self.publish_block(needed);
-                if let Some(passed) = passed {
-                    passed.sent();
+                let (block, position) = (self.block, self.writer.position());
+                match passed {
+                    None => self.publish_block(needed as u64),
+                    Some(passed) => {
+                        self.publish_block(needed as u64 | CARRIES);
+                        self.hold(passed, position, Some(block));
+                    }
                 }
                 Ok(())
             }
@@ -349,10 +357,16 @@ impl<T: Message> Sender<T> {
             .copy_in(self.hub.plan.message_at(self.block), message);
     }
 
+    /// Holds what a message names until it is over.
+    #[cold]
+    fn hold(&self, passed: Passed, position: u64, block: Option<u32>) {
+        passed.sent(|| self.hub.carriage(self.number, position, block));
+    }
+
     /// Publishes the block that was made ready, with so many bytes in it.
-    pub(super) fn publish_block(&mut self, length: usize) {
+    pub(super) fn publish_block(&mut self, length: u64) {
         let block = self.block;
-        blocks::mark_sent(&self.lane, block, length as u64, self.writer.position());
+        blocks::mark_sent(&self.lane, block, length, self.writer.position());
         if let Some(word) = self.writer.payload(&self.lane.slots, 0).first() {
             word.store(u64::from(block), Ordering::Relaxed);
         }
@@ -498,7 +512,8 @@ fn write<T: Message>(
     fill.finish();
     match written {
         Ok(needed) if needed <= limit => {
-            length.store(needed as u64, Ordering::Relaxed);
+            let carries = if passed.is_some() { CARRIES } else { 0 };
+            length.store(needed as u64 | carries, Ordering::Relaxed);
             Ok(passed)
         }
         Ok(needed) => Err(Unwritten::TooLarge(needed)),

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::fs::SealFlags;
+use serde::{Deserialize, Serialize};
 
 use crate::cookie::{self, Cookie};
 use crate::error::SegmentError;
@@ -105,12 +106,38 @@ impl Life for Roster {
     }
 }
 
+/// Tells a segment from any other: what the kernel says of the file behind the descriptor that was made here or
+/// arrived here, and the cookie that stands in it. A peer that copies the cookie of another segment has another file
+/// still, so it cannot make its own pass for that one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Key {
+    device: u64,
+    inode: u64,
+    pub(crate) cookie: Cookie,
+}
+
+impl Key {
+    pub(crate) fn of(file: impl AsFd, cookie: Cookie) -> Result<Key, SegmentError> {
+        let stat = rustix::fs::fstat(file).map_err(std::io::Error::from)?;
+        Ok(Key {
+            device: stat.st_dev as u64,
+            inode: stat.st_ino as u64,
+            cookie,
+        })
+    }
+
+    /// Whether it is a key of that file, whatever its cookie.
+    fn is_of(&self, file: impl AsFd) -> Result<bool, SegmentError> {
+        Ok(Key::of(file, self.cookie)? == *self)
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     map: Mapped,
     backing: Backing,
     body: u64,
-    cookie: Cookie,
+    key: Key,
     shape: String,
     roster: Roster,
     /// What cannot be written any more, of a segment that travels for it.
@@ -127,10 +154,10 @@ impl Drop for Inner {
         if let Some(mapped) = mapped.as_mut() {
             // Another mapping of the same segment may have taken the place since.
             if mapped
-                .get(&self.cookie)
+                .get(&self.key)
                 .is_some_and(|segment| segment.strong_count() == 0)
             {
-                mapped.remove(&self.cookie);
+                mapped.remove(&self.key);
             }
         }
     }
@@ -159,7 +186,7 @@ impl Drop for Inner {
 pub struct Segment(Arc<Inner>);
 
 /// The segments this process has mapped, each once however often it is sent here.
-static MAPPED: Mutex<Option<HashMap<Cookie, Weak<Inner>>>> = Mutex::new(None);
+static MAPPED: Mutex<Option<HashMap<Key, Weak<Inner>>>> = Mutex::new(None);
 
 /// The shape of a segment made by its users themselves.
 pub(crate) const RAW: &str = "segment";
@@ -263,11 +290,12 @@ impl Segment {
         let length = map.len() as u64;
         header::write(header_of(&map), length, cookie, shape);
         let body = length - HEADER as u64;
+        let key = Key::of(backing.file(), cookie)?;
         Ok(Segment::remember(Inner {
             map,
             backing,
             body,
-            cookie,
+            key,
             shape: header::fit(shape).to_owned(),
             roster,
             sealed: draft.map(Draft::seal).transpose()?,
@@ -284,11 +312,14 @@ impl Segment {
     pub(crate) fn attach(
         file: OwnedFd,
         sealed: Option<OwnedFd>,
-        cookie: Cookie,
+        key: &Key,
     ) -> Result<Segment, SegmentError> {
-        match Segment::known(cookie) {
+        if !key.is_of(&file)? {
+            return Err(SegmentError::NotASegment);
+        }
+        match Segment::known(key) {
             Some(known) => Ok(known),
-            None => Segment::map_checked(file, sealed, Some(cookie)),
+            None => Segment::map_checked(file, sealed, Some(key.cookie)),
         }
     }
 
@@ -338,11 +369,12 @@ impl Segment {
             return Err(SegmentError::NotASegment);
         }
         let body = length - HEADER as u64;
+        let key = Key::of(backing.file(), cookie)?;
         Ok(Segment::remember(Inner {
             map,
             backing,
             body,
-            cookie,
+            key,
             shape,
             roster,
             sealed: sealed.map(|file| Sealed::open(file, cookie)).transpose()?,
@@ -366,9 +398,13 @@ impl Segment {
         &header_of(&self.0.map).next
     }
 
-    /// Whether programs that are not of this tree may have it.
+    /// Whether it has, or had, a name, so that programs which are not of this tree may have it.
+    ///
+    /// A named segment is a plain file in memory: a program of the same user could shorten it, which ends whoever
+    /// touches it then. A segment that arrives in a message is a named one only if this process has opened that name
+    /// itself, or was given the segment by its parent or over something that it opened by a name.
     #[inline]
-    pub(crate) fn is_named(&self) -> bool {
+    pub fn is_named(&self) -> bool {
         matches!(self.0.backing, Backing::Named(_))
     }
 
@@ -387,22 +423,22 @@ impl Segment {
         }
     }
 
-    /// The segment of that cookie, if this process has it mapped.
-    pub(crate) fn known(cookie: Cookie) -> Option<Segment> {
+    /// The segment of that key, if this process has it mapped.
+    pub(crate) fn known(key: &Key) -> Option<Segment> {
         let mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
-        mapped.as_ref()?.get(&cookie)?.upgrade().map(Segment)
+        mapped.as_ref()?.get(key)?.upgrade().map(Segment)
     }
 
     fn remember(inner: Inner) -> Segment {
-        let cookie = inner.cookie;
+        let key = inner.key;
         let inner = Arc::new(inner);
         let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
         let mapped = mapped.get_or_insert_with(HashMap::new);
         // Two threads may have attached at once: the first mapping is the one that stays.
-        if let Some(first) = mapped.get(&cookie).and_then(Weak::upgrade) {
+        if let Some(first) = mapped.get(&key).and_then(Weak::upgrade) {
             return Segment(first);
         }
-        mapped.insert(cookie, Arc::downgrade(&inner));
+        mapped.insert(key, Arc::downgrade(&inner));
         Segment(inner)
     }
 
@@ -437,8 +473,8 @@ impl Segment {
         }
     }
 
-    pub(crate) fn cookie(&self) -> Cookie {
-        self.0.cookie
+    pub(crate) fn key(&self) -> Key {
+        self.0.key
     }
 
     pub(crate) fn file(&self) -> BorrowedFd<'_> {
@@ -453,11 +489,6 @@ impl Segment {
     /// Who proves the life of those attached.
     pub(crate) fn life(&self) -> &Roster {
         &self.0.roster
-    }
-
-    /// How many handles to this segment are on their way.
-    pub(crate) fn in_transit(&self) -> &AtomicU32 {
-        &header_of(&self.0.map).in_transit
     }
 }
 

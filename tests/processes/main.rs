@@ -11,6 +11,7 @@
 
 mod arrays;
 mod builder;
+mod carriers;
 mod costs;
 mod endings;
 mod faults;
@@ -49,6 +50,7 @@ const BOTH_WAYS: &[(&str, &[help::Test])] = &[
 const ONCE: &[(&str, &[help::Test])] = &[
     ("zygote", zygote::TESTS),
     ("locks", locks::TESTS),
+    ("carriers", carriers::TESTS),
     ("arrays", arrays::TESTS),
     ("named", named::TESTS),
     ("faults", faults::TESTS),

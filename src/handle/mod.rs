@@ -1,63 +1,102 @@
 //! How segments travel: inside messages, from any process of a tree to any other.
 //!
-//! On the wire a segment is where its sender holds it (process and descriptor) and its cookie. The
-//! receiver first asks its own table, so that a segment is mapped once however often it is sent; then it
-//! opens the sender's descriptor through `proc` and checks seals, size and cookie. Over a control socket
-//! the descriptors themselves travel beside the bytes.
+//! On the wire a segment is its key (the file's device and inode, and its cookie) and where its sender holds
+//! it (process and descriptor). The receiver first asks its own table, so that a segment is mapped once however
+//! often it is sent; then it opens the sender's descriptor through `proc`, and believes what arrived: it must be
+//! the file of that key, sealed, of its own length, with that cookie. Over a control socket the descriptors
+//! themselves travel beside the bytes.
 //!
-//! Whoever passes a handle on keeps the segment alive until it has been taken: the segment counts its
-//! handles in transit, and the sender's process holds it while that count is above zero. A handle that
-//! is lost on its way (its message was in the hands of a process that died) costs the sender's process
-//! the memory until it ends, nothing else.
+//! A handle lives as long as what carries it (see [`hold`]), and to decode it changes nothing. It means something
+//! inside this crate's own codec alone: any other serde format is refused, both ways.
 //!
-//! A process whose function has returned, or panicked, gives what it still keeps to its parent, which keeps the
-//! last of it instead; a receiver that does not find a segment where its handle says looks for it at every process, by the
-//! cookie in its name. So does one whose sender was killed, and it finds the segment if anybody else has it.
+//! A process whose function has returned, or panicked, gives what it still holds to its parent; a receiver that
+//! does not find a segment where its handle says looks for it at every process, by the cookie in its name. So
+//! does one whose sender was killed, and it finds the segment if anybody else has it.
+
+mod hold;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
-use crate::cookie::{self, Cookie};
+use crate::cookie;
 use crate::error::SegmentError;
 use crate::kin;
 use crate::named;
-use crate::segment::Segment;
-use crate::sync::{AtomicU32, Ordering};
+use crate::segment::{Key, RAW, Segment};
 use crate::sys;
+
+pub(crate) use self::hold::{Carriage, Legacy, Over, inherit, legacy, look};
 
 /// A segment on the wire.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Wire {
-    cookie: Cookie,
+    key: Key,
     pid: i32,
     descriptor: i32,
-    /// Whether the sender keeps the segment until this handle is taken.
-    kept: bool,
     /// Where the sender holds what is sealed beside it.
     sealed: Option<i32>,
     /// A named segment is found by its name.
     name: Option<String>,
 }
 
+/// What a handle is called among newtype structs. The codec of this crate knows the name and calls [`admit`].
+pub(crate) const NAME: &str = "multiproc::Handle";
+
+thread_local! {
+    /// Whether the codec has just come to a handle.
+    static ADMITTED: Cell<bool> = const { Cell::new(false) };
+    /// Whether a handle may name what this process does not have open by that name.
+    static NAMES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says that what comes next is a handle in a message of this crate: no other format can say so.
+#[cold]
+pub(crate) fn admit() {
+    ADMITTED.set(true);
+}
+
+fn is_admitted() -> bool {
+    ADMITTED.replace(false)
+}
+
+const OUTSIDE: &str = "a handle can travel only inside a message, an argument or a result of this crate, not in \
+                       another format such as JSON";
+
+/// Runs `decode`, in which handles may name what this process has not opened itself.
+///
+/// For what was asked for by name, and for what a parent gives its child. Anybody else could have a plain file
+/// mapped here, and shorten it.
+pub(crate) fn with_names<R>(allowed: bool, decode: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            NAMES.set(self.0);
+        }
+    }
+    let _restore = Restore(NAMES.replace(allowed));
+    decode()
+}
+
 /// How the bytes that hold a handle travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
-    /// Through shared memory, without descriptors: the sender's process must keep the segment.
+    /// Through shared memory, without descriptors: the sender's process holds the segment ([`Passed::sent`]).
     Ring,
+    /// As that, to be decoded by any number of processes, for as long as the [`Passed`] is there.
+    Kept,
     /// Over a socket, together with the descriptors ([`Passed::descriptors`]).
     Socket,
 }
 
 /// Something reserved for a handle while it travels, such as a lane for a sender.
 pub(crate) trait Ticket: Send {
-    /// The handle will not be sent after all.
+    /// The handle will not be sent after all, or its message is over: what was not taken is given back.
     fn undo(&self);
 }
 
@@ -66,11 +105,14 @@ struct Item {
     ticket: Option<Box<dyn Ticket>>,
 }
 
-/// The segments named in one encoded message. Dropped, it takes back what was reserved for them.
+/// The segments named in one encoded message. Dropped, it takes back what was reserved for them and not taken.
 pub(crate) struct Passed {
     items: Vec<Item>,
-    transport: Transport,
 }
+
+/// A segment of any shape, for those who look themselves what it holds.
+#[derive(Debug, Clone)]
+pub(crate) struct Travelling(pub(crate) Segment);
 
 /// What the message being encoded has named so far. Copied in and out, so that a message without handles
 /// costs two stores.
@@ -99,7 +141,7 @@ pub(crate) fn collect<R>(transport: Transport, encode: impl FnOnce() -> R) -> (R
         transport: Some(transport),
         items: 0,
     });
-    let restore = Restore { outer, transport };
+    let restore = Restore { outer };
     let result = encode();
     (result, restore.finish())
 }
@@ -107,7 +149,6 @@ pub(crate) fn collect<R>(transport: Transport, encode: impl FnOnce() -> R) -> (R
 /// Puts the outer collection back, also when encoding panics; what was collected is then taken back.
 struct Restore {
     outer: Collecting,
-    transport: Transport,
 }
 
 impl Restore {
@@ -126,7 +167,6 @@ impl Restore {
                 0 => Vec::new(),
                 count => last_items(count),
             },
-            transport: self.transport,
         }
     }
 }
@@ -142,43 +182,59 @@ fn last_items(count: usize) -> Vec<Item> {
     ITEMS.with_borrow_mut(|items| items.split_off(items.len().saturating_sub(count)))
 }
 
-/// Names a segment in the message being encoded; to be called from `Serialize`.
+/// Whether what is being encoded goes to one process, which an end then moves to; else it stays, and others come.
+pub(crate) fn moves() -> bool {
+    COLLECTING.get().transport != Some(Transport::Kept)
+}
+
+/// Names a segment in the message being encoded.
 fn pass(segment: &Segment, ticket: Option<Box<dyn Ticket>>) -> Result<Wire, &'static str> {
+    let item = Item {
+        segment: segment.clone(),
+        ticket,
+    };
+    // What is refused gives back what was reserved for it.
+    let refused = |item| {
+        drop(Passed { items: vec![item] });
+    };
+    let is_admitted = is_admitted();
     if kin::forked() {
+        refused(item);
         return Err(
             "this process was forked by the user; handles of its parent cannot be sent from here",
         );
     }
     let collecting = COLLECTING.get();
-    let Some(transport) = collecting.transport else {
-        if let Some(ticket) = ticket {
-            ticket.undo();
-        }
-        return Err(
-            "a handle can travel only inside a message, an argument or a result of this crate",
-        );
-    };
-    let kept = transport == Transport::Ring;
-    if kept {
-        segment.in_transit().fetch_add(1, Ordering::Relaxed);
+    if !is_admitted || collecting.transport.is_none() {
+        refused(item);
+        return Err(OUTSIDE);
     }
-    let item = Item {
-        segment: segment.clone(),
-        ticket,
-    };
     ITEMS.with_borrow_mut(|items| items.push(item));
     COLLECTING.set(Collecting {
         items: collecting.items + 1,
         ..collecting
     });
     Ok(Wire {
-        cookie: segment.cookie(),
+        key: segment.key(),
         pid: std::process::id() as i32,
         descriptor: segment.file().as_raw_fd(),
-        kept,
         sealed: segment.sealed().map(|sealed| sealed.as_fd().as_raw_fd()),
         name: segment.name().map(str::to_owned),
     })
+}
+
+/// A segment that the codec is asked to admit, with what is reserved for it.
+struct Going<'a> {
+    segment: &'a Segment,
+    ticket: Cell<Option<Box<dyn Ticket>>>,
+}
+
+impl Serialize for Going<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        pass(self.segment, self.ticket.take())
+            .map_err(ser::Error::custom)?
+            .serialize(serializer)
+    }
 }
 
 /// Serializes a segment, and what is reserved for it, as a handle.
@@ -187,14 +243,53 @@ pub(crate) fn serialize<S: Serializer>(
     ticket: Option<Box<dyn Ticket>>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    pass(segment, ticket)
-        .map_err(ser::Error::custom)?
-        .serialize(serializer)
+    let going = Going {
+        segment,
+        ticket: Cell::new(ticket),
+    };
+    let done = serializer.serialize_newtype_struct(NAME, &going);
+    // Still here: a format that does not serialize what it is given. Nothing else will give it back.
+    if let Some(ticket) = going.ticket.take() {
+        ticket.undo();
+    }
+    done
 }
 
-/// The segment of a handle.
+/// The segment of a handle, whatever it holds.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Segment, D::Error> {
-    take(Wire::deserialize(deserializer)?).map_err(de::Error::custom)
+    struct Handle;
+
+    impl<'de> de::Visitor<'de> for Handle {
+        type Value = Segment;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a handle in a message of this crate")
+        }
+
+        fn visit_newtype_struct<D: Deserializer<'de>>(
+            self,
+            deserializer: D,
+        ) -> Result<Segment, D::Error> {
+            match is_admitted() {
+                true => take(Wire::deserialize(deserializer)?).map_err(de::Error::custom),
+                false => Err(de::Error::custom(OUTSIDE)),
+            }
+        }
+    }
+
+    deserializer.deserialize_newtype_struct(NAME, Handle)
+}
+
+impl Serialize for Travelling {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize(&self.0, None, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Travelling {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize(deserializer).map(Travelling)
+    }
 }
 
 impl Serialize for Segment {
@@ -205,7 +300,10 @@ impl Serialize for Segment {
 
 impl<'de> Deserialize<'de> for Segment {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserialize(deserializer)
+        let segment = deserialize(deserializer)?;
+        // Its words would be those of a lock, a queue or whatever else it holds.
+        segment.expect(RAW).map_err(de::Error::custom)?;
+        Ok(segment)
     }
 }
 
@@ -222,20 +320,19 @@ pub(crate) fn with_descriptors<R>(
 }
 
 fn take(wire: Wire) -> Result<Segment, SegmentError> {
-    let segment = match Segment::known(wire.cookie) {
-        Some(known) => known,
-        None => open(&wire)?,
-    };
-    if wire.kept {
-        count_down(segment.in_transit());
+    match Segment::known(&wire.key) {
+        Some(known) => Ok(known),
+        None => open(&wire),
     }
-    Ok(segment)
 }
 
 fn open(wire: &Wire) -> Result<Segment, SegmentError> {
     if let Some(name) = &wire.name {
+        if !NAMES.get() {
+            return Err(SegmentError::NotOpen { name: name.clone() });
+        }
         let segment = named::open(name)?;
-        let same = segment.cookie() == wire.cookie;
+        let same = segment.key() == wire.key;
         return if same {
             Ok(segment)
         } else {
@@ -243,7 +340,7 @@ fn open(wire: &Wire) -> Result<Segment, SegmentError> {
         };
     }
     match open_at(wire, wire.pid, wire.descriptor, wire.sealed) {
-        Err(SegmentError::Gone { .. }) if wire.kept => search(wire),
+        Err(SegmentError::Gone { .. }) => search(wire),
         other => other,
     }
 }
@@ -256,7 +353,7 @@ fn open_at(
 ) -> Result<Segment, SegmentError> {
     let file = open_theirs(pid, descriptor, OFlags::RDWR)?;
     let sealed = sealed.map(|sealed| open_theirs(pid, sealed, OFlags::RDONLY));
-    match Segment::attach(file, sealed.transpose()?, wire.cookie) {
+    match Segment::attach(file, sealed.transpose()?, &wire.key) {
         Err(
             SegmentError::NotASegment | SegmentError::Unsealed | SegmentError::Truncated { .. },
         ) => Err(SegmentError::Gone { pid }),
@@ -271,7 +368,7 @@ const SEALED: &str = "multiproc:sealed:";
 /// has it as soon as it has heard of the end.
 fn search(wire: &Wire) -> Result<Segment, SegmentError> {
     const PAUSES: [u64; 5] = [0, 1, 5, 20, 100];
-    let tag = cookie::tag(wire.cookie);
+    let tag = cookie::tag(wire.key.cookie);
     for pause in PAUSES {
         sleep(Duration::from_millis(pause));
         for (pid, held) in sys::holders(&tag) {
@@ -313,75 +410,29 @@ fn open_theirs(pid: i32, descriptor: i32, access: OFlags) -> Result<OwnedFd, Seg
     rustix::fs::open(ours, flags, Mode::empty()).map_err(explain)
 }
 
-fn count_down(count: &AtomicU32) {
-    // Never below zero, whatever a peer wrote.
-    let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
-}
-
-/// Segments this process keeps because handles to them are on their way.
-static KEPT: Mutex<Option<Kept>> = Mutex::new(None);
-
-#[derive(Default)]
-struct Kept {
-    segments: HashMap<Cookie, Segment>,
-    sweep_at: usize,
-    /// What children kept that have ended, the last of it.
-    left: VecDeque<Segment>,
-}
-
-/// Segments of ended children that are kept: handles may have been lost with whoever was to receive them.
-const LEFT: usize = 32;
-
-impl Kept {
-    fn sweep(&mut self) {
-        let is_on_its_way = |segment: &Segment| segment.in_transit().load(Ordering::Relaxed) > 0;
-        self.segments.retain(|_, segment| is_on_its_way(segment));
-        self.left.retain(is_on_its_way);
-        self.sweep_at = (self.segments.len() * 2).max(8);
-    }
-}
-
-/// Keeps what a child had kept, which has ended.
-pub(crate) fn keep_left(segments: Vec<Segment>) {
-    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-    let kept = kept.get_or_insert_default();
-    kept.sweep();
-    kept.left.extend(segments);
-    let beyond = kept.left.len().saturating_sub(LEFT);
-    kept.left.drain(..beyond);
-}
-
-/// What this process keeps and another must keep when it ends. Who has a named segment finds it by its name.
-pub(crate) fn kept() -> Vec<Segment> {
-    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(kept) = kept.as_mut() else {
-        return Vec::new();
-    };
-    kept.sweep();
-    let segments = kept.left.iter().chain(kept.segments.values());
-    segments.filter(|one| !one.is_named()).cloned().collect()
-}
-
 impl Passed {
+    fn of(items: Vec<Item>) -> Passed {
+        Passed { items }
+    }
+
     /// Whether the message names no segment at all.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// The message has been published: everything it names stays alive until it is taken.
-    pub(crate) fn sent(mut self) {
-        let items = std::mem::take(&mut self.items);
-        if self.transport != Transport::Ring || items.is_empty() {
-            return;
+    /// The message has been published in shared memory: everything it names is held until it is over.
+    #[inline]
+    pub(crate) fn sent(self, carriage: impl FnOnce() -> Carriage) {
+        if !self.is_empty() {
+            hold::hold(carriage(), self);
         }
-        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = kept.get_or_insert_default();
-        for item in items {
-            kept.segments.insert(item.segment.cookie(), item.segment);
-        }
-        if kept.segments.len() >= kept.sweep_at {
-            kept.sweep();
+    }
+
+    /// The message is in the receiver's hands: nothing that was reserved is given back any more.
+    pub(crate) fn forget(mut self) {
+        for item in &mut self.items {
+            item.ticket = None;
         }
     }
 
@@ -392,8 +443,8 @@ impl Passed {
         let mut descriptors = Vec::new();
         for Item { segment, .. } in &self.items {
             let by_name = segment.name().is_some();
-            if !by_name && !found.contains(&segment.cookie()) {
-                found.push(segment.cookie());
+            if !by_name && !found.contains(&segment.key()) {
+                found.push(segment.key());
                 descriptors.push(segment.file());
                 descriptors.extend(segment.sealed().map(AsFd::as_fd));
             }
@@ -406,9 +457,6 @@ impl Drop for Passed {
     #[inline]
     fn drop(&mut self) {
         for item in &self.items {
-            if self.transport == Transport::Ring {
-                count_down(item.segment.in_transit());
-            }
             if let Some(ticket) = &item.ticket {
                 ticket.undo();
             }
@@ -475,15 +523,34 @@ mod tests {
     }
 
     #[test]
+    fn a_copied_cookie_names_nothing_of_ours() {
+        let ours = Segment::new(64).unwrap();
+        let mut bytes = vec![0; ours.len() + crate::layout::HEADER];
+        let file = File::from(ours.file().try_clone_to_owned().unwrap());
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        let copy = File::from(sys::memfd("multiproc:test", bytes.len() as u64).unwrap());
+        copy.write_all_at(&bytes, 0).unwrap();
+        sys::seal(&copy, SealFlags::empty()).unwrap();
+        let key = Key::of(&copy, ours.key().cookie).unwrap();
+        let theirs = with_descriptors(vec![copy.into()], || Segment::known(&key)).unwrap();
+        let theirs = theirs.unwrap();
+        theirs.words()[0].store(1, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(
+            ours.words()[0].load(std::sync::atomic::Ordering::Relaxed),
+            0
+        );
+        assert_ne!(theirs.key(), ours.key());
+    }
+
+    #[test]
     fn a_number_that_means_the_roster_by_now_costs_nobody_the_proof_of_life() {
         let kin = kin::kin().unwrap();
         let [roster, page] = kin.descriptors();
         for file in [roster, page] {
             let wire = Wire {
-                cookie: [1, 2],
+                key: Key::of(file, [1, 2]).unwrap(),
                 pid: std::process::id() as i32,
                 descriptor: file.as_raw_fd(),
-                kept: false,
                 sealed: None,
                 name: None,
             };
