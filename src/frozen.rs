@@ -237,7 +237,7 @@ impl<T: fmt::Debug> fmt::Debug for Frozen<T> {
 
 impl<T> Serialize for Frozen<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        handle::serialize(&self.segment, None, serializer)
+        handle::serialize(&self.segment, serializer)
     }
 }
 

@@ -347,7 +347,7 @@ impl<T> fmt::Debug for Lock<T> {
 
 impl<T> Serialize for Lock<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        handle::serialize(self.segment(), None, serializer)
+        handle::serialize(self.segment(), serializer)
     }
 }
 

@@ -12,7 +12,7 @@
 //! |---|---|
 //! | 0 | free |
 //! | participant | held by that process |
-//! | participant, bit 63 set, tag in bits 32 to 62 | on its way in a message sent by that process; the tag tells it from others on their way |
+//! | participant, bit 63 set, tag in bits 32 to 62 | on its way in a message that this process answers for: the one that sent it, or its parent when that has ended; the tag tells it from others on their way |
 
 use crate::sync::{AtomicU64, Ordering};
 
@@ -35,7 +35,7 @@ pub(crate) enum Owner {
     Free,
     /// Held by this participant.
     Held(u32),
-    /// Travelling in a message of this participant, told apart by a tag below 2^31.
+    /// Travelling in a message that this participant answers for, told apart by a tag below 2^31.
     OnItsWay { from: u32, tag: u32 },
 }
 
@@ -91,6 +91,12 @@ pub(crate) fn claim(word: &AtomicU64, claim: Owner, life: &impl Life) -> bool {
 pub(crate) fn hand_over(word: &AtomicU64, from: Owner, to: Owner) -> bool {
     word.compare_exchange(from.word(), to.word(), Ordering::AcqRel, Ordering::Relaxed)
         .is_ok()
+}
+
+/// Takes over what is on its way with that tag, whoever answers for it by now. Edge E, both ends.
+pub(crate) fn arrive(word: &AtomicU64, tag: u32, to: Owner) -> bool {
+    let seen = Owner::from_word(word.load(Ordering::Relaxed));
+    matches!(seen, Owner::OnItsWay { tag: its, .. } if its == tag) && hand_over(word, seen, to)
 }
 
 /// Gives the word back, if it is still `mine`. Edge E, giving end: pairs with the acquire in [`claim`].

@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ends::{End, inherit_ends};
 use super::{Item, Passed, Travelling};
 use crate::kin;
 use crate::roster;
@@ -282,6 +283,16 @@ fn watch() -> std::io::Result<()> {
 pub(crate) struct Legacy {
     carriage: Carriage,
     objects: Vec<Travelling>,
+    ends: Vec<End>,
+}
+
+impl Legacy {
+    /// Makes another process answer for the ends, which has heard of them.
+    pub(crate) fn leave_to(&self, parent: u32) {
+        for end in &self.ends {
+            end.leave_to(parent);
+        }
+    }
 }
 
 /// Takes out all that is held, for the parent of this process, which ends: what nobody can find by a name.
@@ -298,6 +309,7 @@ pub(crate) fn legacy() -> Vec<Legacy> {
         Legacy {
             carriage: held.carriage.clone(),
             objects: objects.cloned().map(Travelling).collect(),
+            ends: held.items.ends(),
         }
     });
     let legacies: Vec<_> = legacies
@@ -310,12 +322,13 @@ pub(crate) fn legacy() -> Vec<Legacy> {
 
 /// Holds what a child has held that has ended.
 pub(crate) fn inherit(legacies: Vec<Legacy>) {
-    for Legacy { carriage, objects } in legacies {
-        let items = objects.into_iter().map(|Travelling(segment)| Item {
+    for legacy in legacies {
+        let objects = legacy.objects.into_iter();
+        let mut items = inherit_ends(legacy.ends);
+        items.items.extend(objects.map(|Travelling(segment)| Item {
             segment,
             ticket: None,
-        });
-        let items = Passed::of(items.collect());
-        hold(carriage, items);
+        }));
+        hold(legacy.carriage, items);
     }
 }

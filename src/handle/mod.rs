@@ -13,11 +13,13 @@
 //! does not find a segment where its handle says looks for it at every process, by the cookie in its name. So
 //! does one whose sender was killed, and it finds the segment if anybody else has it.
 
+mod ends;
 mod hold;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -28,9 +30,11 @@ use crate::cookie;
 use crate::error::SegmentError;
 use crate::kin;
 use crate::named;
+use crate::roster::Owner;
 use crate::segment::{Key, RAW, Segment};
 use crate::sys;
 
+pub(crate) use self::ends::{End, inherit_ends};
 pub(crate) use self::hold::{Carriage, Legacy, Over, inherit, legacy, look};
 
 /// A segment on the wire.
@@ -98,6 +102,18 @@ pub(crate) enum Transport {
 pub(crate) trait Ticket: Send {
     /// The handle will not be sent after all, or its message is over: what was not taken is given back.
     fn undo(&self);
+
+    /// What says that it is on its way: offset of the owner word in its segment, and that word.
+    fn word(&self) -> (u64, Owner);
+}
+
+/// A tag for an owner word that is on its way. As good as unique in the tree, where another process may come to
+/// answer for it.
+pub(crate) fn tag() -> Result<u32, SegmentError> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let from = kin::kin()?.me().wrapping_mul(0x9e37_79b1);
+    let next = NEXT.fetch_add(1, Ordering::Relaxed);
+    Ok(from.wrapping_add(next) & (u32::MAX >> 1))
 }
 
 struct Item {
@@ -223,10 +239,10 @@ fn pass(segment: &Segment, ticket: Option<Box<dyn Ticket>>) -> Result<Wire, &'st
     })
 }
 
-/// A segment that the codec is asked to admit, with what is reserved for it.
+/// A segment inside a handle, with what is reserved for it.
 struct Going<'a> {
     segment: &'a Segment,
-    ticket: Cell<Option<Box<dyn Ticket>>>,
+    ticket: &'a Cell<Option<Box<dyn Ticket>>>,
 }
 
 impl Serialize for Going<'_> {
@@ -237,22 +253,51 @@ impl Serialize for Going<'_> {
     }
 }
 
-/// Serializes a segment, and what is reserved for it, as a handle.
+/// A segment that is serialized as a handle together with what is reserved in it, once.
+pub(crate) struct Moved<'a> {
+    segment: &'a Segment,
+    ticket: Cell<Option<Box<dyn Ticket>>>,
+}
+
+impl<'a> Moved<'a> {
+    pub(crate) fn new(segment: &'a Segment, ticket: impl Ticket + 'static) -> Moved<'a> {
+        Moved {
+            segment,
+            ticket: Cell::new(Some(Box::new(ticket))),
+        }
+    }
+}
+
+impl Serialize for Moved<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let going = Going {
+            segment: self.segment,
+            ticket: &self.ticket,
+        };
+        serializer.serialize_newtype_struct(NAME, &going)
+    }
+}
+
+impl Drop for Moved<'_> {
+    fn drop(&mut self) {
+        // Still here: a format that does not serialize what it is given. Nothing else will give it back.
+        if let Some(ticket) = self.ticket.take() {
+            ticket.undo();
+        }
+    }
+}
+
+/// Serializes a segment as a handle.
 pub(crate) fn serialize<S: Serializer>(
     segment: &Segment,
-    ticket: Option<Box<dyn Ticket>>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
+    let ticket = Cell::new(None);
     let going = Going {
         segment,
-        ticket: Cell::new(ticket),
+        ticket: &ticket,
     };
-    let done = serializer.serialize_newtype_struct(NAME, &going);
-    // Still here: a format that does not serialize what it is given. Nothing else will give it back.
-    if let Some(ticket) = going.ticket.take() {
-        ticket.undo();
-    }
-    done
+    serializer.serialize_newtype_struct(NAME, &going)
 }
 
 /// The segment of a handle, whatever it holds.
@@ -282,7 +327,7 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 
 impl Serialize for Travelling {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serialize(&self.0, None, serializer)
+        serialize(&self.0, serializer)
     }
 }
 
@@ -294,7 +339,7 @@ impl<'de> Deserialize<'de> for Travelling {
 
 impl Serialize for Segment {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serialize(self, None, serializer)
+        serialize(self, serializer)
     }
 }
 

@@ -122,12 +122,13 @@ fn answer<Up: Message, Down: Message>(
         }
         Err(_) => return Ok(None),
     };
-    let away = Owner::from_word(call.owner);
-    let is_away = matches!(away, Owner::OnItsWay { .. });
-    if !is_away || segment.expect(&shape::<Up, Down>(Side::First)).is_err() {
+    let Owner::OnItsWay { tag, .. } = Owner::from_word(call.owner) else {
+        return Ok(None);
+    };
+    if segment.expect(&shape::<Up, Down>(Side::First)).is_err() {
         return Ok(None);
     }
-    let Ok(Some(link)) = Link::arrive(segment, Side::First, away) else {
+    let Ok(Some(link)) = Link::arrive(segment, Side::First, tag) else {
         return Ok(None);
     };
     link.segment.hide();

@@ -106,14 +106,14 @@ impl Link {
     pub(super) fn arrive(
         segment: Segment,
         side: Side,
-        from: Owner,
+        tag: u32,
     ) -> Result<Option<Link>, SegmentError> {
         let plan = Plan::of(&segment).ok_or(SegmentError::Corrupt(Corrupt(
             "a pipe's length is not that of two rings",
         )))?;
         let link = Link::over(segment, plan, side)?;
         // Edge E, both ends: what the end's last owner did with it is done.
-        Ok(roster::hand_over(&link.inn.owner, from, link.me).then_some(link))
+        Ok(roster::arrive(&link.inn.owner, tag, link.me).then_some(link))
     }
 
     fn over(segment: Segment, plan: Plan, side: Side) -> Result<Link, SegmentError> {
@@ -245,6 +245,8 @@ impl Link {
         Some(Away {
             out: self.out.clone(),
             inn: self.inn.clone(),
+            at: self.plan.header(self.side.other())
+                + std::mem::offset_of!(StreamHeader, owner) as u64,
             word,
             me: self.me,
             bars: self.bars.clone(),
@@ -256,6 +258,8 @@ impl Link {
 pub(super) struct Away {
     out: View<StreamHeader>,
     inn: View<StreamHeader>,
+    /// Where its owner word is.
+    pub(super) at: u64,
     pub(super) word: Owner,
     me: Owner,
     bars: Bars,

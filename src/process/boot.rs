@@ -117,6 +117,9 @@ fn serve_if_marked() {
 /// The lifeline, for those who speak from anywhere in the child.
 static CONTROL: OnceLock<OwnedFd> = OnceLock::new();
 
+/// The parent's number in the tree.
+static PARENT: OnceLock<u32> = OnceLock::new();
+
 fn say(report: &Report, body: &[u8]) -> io::Result<()> {
     let control = CONTROL.get().ok_or(io::ErrorKind::NotConnected)?;
     control::send(control, report, body, &[])
@@ -340,6 +343,7 @@ fn prepare(
             }
         }
     }
+    PARENT.get_or_init(|| start.parent_number);
     sys::set_process_name(&start.name);
     if let Some(mut titles) = titles {
         let others: Vec<_> = std::env::args_os().skip(1).collect();
@@ -411,8 +415,16 @@ fn run(task: task::Entry<Exchange>, mut exchange: Exchange) -> i32 {
 
 fn answer(bytes: &[u8], passed: handle::Passed) -> io::Result<()> {
     let control = CONTROL.get().ok_or(io::ErrorKind::NotConnected)?;
+    let ends = passed.ends();
+    if !ends.is_empty() {
+        let (bytes, beside) = function::encode(&ends).map_err(io::Error::other)?;
+        control::send(control, &Report::Ends, &bytes, &beside.descriptors())?;
+    }
     match control::send(control, &Report::Returned, bytes, &passed.descriptors()) {
         Ok(()) => {
+            if let Some(parent) = PARENT.get() {
+                ends.iter().for_each(|end| end.leave_to(*parent));
+            }
             passed.forget();
             Ok(())
         }
@@ -463,7 +475,10 @@ fn leave_to_parent() {
         return;
     };
     // Without it, what nobody else has is lost; its receivers are told.
-    let _ = control::send(control, &Report::Left, &bytes, &passed.descriptors());
+    let told = control::send(control, &Report::Left, &bytes, &passed.descriptors());
+    if let (Ok(()), Some(parent)) = (told, PARENT.get()) {
+        legacy.iter().for_each(|one| one.leave_to(*parent));
+    }
 }
 
 struct Panic {

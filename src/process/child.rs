@@ -200,6 +200,8 @@ impl<R: Message> Child<R> {
         if self.taken.swap(true, Ordering::Relaxed) {
             return Err(JoinError::Taken);
         }
+        // Until the result is decoded.
+        let _ends = self.record.take_ends();
         let (reports, failed) = self.record.take_reports();
         let last = reports
             .into_iter()
@@ -234,7 +236,7 @@ fn outcome<R: Message>(report: Arrived<Report>, how: Ended) -> Result<R, JoinErr
         Report::Refused(step, errno) => Err(JoinError::NotBegun(refusal(step, errno))),
         Report::BadArguments(why) => Err(JoinError::Arguments(why)),
         Report::BadResult(why) => Err(JoinError::Encode(why)),
-        Report::Ready | Report::Began | Report::Left => Err(without_report(how)),
+        Report::Ready | Report::Began | Report::Left | Report::Ends => Err(without_report(how)),
     }
 }
 

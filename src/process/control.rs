@@ -52,6 +52,8 @@ pub(crate) struct Start {
     pub(crate) lineage: Vec<u32>,
     pub(crate) parent_name: String,
     pub(crate) parent_pid: u32,
+    /// The parent's number in the tree.
+    pub(crate) parent_number: u32,
     /// What becomes of the standard streams; those given are the first of the descriptors.
     pub(crate) streams: [Given; 3],
     /// Whether the working directory is the next of the descriptors.
@@ -100,6 +102,8 @@ pub(crate) enum Report {
     Refused(Step, i32),
     /// The arguments are decoded, the handles in them taken.
     Began,
+    /// The body is the ends in the result, which comes next: the parent answers for them from now on.
+    Ends,
     /// The function returned; the body is its result.
     Returned,
     /// The function panicked.

@@ -14,7 +14,7 @@ use rustix::event::{EventfdFlags, epoll};
 use rustix::io::Errno;
 
 use super::control::{self, Arrived, Order, Report};
-use crate::handle::{self, Legacy};
+use crate::handle::{self, End, Legacy, Passed};
 use crate::kin;
 use crate::message;
 use crate::sync;
@@ -42,6 +42,8 @@ struct State {
     reports: Vec<Arrived<Report>>,
     /// Whether the child has taken the handles among its arguments.
     began: bool,
+    /// The ends in its result, for which this process answers until that is decoded.
+    ends: Vec<Passed>,
     /// Why a report could not be read.
     failed: Option<io::Error>,
     how: Option<Ended>,
@@ -69,6 +71,7 @@ impl Record {
                 kept: None,
                 reports: Vec::new(),
                 began: false,
+                ends: Vec::new(),
                 failed: None,
                 how: None,
                 callbacks: Vec::new(),
@@ -236,6 +239,11 @@ impl Record {
         (std::mem::take(&mut state.reports), state.failed.take())
     }
 
+    /// Takes the ends in its result, which are not to be dropped before that is decoded.
+    pub(crate) fn take_ends(&self) -> Vec<Passed> {
+        std::mem::take(&mut self.state().ends)
+    }
+
     fn call_back(&self, how: Ended) {
         let callbacks = std::mem::take(&mut self.state().callbacks);
         for callback in callbacks {
@@ -264,6 +272,11 @@ impl State {
                         head: Report::Left, ..
                     },
                 )) => keep(left),
+                Ok(Some(
+                    ends @ Arrived {
+                        head: Report::Ends, ..
+                    },
+                )) => self.ends.extend(answer_for(ends)),
                 Ok(Some(report)) => self.reports.push(report),
                 Ok(None) => return false,
                 Err(error) => match error.kind() {
@@ -290,6 +303,16 @@ fn keep(left: Arrived<Report>) {
     if let Ok(Ok(legacy)) = handle::with_descriptors(left.descriptors, decode) {
         handle::inherit(legacy);
     }
+}
+
+/// Answers for the ends in a child's result. What cannot be had, is the child's to the end.
+fn answer_for(ends: Arrived<Report>) -> Option<Passed> {
+    let body = ends.body.into_bytes().ok()?;
+    let decode = || message::decode::<Vec<End>>(&body);
+    let ends = handle::with_descriptors(ends.descriptors, decode)
+        .ok()?
+        .ok()?;
+    Some(handle::inherit_ends(ends))
 }
 
 type Errand = Box<dyn FnOnce() + Send>;

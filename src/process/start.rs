@@ -23,6 +23,7 @@ use super::settings::{Change, Settings, StartMethod, Stdio};
 use super::task::{TaskError, TaskName};
 use super::{boot, me};
 use crate::handle::Passed;
+use crate::kin;
 use crate::sys::{self, Image, Stream};
 
 /// How long a child that was given something to set up may take for it.
@@ -74,6 +75,7 @@ pub(super) fn start(
         lineage,
         parent_name: me.name.to_string(),
         parent_pid: std::process::id(),
+        parent_number: kin::kin().map_err(SpawnError::from_io)?.me(),
         streams: [Given::Nothing; 3],
         directory: false,
         environment: Vec::new(),

@@ -341,18 +341,29 @@ impl Hub {
     }
 
     /// Takes over a lane or a seat that was on its way here; false if it has been freed meanwhile.
-    pub(super) fn arrive(
-        &self,
-        side: Side,
-        number: u32,
-        from: Owner,
-    ) -> Result<bool, SegmentError> {
+    pub(super) fn arrive(&self, side: Side, number: u32, tag: u32) -> Result<bool, SegmentError> {
         let to = Owner::Held(self.me());
-        let arrived = self.with_owner(side, number, |word| roster::hand_over(word, from, to))?;
+        let arrived = self.with_owner(side, number, |word| roster::arrive(word, tag, to))?;
         if arrived {
             self.come(side);
         }
         Ok(arrived)
+    }
+
+    /// Changes who holds a lane or a seat, if it is held by `from`.
+    pub(super) fn hand_over(&self, side: Side, number: u32, from: Owner, to: Owner) -> bool {
+        self.with_owner(side, number, |word| roster::hand_over(word, from, to))
+            .is_ok_and(|done| done)
+    }
+
+    /// Offset of the owner word of a lane or a seat.
+    pub(super) fn owner_at(&self, side: Side, number: u32) -> u64 {
+        match side {
+            Side::Senders => {
+                self.plan.lane(number).0 + std::mem::offset_of!(LaneHeader, owner) as u64
+            }
+            Side::Receivers => self.plan.seats_at() + 8 * u64::from(number),
+        }
     }
 
     /// Edge I, coming end: counted before the end is used, or the one it came from is given up.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::error::RecvError;
@@ -18,6 +19,7 @@ use super::error::QueueError;
 use super::hub::{Hub, Side};
 use super::loan::{self, Lease};
 use super::stats::QueueStats;
+use super::travel::Whereabouts;
 
 /// The receiving end of a [`Queue`](crate::Queue).
 ///
@@ -35,6 +37,8 @@ pub struct Receiver<T> {
     patience: Patience,
     /// A message in a batch that could not be read, to be told by the next call.
     failure: Option<RecvError>,
+    /// Set when it was moved in a message, which was sent or not.
+    away: OnceLock<Whereabouts>,
     _values: PhantomData<fn() -> T>,
 }
 
@@ -53,12 +57,18 @@ impl<T: Message> Receiver<T> {
             seat,
             patience: Patience::new(),
             failure: None,
+            away: OnceLock::new(),
             _values: PhantomData,
         }
     }
 
     pub(super) fn hub(&self) -> &Hub {
         &self.hub
+    }
+
+    /// My seat, and whether I am here.
+    pub(super) fn place(&self) -> (u32, &Whereabouts) {
+        (self.seat, self.away.get_or_init(Whereabouts::default))
     }
 
     /// Another receiver of the same queue.
@@ -264,7 +274,7 @@ impl<T: Message> Receiver<T> {
     /// Part of the caller, so that what is received stays in registers.
     #[inline(always)]
     fn take_here(&mut self) -> Option<Result<T, RecvError>> {
-        if kin::forked() || self.hub.is_in_place() {
+        if kin::forked() || self.hub.is_in_place() || self.away.get().is_some() {
             return None;
         }
         self.desk.take_here(&self.hub)
@@ -304,7 +314,7 @@ impl<T: Message> Receiver<T> {
 
     #[inline(always)]
     fn claim(&mut self, waiting: Waiting) -> Result<Claim, RecvError> {
-        if !kin::forked() {
+        if !kin::forked() && self.away.get().is_none() {
             if let Some(found) = self.desk.claim_here(&self.hub) {
                 return found;
             }
@@ -320,6 +330,12 @@ impl<T: Message> Receiver<T> {
     ) -> Result<R, RecvError> {
         if kin::forked() {
             return Err(RecvError::Forked);
+        }
+        if let Some(whereabouts) = self.away.take() {
+            if whereabouts.is_away() {
+                self.away = OnceLock::from(whereabouts);
+                return Err(RecvError::Closed);
+            }
         }
         if let Some(found) = find(&mut self.desk, &self.hub)? {
             return Ok(found);
@@ -408,7 +424,8 @@ fn close<R>(
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         // A forked copy owns nothing.
-        if !kin::forked() {
+        let is_here = || self.away.get().is_none_or(Whereabouts::drop_here);
+        if !kin::forked() && is_here() {
             self.hub
                 .leave(Side::Receivers, self.seat, Owner::Held(self.hub.me()));
         }

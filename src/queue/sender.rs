@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::error::SendError;
@@ -20,6 +21,7 @@ use super::error::{QueueError, Refusal};
 use super::hub::{Hub, Lane, Side};
 use super::plan::CARRIES;
 use super::stats::QueueStats;
+use super::travel::Whereabouts;
 use super::words::Fill;
 
 /// Bytes of messages that [`Sender::send_many`] publishes at once.
@@ -46,6 +48,8 @@ pub struct Sender<T> {
     block: u32,
     patience: Patience,
     vigil: Vigil,
+    /// Set when it was moved in a message, which was sent or not.
+    away: OnceLock<Whereabouts>,
     _values: PhantomData<fn(T)>,
 }
 
@@ -91,12 +95,18 @@ impl<T: Message> Sender<T> {
             block: 0,
             patience: Patience::new(),
             vigil: Vigil::new(),
+            away: OnceLock::new(),
             _values: PhantomData,
         })
     }
 
     pub(super) fn hub(&self) -> &Hub {
         &self.hub
+    }
+
+    /// My lane, and whether I am here.
+    pub(super) fn place(&self) -> (u32, &Whereabouts) {
+        (self.number, self.away.get_or_init(Whereabouts::default))
     }
 
     /// Another sender of the same queue, with a lane of its own.
@@ -260,6 +270,7 @@ impl<T: Message> Sender<T> {
     #[inline]
     fn is_clear(&mut self) -> bool {
         !kin::forked()
+            && self.away.get().is_none()
             && self.hub.is_open()
             && self.writer.room_hint(&self.lane.header) != 0
             && (!self.hub.is_in_place() || blocks::is_free(&self.lane, self.block))
@@ -384,6 +395,12 @@ impl<T: Message> Sender<T> {
         if kin::forked() {
             return Err(Refusal::Forked);
         }
+        if let Some(whereabouts) = self.away.take() {
+            if whereabouts.is_away() {
+                self.away = OnceLock::from(whereabouts);
+                return Err(Refusal::Closed);
+            }
+        }
         let Sender {
             writer,
             lane,
@@ -462,7 +479,8 @@ impl<T: Message> Sender<T> {
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
         // A forked copy owns nothing.
-        if !kin::forked() {
+        let is_here = || self.away.get().is_none_or(Whereabouts::drop_here);
+        if !kin::forked() && is_here() {
             self.hub
                 .leave(Side::Senders, self.number, Owner::Held(self.hub.me()));
         }

@@ -1,22 +1,28 @@
-//! Ends inside messages: a lane or a seat is reserved when an end is sent, and taken over where it arrives.
+//! Ends inside messages: an end takes its own lane or seat along, and is another process's when it is decoded.
 //!
 //! | owner word of the lane or seat | when |
 //! |---|---|
 //! | on its way, from the process that sent it | from the encoding of the message |
 //! | held by the process it was sent to | from its decoding |
-//! | free | if the message was not sent, or its sender died before it was decoded |
+//! | held again by the process that sent it | if the message was not sent |
+//! | free | if the message is over and nobody has taken the end, or whoever answers for it is dead |
 //!
-//! On its way it counts as somebody, so nobody sees `Closed` in between. If it was freed before it
-//! arrived, the end takes another lane or seat.
+//! On its way it counts as somebody, so nobody sees `Closed` in between, and the limits of senders and receivers count
+//! ends that exist. If it was freed before it arrived, or has been taken by a decoding before, the end takes
+//! another lane or seat.
+//!
+//! What is kept for any number of processes (arguments of a pool's initializer, a context) reserves a lane or a seat
+//! *more*, which stays on its way as long as it is kept: so the pool counts as somebody who has the end. Whoever
+//! decodes it attaches another one.
 
-use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::handle::{self, Ticket};
+use crate::handle::{self, Moved, Ticket, Travelling};
 use crate::message::Message;
 use crate::roster::Owner;
 use crate::segment::Segment;
@@ -26,86 +32,107 @@ use super::hub::{Hub, Side};
 use super::receiver::Receiver;
 use super::sender::Sender;
 
-/// An end on the wire: the queue's segment, and what is reserved in it.
+/// An end on the wire: the queue's segment, and what is on its way in it.
 #[derive(Serialize, Deserialize)]
 struct Wire<S> {
     segment: S,
-    number: u32,
-    /// The owner word that says it is on its way.
-    owner: u64,
+    /// The lane or seat, and the tag that its owner word has; none if another one is to be attached.
+    moved: Option<(u32, u32)>,
 }
 
-/// A segment that is serialized together with what is reserved in it.
-struct Going<'a> {
-    segment: &'a Segment,
-    ticket: Cell<Option<Box<dyn Ticket>>>,
-}
+const AWAY: u32 = 1;
+const DROPPED: u32 = 2;
 
-impl Serialize for Going<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        handle::serialize(self.segment, self.ticket.take(), serializer)
+/// Whether an end that was moved is here, shared with what may bring it back. As the pipe's edge K: who brings it back
+/// says first in the owner word that it is here, who drops it looks there afterwards, and of the two the later
+/// lets go of it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Whereabouts(Arc<AtomicU32>);
+
+impl Whereabouts {
+    pub(super) fn is_away(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & AWAY != 0
+    }
+
+    /// Marks the end as dropped; whether it is to be let go of.
+    pub(super) fn drop_here(&self) -> bool {
+        self.0.fetch_or(DROPPED, Ordering::AcqRel) & AWAY == 0
+    }
+
+    /// The end is here again; false if it has been dropped meanwhile.
+    fn come_back(&self) -> bool {
+        self.0.fetch_and(!AWAY, Ordering::AcqRel) & DROPPED == 0
     }
 }
 
-/// A segment that has arrived.
-struct Come(Segment);
-
-impl<'de> Deserialize<'de> for Come {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Come, D::Error> {
-        handle::deserialize(deserializer).map(Come)
-    }
-}
-
-/// A lane or a seat reserved for an end on its way; given back if it is dropped before it was handed in.
+/// A lane or a seat on its way.
 struct Reserved {
     hub: Hub,
     side: Side,
     number: u32,
     owner: Owner,
+    /// Of an end that was moved; one more that is kept has none.
+    whereabouts: Option<Whereabouts>,
 }
 
 impl Ticket for Reserved {
     fn undo(&self) {
-        self.hub.leave(self.side, self.number, self.owner);
+        let (hub, side, number) = (&self.hub, self.side, self.number);
+        let Some(whereabouts) = &self.whereabouts else {
+            return hub.leave(side, number, self.owner);
+        };
+        let me = Owner::Held(hub.me());
+        if hub.hand_over(side, number, self.owner, me) && !whereabouts.come_back() {
+            hub.leave(side, number, me);
+        }
+    }
+
+    fn word(&self) -> (u64, Owner) {
+        (self.hub.owner_at(self.side, self.number), self.owner)
     }
 }
 
-/// Tells ends on their way from one process apart, so that none is taken for another.
-static TAG: AtomicU32 = AtomicU32::new(0);
-
-fn send<S: Serializer>(hub: &Hub, side: Side, serializer: S) -> Result<S::Ok, S::Error> {
+fn send<S: Serializer>(
+    hub: &Hub,
+    side: Side,
+    number: u32,
+    whereabouts: &Whereabouts,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     hub.check_fork().map_err(S::Error::custom)?;
-    let tag = TAG.fetch_add(1, Ordering::Relaxed) & (u32::MAX >> 1);
+    let tag = handle::tag().map_err(S::Error::custom)?;
     let owner = Owner::OnItsWay {
         from: hub.me(),
         tag,
     };
-    let number = match side {
-        Side::Senders => hub.take_lane(owner),
-        Side::Receivers => hub.take_seat(owner),
+    let moves = handle::moves();
+    let number = match (moves, side) {
+        (false, Side::Senders) => hub.take_lane(owner).map_err(S::Error::custom)?,
+        (false, Side::Receivers) => hub.take_seat(owner).map_err(S::Error::custom)?,
+        (true, _) => {
+            let is_here = !whereabouts.is_away();
+            if !(is_here && hub.hand_over(side, number, Owner::Held(hub.me()), owner)) {
+                return Err(S::Error::custom(
+                    "this end has been sent away, or its process was taken for dead",
+                ));
+            }
+            whereabouts.0.fetch_or(AWAY, Ordering::Relaxed);
+            number
+        }
     };
-    let number = number.map_err(S::Error::custom)?;
     let reserved = Reserved {
         hub: hub.clone(),
         side,
         number,
         owner,
+        whereabouts: moves.then(|| whereabouts.clone()),
     };
-    let segment = Going {
-        segment: &hub.segment,
-        ticket: Cell::new(Some(Box::new(reserved))),
-    };
-    let sent = Wire {
+    let segment = Moved::new(&hub.segment, reserved);
+    Wire {
         segment: &segment,
-        number,
-        owner: owner.word(),
+        moved: moves.then_some((number, tag)),
     }
-    .serialize(serializer);
-    // Still here: the segment could not be named, so nothing else will give it back.
-    if let Some(reserved) = segment.ticket.take() {
-        reserved.undo();
-    }
-    sent
+    .serialize(serializer)
 }
 
 /// The queue, and the number of the lane or seat that this process now owns.
@@ -114,24 +141,25 @@ fn receive<'de, T: Message, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<(Hub, u32), D::Error> {
     let Wire {
-        segment: Come(segment),
-        number,
-        owner,
+        segment: Travelling(segment),
+        moved,
     } = Wire::deserialize(deserializer)?;
-    arrive::<T>(segment, side, number, Owner::from_word(owner)).map_err(D::Error::custom)
+    arrive::<T>(segment, side, moved).map_err(D::Error::custom)
 }
 
 fn arrive<T: Message>(
     segment: Segment,
     side: Side,
-    number: u32,
-    owner: Owner,
+    moved: Option<(u32, u32)>,
 ) -> Result<(Hub, u32), QueueError> {
     let hub = Hub::attach::<T>(segment)?;
-    let on_its_way = matches!(owner, Owner::OnItsWay { .. });
-    let number = match on_its_way && hub.arrive(side, number, owner)? {
-        true => number,
-        false => match side {
+    let arrived = match moved {
+        Some((number, tag)) => hub.arrive(side, number, tag)?.then_some(number),
+        None => None,
+    };
+    let number = match arrived {
+        Some(number) => number,
+        None => match side {
             Side::Senders => hub.take_lane(Owner::Held(hub.me()))?,
             Side::Receivers => hub.take_seat(Owner::Held(hub.me()))?,
         },
@@ -140,10 +168,15 @@ fn arrive<T: Message>(
     Ok((hub, number))
 }
 
-/// Attaches another sender, for the process that the message goes to.
+/// Moves the sender, with its lane, to the process that the message goes to; if the message is not sent, it is here
+/// as before.
+///
+/// Among the arguments of a pool's initializer, and in a [`Pool::with`](crate::Pool::with), it stays here, and each
+/// worker attaches another one.
 impl<T: Message> Serialize for Sender<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        send(self.hub(), Side::Senders, serializer)
+        let (number, whereabouts) = self.place();
+        send(self.hub(), Side::Senders, number, whereabouts, serializer)
     }
 }
 
@@ -154,10 +187,11 @@ impl<'de, T: Message> Deserialize<'de> for Sender<T> {
     }
 }
 
-/// Attaches another receiver, for the process that the message goes to.
+/// Moves the receiver to the process that the message goes to; as for a sender.
 impl<T: Message> Serialize for Receiver<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        send(self.hub(), Side::Receivers, serializer)
+        let (number, whereabouts) = self.place();
+        send(self.hub(), Side::Receivers, number, whereabouts, serializer)
     }
 }
 

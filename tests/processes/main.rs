@@ -14,6 +14,7 @@ mod builder;
 mod carriers;
 mod costs;
 mod endings;
+mod ends;
 mod faults;
 #[path = "../fork_advice/mod.rs"]
 mod fork_advice;
@@ -44,6 +45,7 @@ const BOTH_WAYS: &[(&str, &[help::Test])] = &[
     ("orphans", orphans::TESTS),
     ("forks", forks::TESTS),
     ("handles", handles::TESTS),
+    ("ends", ends::TESTS),
 ];
 
 /// Modules whose processes are made as they are when nothing is said, or as their tests say.
