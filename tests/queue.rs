@@ -920,10 +920,12 @@ fn an_end_that_is_not_sent_leaves_nothing_behind() {
         assert!(serde_like_outside(&tx).is_err());
     }
     drop(tx.try_clone().unwrap());
-    drop(ends_rx);
     drop(tx);
-    // One is still on its way, in a queue that nobody reads: it lives as long as its sender's process.
+    // One is still on its way.
     assert_eq!(rx.try_recv(), Err(RecvError::Empty));
+    // And is given back when nobody is left who could take it.
+    drop(ends_rx);
+    assert_eq!(rx.recv_timeout(LONG), Err(RecvError::Closed));
 }
 
 fn serde_like_outside<T: Serialize>(value: &T) -> Result<Vec<u8>, postcard::Error> {
