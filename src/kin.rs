@@ -6,7 +6,6 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
 
 use rustix::fs::SealFlags;
 
@@ -152,44 +151,6 @@ pub(crate) fn fork_mark() -> io::Result<&'static AtomicU32> {
 #[inline]
 pub(crate) fn forked() -> bool {
     sys::fork_mark_lost()
-}
-
-/// When to ask again who is dead, for calls that do not wait: after a death in the tree, and now and then.
-#[derive(Debug)]
-pub(crate) struct Vigil {
-    deaths: u32,
-    asked: Option<Instant>,
-}
-
-impl Vigil {
-    const PAUSE: Duration = Duration::from_millis(20);
-
-    pub(crate) fn new() -> Vigil {
-        Vigil {
-            deaths: 0,
-            asked: None,
-        }
-    }
-
-    /// Whether it is time; says yes once.
-    pub(crate) fn is_due(&mut self, deaths: &Futex) -> bool {
-        let died = deaths.load(Ordering::Acquire);
-        let due = died != self.deaths
-            || self
-                .asked
-                .is_none_or(|asked| asked.elapsed() >= Vigil::PAUSE);
-        if due {
-            self.deaths = died;
-            self.asked = Some(Instant::now());
-        }
-        due
-    }
-
-    /// Whether somebody in the tree has died since it was last asked.
-    #[inline]
-    pub(crate) fn has_news(&self, deaths: &Futex) -> bool {
-        deaths.load(Ordering::Relaxed) != self.deaths
-    }
 }
 
 /// For fuzz targets: processes that are not there, all in one thread.

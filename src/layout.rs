@@ -82,7 +82,8 @@ pub(crate) struct SignalWords {
     pub(crate) announce: AtomicU64,
     /// What the sleepers sleep on; goes up with every wake.
     pub(crate) seq: Futex,
-    _pad: AtomicU32,
+    /// The processor on which the last one to wake somebody ran, plus one: a hint.
+    pub(crate) processor: AtomicU32,
 }
 
 /// The control words of one lane; see [`ring`](crate::ring).

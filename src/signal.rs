@@ -5,7 +5,7 @@
 //!  publish (release)                       remember `seq` and `deaths`
 //!  light()                                 announce: set bit 0, count up          (one compare-and-swap)
 //!  announce & 1 ?  -- no: done             heavy()
-//!     seq += 1, wake                       look again, ask who is dead
+//!     processor, seq += 1, wake            look again, ask who is dead if it is time to
 //!                                          sleep while `seq` and `deaths` are as remembered, one slice
 //! ```
 //!
@@ -14,15 +14,27 @@
 //! announcement or the sleeper sees what was published. `seq` is remembered *before* the announcement:
 //! a waker that bumps it in between makes the sleep return at once.
 //!
+//! A process that may not use the barrier needs no rule of its own where signals are attached: its
+//! [`light`] is a full fence, so whoever sleeps relies on it as before; and when it sleeps itself, it first
+//! sets bit 1, at which all wakers use a full fence.
+//!
 //! | bits of `announce` | meaning |
 //! |---|---|
 //! | 0 | somebody may be asleep |
-//! | 1 | some process cannot take part in the asymmetric barrier: wakers use a full fence. Never cleared |
+//! | 1 | some sleeper cannot use the asymmetric barrier: wakers use a full fence. Never cleared |
 //! | 2.. | count of announcements; only grows, so that a waker clears exactly what it saw |
 //!
 //! A sleeper that is killed leaves bit 0 set: one needless system call, once. There is no count of
 //! sleepers that could drift. A wake that goes to a process which is killed before it acts is made good
 //! by the next slice.
+//!
+//! # To spin or not
+//!
+//! A spin is worth while only if the other side runs meanwhile. Who sleeps learns whether it did: the
+//! waker leaves the number of its processor, and the sleeper compares it with the one it fell asleep on. The
+//! same one: while I spun, the other side could not run, so the next 2, then 4, .. 256 waits go without a spin,
+//! which is all it takes on one processor, and on many that have more to do. Another one: see
+//! [`Patience::waited`].
 
 use std::time::{Duration, Instant};
 
@@ -33,11 +45,14 @@ const ASLEEP: u64 = 1;
 const FENCES: u64 = 2;
 const ONE: u64 = 4;
 
-/// The longest sleep before a look at who is dead.
+/// The longest sleep, and the longest time between two looks at who is dead. Who waits costs a two
+/// thousandth of a processor or less.
 pub(crate) const SLICE: Duration = Duration::from_millis(20);
-/// The longest of later sleeps of the same wait, each twice as long as the one before: who has waited long
-/// costs less than a thousandth of a processor.
-const LONG_SLICE: Duration = Duration::from_millis(80);
+/// The first sleep of one that rests is on one word alone, which is quicker than on two; a death is
+/// seen so much later at most.
+const NAP: Duration = Duration::from_micros(500);
+/// The first sleep after wakers were told to use fences: one that was in the middle of a wake may not have heard.
+const HEARING: Duration = Duration::from_millis(1);
 /// The longest spin before a sleep.
 const SPIN: Duration = Duration::from_micros(50);
 /// A wait that ended within this time was worth a spin: about two wake-ups, since whoever ended it may
@@ -45,12 +60,73 @@ const SPIN: Duration = Duration::from_micros(50);
 const WORTH: Duration = Duration::from_micros(100);
 /// The shortest spin worth reading the clock for.
 const SPARK: Duration = Duration::from_micros(1);
+/// The most waits without a spin before another is tried.
+const LONGEST_REST: u32 = 256;
 
-/// How long this end spins before it sleeps: what the last waits were worth.
+/// When to ask who is dead: after a death in the tree, which is counted, and every [`SLICE`] for the sake of
+/// those whose deaths nobody counts.
+#[derive(Debug, Clone)]
+pub(crate) struct Vigil {
+    deaths: u32,
+    asked: Option<Instant>,
+}
+
+impl Vigil {
+    pub(crate) fn new() -> Vigil {
+        Vigil {
+            deaths: 0,
+            asked: None,
+        }
+    }
+
+    /// Whether it is time; says yes once.
+    pub(crate) fn is_due(&mut self, deaths: &Futex) -> bool {
+        let died = deaths.load(Ordering::Acquire);
+        self.is_due_at(died, Instant::now())
+    }
+
+    fn is_due_at(&mut self, died: u32, now: Instant) -> bool {
+        let due = died != self.deaths || self.left(now).is_zero();
+        if due {
+            self.deaths = died;
+            self.asked = Some(now);
+        }
+        due
+    }
+
+    /// How long until it is time, if nobody dies.
+    fn left(&self, now: Instant) -> Duration {
+        self.asked.map_or(Duration::ZERO, |asked| {
+            SLICE.saturating_sub(now.saturating_duration_since(asked))
+        })
+    }
+
+    /// Whether somebody in the tree has died since it was last asked.
+    #[inline]
+    pub(crate) fn has_news(&self, deaths: &Futex) -> bool {
+        deaths.load(Ordering::Relaxed) != self.deaths
+    }
+}
+
+/// How long this end spins before it sleeps, which is what its last waits were worth, and when it last asked
+/// who is dead.
 #[derive(Debug, Clone)]
 pub(crate) struct Patience {
     spin: Duration,
     longest: Duration,
+    /// Waits to come that go without a spin.
+    rests: u32,
+    /// How many went without, the last time.
+    rest: u32,
+    vigil: Vigil,
+}
+
+/// What a wait learned that came to sleeping.
+#[derive(Debug, Default)]
+struct Slept {
+    time: Duration,
+    /// Whether the one that woke me ran on the processor that I had fallen asleep on; `None` if nobody did.
+    beside: Option<bool>,
 }
 
 impl Patience {
@@ -64,10 +140,35 @@ impl Patience {
         Patience {
             spin: longest / 5,
             longest,
+            rests: 0,
+            rest: 0,
+            vigil: Vigil::new(),
         }
     }
 
-    /// Learns from a wait that went as far as sleeping and took so long in all.
+    /// Whether the next wait goes without a spin, since the other side needs this processor.
+    pub(crate) fn is_resting(&self) -> bool {
+        self.rests > 0
+    }
+
+    /// Learns from a wait that went as far as sleeping.
+    fn learn(&mut self, slept: &Slept) {
+        match (slept.beside, self.rests) {
+            (Some(true), 0) => {
+                self.rest = (self.rest * 2).clamp(2, LONGEST_REST);
+                self.rests = self.rest;
+            }
+            // Whoever rests stays at it as long as it is right.
+            (Some(true) | None, 1..) => self.rests -= 1,
+            (Some(false), 1..) => {
+                (self.rests, self.rest) = (0, 0);
+                self.waited(slept.time);
+            }
+            (Some(false) | None, 0) => self.waited(self.spin + slept.time),
+        }
+    }
+
+    /// Learns from a wait that took so long in all, and was ended by somebody on another processor.
     fn waited(&mut self, time: Duration) {
         if time < WORTH {
             self.spin = (self.spin * 2).max(time).min(self.longest);
@@ -81,13 +182,6 @@ impl Patience {
 }
 
 impl SignalWords {
-    /// To be called once by each process before it waits or wakes here.
-    pub(crate) fn attach(&self) {
-        if !asymmetric() {
-            self.announce.fetch_or(FENCES, Ordering::SeqCst);
-        }
-    }
-
     /// Wakes one sleeper, if there may be one. To be called *after* publishing with release.
     #[inline]
     pub(crate) fn notify_one(&self) {
@@ -118,6 +212,10 @@ impl SignalWords {
                 return;
             }
         }
+        if let Some(processor) = sync::processor() {
+            // A hint: whoever reads that of another waker spins too much or too little, once.
+            self.processor.store(processor + 1, Ordering::Relaxed);
+        }
         self.seq.fetch_add(1, Ordering::Relaxed);
         let woken = self.seq.wake(n);
         if woken == 0 || n == u32::MAX {
@@ -129,6 +227,11 @@ impl SignalWords {
                 Ordering::Relaxed,
             );
         }
+    }
+
+    /// Has wakers use fences if this process cannot use the barrier; false if they hear of it only now.
+    fn is_heard(&self) -> bool {
+        asymmetric() || self.announce.fetch_or(FENCES, Ordering::SeqCst) & FENCES != 0
     }
 
     /// Whether an announcement made after `seq` was read still stands: wakers count before they clear.
@@ -152,8 +255,8 @@ impl SignalWords {
     /// Waits until `look` finds something or the deadline has passed (`None`).
     ///
     /// `look` is called often while spinning and must be cheap. `check` is called before each sleep, with
-    /// everything announced: it asks who is dead, and may end the wait with a value or an error. `deaths`
-    /// is the tree's count of deaths.
+    /// everything announced, and may end the wait with a value or an error; it is told whether it is time to
+    /// ask the system who is dead. `deaths` is the tree's count of deaths.
     ///
     /// # Errors
     ///
@@ -164,36 +267,46 @@ impl SignalWords {
         deadline: Option<Instant>,
         deaths: &Futex,
         mut look: impl FnMut() -> Result<Option<R>, E>,
-        check: impl FnMut() -> Result<Option<R>, E>,
+        check: impl FnMut(bool) -> Result<Option<R>, E>,
     ) -> Result<Option<R>, E> {
-        if let Some(found) = spin(patience, deadline, &mut look)? {
-            return Ok(Some(found));
+        // Who rests has looked before it came here, and looks again when it has announced itself.
+        if !patience.is_resting() {
+            if let Some(found) = spin(patience, deadline, &mut look)? {
+                return Ok(Some(found));
+            }
         }
-        let mut asleep = Duration::ZERO;
-        let found = self.sleep(deadline, deaths, look, check, &mut asleep)?;
+        let mut slept = Slept::default();
+        let found = self.sleep(patience, deadline, deaths, look, check, &mut slept)?;
         if found.is_some() {
-            patience.waited(patience.spin + asleep);
+            patience.learn(&slept);
         }
         Ok(found)
     }
 
     fn sleep<R, E>(
         &self,
+        patience: &mut Patience,
         deadline: Option<Instant>,
         deaths: &Futex,
         mut look: impl FnMut() -> Result<Option<R>, E>,
-        mut check: impl FnMut() -> Result<Option<R>, E>,
-        asleep: &mut Duration,
+        mut check: impl FnMut(bool) -> Result<Option<R>, E>,
+        slept: &mut Slept,
     ) -> Result<Option<R>, E> {
         let mut seq = None;
-        let mut slice = SLICE;
+        let mut naps = patience.is_resting();
         loop {
+            let mut slice = SLICE;
             let died = deaths.load(Ordering::Acquire);
             // After a slice that nobody ended, the announcement still stands: no second barrier is needed.
             let seq = match seq {
                 Some(seq) if self.is_announced(seq) => seq,
                 _ => {
-                    let now = *seq.insert(self.seq.load(Ordering::Relaxed));
+                    if !self.is_heard() {
+                        slice = HEARING;
+                    }
+                    // Acquire: before the announcement. Read after it, `seq` might be that of a waker which
+                    // has seen the announcement and cleared it, for a message that another then took.
+                    let now = *seq.insert(self.seq.load(Ordering::Acquire));
                     self.announce();
                     // Edge C, sleeper's end; the waker's is in `notify`.
                     heavy();
@@ -203,19 +316,28 @@ impl SignalWords {
             if let Some(found) = look()? {
                 return Ok(Some(found));
             }
-            if let Some(found) = check()? {
+            let now = Instant::now();
+            let ask = patience.vigil.is_due_at(died, now);
+            if let Some(found) = check(ask)? {
                 return Ok(Some(found));
             }
-            let now = Instant::now();
-            let limit = match deadline {
+            let mut limit = match deadline {
                 Some(end) if end <= now => return Ok(None),
                 Some(end) => slice.min(end - now),
                 None => slice,
             };
-            slice = (slice * 2).min(LONG_SLICE);
-            self.seq.wait_either(seq, deaths, died, limit);
+            limit = limit.min(patience.vigil.left(now));
+            let mine = sync::processor();
+            match std::mem::take(&mut naps) {
+                true => self.seq.wait(seq, limit.min(NAP)),
+                false => self.seq.wait_either(seq, deaths, died, limit),
+            }
             // The barrier is not counted: how long it takes says nothing of how long the other side takes.
-            *asleep += now.elapsed();
+            slept.time += now.elapsed();
+            if self.seq.load(Ordering::Relaxed) != seq {
+                let theirs = self.processor.load(Ordering::Relaxed);
+                slept.beside = mine.map(|mine| mine + 1 == theirs);
+            }
             if let Some(found) = look()? {
                 return Ok(Some(found));
             }

@@ -12,8 +12,8 @@ pub(crate) use real::*;
 mod real {
     pub(crate) use std::hint::spin_loop;
     use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, compiler_fence, fence as full_fence};
     pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-    use std::sync::atomic::{compiler_fence, fence as full_fence};
     use std::time::Duration;
 
     use crate::sys;
@@ -50,6 +50,11 @@ mod real {
             sys::futex_wake(&self.0, n)
         }
 
+        /// Sleeps while the word is as expected, at most `limit`; may wake for no reason.
+        pub(crate) fn wait(&self, expected: u32, limit: Duration) {
+            sys::futex_wait(&self.0, expected, limit);
+        }
+
         /// Sleeps while both words are as expected, at most `limit`; may wake for no reason.
         pub(crate) fn wait_either(
             &self,
@@ -62,24 +67,38 @@ mod real {
         }
     }
 
+    /// True only after this process was registered for the asymmetric barrier.
+    static REACHED: AtomicBool = AtomicBool::new(false);
+
     /// Whether this process takes part in the asymmetric barrier: registered once, then true for ever.
     pub(crate) fn asymmetric() -> bool {
         static REGISTERED: OnceLock<bool> = OnceLock::new();
-        *REGISTERED.get_or_init(sys::membarrier_register)
+        *REGISTERED.get_or_init(|| {
+            let registered = sys::membarrier_register();
+            REACHED.store(registered, Ordering::Relaxed);
+            registered
+        })
     }
 
-    /// Whether spinning is useless. The machine's processors count, not those this process may run on: the
-    /// other side may run on others.
+    /// Whether spinning is useless: only one process runs at a time.
     pub(crate) fn has_one_processor() -> bool {
         static ONE: OnceLock<bool> = OnceLock::new();
         *ONE.get_or_init(|| sys::processors() == 1)
     }
 
+    /// The processor that this thread runs on; `None` in models, where nobody is on any.
+    pub(crate) fn processor() -> Option<u32> {
+        Some(sys::processor())
+    }
+
     /// The cheap half of the barrier pair: keeps the compiler from moving a load above a store.
-    /// Its other end is [`heavy`].
+    /// Its other end is [`heavy`]. In a process that [`heavy`] does not reach it is a full fence.
     #[inline]
     pub(crate) fn light() {
-        compiler_fence(Ordering::SeqCst);
+        match REACHED.load(Ordering::Relaxed) {
+            true => compiler_fence(Ordering::SeqCst),
+            false => full_fence(Ordering::SeqCst),
+        }
     }
 
     /// The dear half of the barrier pair: makes every registered process pass a full fence now.
@@ -101,6 +120,7 @@ mod model {
     pub(crate) use loom::hint::spin_loop;
     pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
     use loom::sync::{Condvar, Mutex};
+    use std::cell::Cell;
     use std::time::Duration;
 
     /// A futex with a true queue of sleepers: only [`wake`](Futex::wake) ends a wait.
@@ -171,16 +191,46 @@ mod model {
         }
     }
 
+    /// Which half of the barrier pair a thread of a model has.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum Barrier {
+        /// Both, like all others: [`light`] and [`heavy`] together are a full fence on both sides.
+        Whole,
+        /// None: [`heavy`] reaches nobody, and [`light`] is a full fence.
+        Refused,
+        /// One that waits for nobody but those whose [`heavy`] does not reach it.
+        Unreached,
+    }
+
+    loom::thread_local! {
+        static BARRIER: Cell<Barrier> = Cell::new(Barrier::Whole);
+    }
+
+    /// The barrier of this thread, from now on.
+    pub(crate) fn have(barrier: Barrier) {
+        BARRIER.with(|mine| mine.set(barrier));
+    }
+
+    fn barrier() -> Barrier {
+        BARRIER.with(Cell::get)
+    }
+
     pub(crate) fn asymmetric() -> bool {
-        true
+        barrier() != Barrier::Refused
     }
 
     pub(crate) fn has_one_processor() -> bool {
         false
     }
 
+    pub(crate) fn processor() -> Option<u32> {
+        None
+    }
+
     pub(crate) fn light() {
-        loom::sync::atomic::fence(Ordering::SeqCst);
+        if barrier() != Barrier::Unreached {
+            loom::sync::atomic::fence(Ordering::SeqCst);
+        }
     }
 
     pub(crate) fn heavy() {

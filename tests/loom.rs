@@ -56,7 +56,7 @@ use ring::{Geometry, Reader, Writer};
 use roster::{Life, Owner};
 use signal::Patience;
 use stream::{Bulk, Lines, Next, Ring};
-use sync::Futex;
+use sync::{Barrier, Futex};
 
 struct Lane {
     geometry: Geometry,
@@ -391,6 +391,36 @@ fn overtaken_reader_catches_up() {
     });
 }
 
+/// Edge A through `head`: a late reader that sees where the others are sees no stamp from before the lap that
+/// they have taken, so the two never contradict each other.
+#[test]
+fn late_reader_sees_no_old_stamp() {
+    model(2, || {
+        let lane = Lane::new(1, 1);
+        let mut late = lane.reader();
+        let others = thread::spawn({
+            let lane = lane.clone();
+            let (mut writer, mut reader) = (lane.writer(), lane.reader());
+            move || {
+                for n in 0..3 {
+                    assert!(writer.room(&lane.header) > 0);
+                    lane.fill(&writer, 0, n);
+                    writer.publish(&lane.slots, 1);
+                    if n < 2 {
+                        // The last one is left to the late reader, who may have taken the first.
+                        lane.receive(&mut reader);
+                    }
+                }
+            }
+        });
+        // Panics if they contradict each other.
+        let early = lane.receive(&mut late);
+        others.join().unwrap();
+        let left = lane.receive(&mut late);
+        assert!(early == Some(2) || left == Some(2), "{early:?}, {left:?}");
+    });
+}
+
 /// A new writer takes up a lane whose last one died in the middle of a batch, while a reader reads on.
 #[test]
 fn lane_is_taken_up_after_a_death() {
@@ -450,9 +480,44 @@ fn no_wake_is_lost() {
         let look = || Ok::<_, ()>((place.1.load(Ordering::Acquire) == 1).then_some(()));
         let found = place
             .0
-            .wait(&mut Patience::new(), None, &Futex::default(), look, || {
+            .wait(&mut Patience::new(), None, &Futex::default(), look, |_| {
                 Ok(None)
             });
+        assert_eq!(found, Ok(Some(())));
+        waker.join().unwrap();
+    });
+}
+
+/// Edge C with a sleeper whose barrier is refused: it has told wakers to use a fence, and no wake is lost.
+#[test]
+fn no_wake_is_lost_without_the_sleepers_barrier() {
+    model(3, || {
+        let place = Arc::new((SignalWords::default(), AtomicU64::new(0)));
+        sync::have(Barrier::Refused);
+        // A first wait, which ends as soon as it is announced, says it; the first wake clears what it left.
+        let mut looks = 0;
+        let second = || {
+            looks += 1;
+            Ok::<_, ()>((looks == 2).then_some(()))
+        };
+        let deaths = Futex::default();
+        let first = place
+            .0
+            .wait(&mut Patience::new(), None, &deaths, second, |_| Ok(None));
+        assert_eq!(first, Ok(Some(())));
+        place.0.notify_one();
+        let waker = thread::spawn({
+            let place = place.clone();
+            move || {
+                sync::have(Barrier::Unreached);
+                place.1.store(1, Ordering::Release);
+                place.0.notify_one();
+            }
+        });
+        let look = || Ok::<_, ()>((place.1.load(Ordering::Acquire) == 1).then_some(()));
+        let found = place
+            .0
+            .wait(&mut Patience::new(), None, &deaths, look, |_| Ok(None));
         assert_eq!(found, Ok(Some(())));
         waker.join().unwrap();
     });
@@ -487,7 +552,7 @@ fn no_wake_is_lost_among_two_sleepers() {
                     };
                     place
                         .0
-                        .wait(&mut Patience::new(), None, &Futex::default(), look, || {
+                        .wait(&mut Patience::new(), None, &Futex::default(), look, |_| {
                             Ok(None)
                         })
                 })

@@ -162,7 +162,7 @@ pub(super) fn connect<Up: Message, Down: Message>(
         true => Ok(None),
         false => Ok(Some(())),
     };
-    let check = || match calls.is_closed() {
+    let check = |_| match calls.is_closed() {
         true => Err(PipeError::Closed),
         false if link.is_evicted() => Err(PipeError::Evicted),
         false => Ok(None),

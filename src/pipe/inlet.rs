@@ -341,7 +341,11 @@ impl Inlet {
             ..
         } = self;
         let header: &StreamHeader = &link.inn;
-        lull.rest(reader.position(), spoke);
+        // To stay away, or to look without end, is for those whose other side runs meanwhile.
+        let resting = patience.is_resting();
+        if !resting {
+            lull.rest(reader.position(), spoke);
+        }
         let reader = RefCell::new(reader);
         let something = || -> Result<Option<()>, RecvError> {
             let next = reader.borrow_mut().next(header, words)?;
@@ -351,7 +355,7 @@ impl Inlet {
             lull.look();
             something()
         };
-        if spoke {
+        if spoke && !resting {
             // Who waits for an answer looks as often as it can: one pause is the least there is.
             for _ in 0..ANSWER {
                 if let Some(()) = look()? {
@@ -361,11 +365,12 @@ impl Inlet {
                 spin_loop();
             }
         }
-        let check = || {
-            if link.is_evicted() {
+        let check = |ask: bool| {
+            if ask && link.is_evicted() {
                 return Err(RecvError::Evicted);
             }
-            if !link.ask() {
+            let alone = if ask { link.ask() } else { link.has_left() };
+            if !alone {
                 return Ok(None);
             }
             // What it sent before it went is seen now.

@@ -14,10 +14,11 @@ use std::sync::Arc;
 
 use crate::error::{Corrupt, RecvError, SegmentError};
 use crate::handle::{self, Carriage, Over, Travelling};
-use crate::kin::{self, Vigil};
+use crate::kin;
 use crate::layout::StreamHeader;
 use crate::roster::{self, Life, Owner};
 use crate::segment::{Segment, View};
+use crate::signal::Vigil;
 use crate::stream::Lines;
 use crate::sync::{self, AtomicU32, Futex, Ordering};
 
@@ -118,7 +119,7 @@ impl Link {
 
     fn over(segment: Segment, plan: Plan, side: Side) -> Result<Link, SegmentError> {
         let me = Owner::Held(segment.life().me());
-        let link = Link {
+        Ok(Link {
             out: segment.view(plan.header(side))?,
             inn: segment.view(plan.header(side.other()))?,
             deaths: kin::kin().map_err(SegmentError::Io)?.deaths(),
@@ -129,12 +130,7 @@ impl Link {
             segment,
             plan,
             side,
-        };
-        link.inn.ready.attach();
-        link.out.room.attach();
-        link.out.ready.attach();
-        link.inn.room.attach();
-        Ok(link)
+        })
     }
 
     /// Where a message lies that was sent, when all up to that position was.

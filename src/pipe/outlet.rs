@@ -289,11 +289,12 @@ impl Outlet {
             };
             Ok(room.then_some(()))
         };
-        let check = || {
-            if link.is_evicted() {
+        let check = |ask: bool| {
+            if ask && link.is_evicted() {
                 return Err(Refusal::Evicted);
             }
-            if link.ask() {
+            let alone = if ask { link.ask() } else { link.has_left() };
+            if alone {
                 return Err(Refusal::Closed);
             }
             let room = writer.borrow_mut().has_room_exactly(header, ahead);

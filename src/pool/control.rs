@@ -96,15 +96,9 @@ impl Control {
 
     fn of(segment: Segment, workers: usize) -> Result<Control, SegmentError> {
         let page: View<PoolPage> = segment.view(0)?;
-        page.tasks.attach();
-        page.results.attach();
         let seats = (0..workers)
-            .map(|seat| {
-                let seat: View<Seat> = segment.view(seat_at(seat))?;
-                seat.granted.attach();
-                Ok(seat)
-            })
-            .collect::<Result<_, SegmentError>>()?;
+            .map(|seat| segment.view(seat_at(seat)))
+            .collect::<Result<_, _>>()?;
         let tables = (0..TABLES)
             .map(|table| segment.view(tables_at(workers) + (table * size_of::<Table>()) as u64))
             .collect::<Result<_, _>>()?;

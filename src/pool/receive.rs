@@ -211,7 +211,7 @@ impl Role {
         };
         let results = &engine.control.page.results;
         let deaths = engine.kin.deaths();
-        match results.wait(patience, deadline, deaths, &mut look, || Ok(None)) {
+        match results.wait(patience, deadline, deaths, &mut look, |_| Ok(None)) {
             Ok(found) => found.is_some(),
             Err(corrupt) => {
                 // Nothing a worker says can be believed any more; this ends all that anybody waits for.

@@ -152,7 +152,7 @@ impl Station {
         let (page, row, hunter) = (&self.control.page, &self.row, &self.hunter);
         job::hunt(&row.now);
         let look = || hunter.borrow_mut().look(&self.control, row);
-        let check = || {
+        let check = |_| {
             job::tire(&row.now);
             hunter.borrow_mut().look(&self.control, row)
         };
@@ -375,7 +375,7 @@ impl Station {
         // The pool answers every request, or ends this process.
         while let Ok(None) =
             row.granted
-                .wait(&mut self.patience, None, self.kin.deaths(), look, || {
+                .wait(&mut self.patience, None, self.kin.deaths(), look, |_| {
                     Ok(None)
                 })
         {}
@@ -396,7 +396,7 @@ impl Station {
                 None,
                 self.kin.deaths(),
                 &mut look,
-                || Ok(None),
+                |_| Ok(None),
             ) {}
         }
         let payload = self.notices.payload(&row.notices, 0);

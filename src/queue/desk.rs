@@ -6,9 +6,9 @@ use bytemuck::cast_slice;
 
 use crate::error::{Corrupt, RecvError};
 use crate::handle;
-use crate::kin::Vigil;
 use crate::message::{self, Message};
 use crate::ring::Reader;
+use crate::signal::Vigil;
 use crate::sync::{AtomicU64, Ordering};
 
 use super::blocks::{self, Holder, InHand, Taken};

@@ -221,16 +221,14 @@ impl Hub {
     }
 
     fn over(segment: Segment, plan: Plan) -> Result<Hub, QueueError> {
-        let hub = Hub {
+        Ok(Hub {
             plan,
             header: segment.view(0)?,
             seats: segment.slots(plan.seats_at(), u64::from(plan.seats))?,
             deaths: kin::kin().map_err(SegmentError::Io)?.deaths(),
             me: segment.life().me(),
             segment,
-        };
-        hub.header.empty.attach();
-        Ok(hub)
+        })
     }
 
     /// Whether the queue holds its messages in blocks.

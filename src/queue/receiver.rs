@@ -358,12 +358,12 @@ impl<T: Message> Receiver<T> {
                 let desk = RefCell::new(desk);
                 let look = || find(&mut desk.borrow_mut(), hub);
                 let mut announced = false;
-                let check = || {
+                let check = |ask: bool| {
                     announced = true;
-                    if hub.is_evicted() {
+                    if ask && hub.is_evicted() {
                         return Err(RecvError::Evicted);
                     }
-                    let found = close(&mut desk.borrow_mut(), hub, true, &find)?;
+                    let found = close(&mut desk.borrow_mut(), hub, ask, &find)?;
                     if found.is_none() {
                         hub.count_wait();
                     }

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use crate::error::SendError;
 use crate::handle::{self, Passed, Transport};
-use crate::kin::{self, Vigil};
+use crate::kin;
 use crate::message::{self, EncodeError, Message, Sink};
 use crate::ring::Writer;
 use crate::roster::Owner;
-use crate::signal::Patience;
+use crate::signal::{Patience, Vigil};
 use crate::sync::{AtomicU64, Ordering};
 
 use super::Waiting;
@@ -84,7 +84,6 @@ impl<T: Message> Sender<T> {
     pub(super) fn in_lane(hub: Hub, number: u32) -> Result<Sender<T>, QueueError> {
         let lane = hub.lane(number)?;
         hub.populate_lane(number);
-        lane.header.full.attach();
         let writer = Writer::attach(hub.plan.geometry(), &lane.header, &lane.slots);
         blocks::adopt(&lane, writer.position());
         Ok(Sender {
@@ -453,14 +452,14 @@ impl<T: Message> Sender<T> {
             looks = looks.wrapping_add(1);
             (room.borrow_mut())(looks % HEAD_EVERY == 0)
         };
-        let check = || {
+        let check = |ask: bool| {
             if let Some(()) = (room.borrow_mut())(true)? {
                 return Ok(Some(()));
             }
-            if hub.is_evicted() {
+            if ask && hub.is_evicted() {
                 return Err(Refusal::Evicted);
             }
-            if nobody(true) {
+            if nobody(ask) {
                 return Err(Refusal::Closed);
             }
             hub.count_wait();

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::thread::futex::{self, Flags, Timespec, Wait, WaitFlags, WaitvFlags};
-use rustix::thread::{ClockId, MembarrierCommand, membarrier as command};
+use rustix::thread::{
+    ClockId, MembarrierCommand, membarrier as command, sched_getaffinity, sched_getcpu,
+};
 use rustix::time::clock_gettime;
 
 fn timespec(duration: Duration) -> Timespec {
@@ -15,15 +17,31 @@ fn timespec(duration: Duration) -> Timespec {
     }
 }
 
+/// Whether a sleep came to its end as sleeps do. Anything else says that the call itself is not to be
+/// had: a kernel that lacks it says `ENOSYS`, a sandbox whatever its authors chose, mostly `EPERM`.
+fn has_slept<T>(outcome: Result<T, Errno>) -> bool {
+    matches!(
+        outcome,
+        Ok(_) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT)
+    )
+}
+
+/// The longest sleep that nobody can end.
+const BLIND: Duration = Duration::from_millis(1);
+
 /// Sleeps while `word` is `expected`, at most `limit`. Returns early on any signal.
 pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, limit: Duration) {
-    // Any outcome (woken, changed, interrupted, timed out) sends the caller back to look again.
-    let _ = futex::wait(word, Flags::empty(), expected, Some(&timespec(limit)));
+    // Woken, changed, interrupted or timed out: the caller looks again in any case.
+    let outcome = futex::wait(word, Flags::empty(), expected, Some(&timespec(limit)));
+    if !has_slept(outcome) {
+        // Where no futex is to be had, a wait is slow, but it still burns no processor.
+        std::thread::sleep(limit.min(BLIND));
+    }
 }
 
 /// Sleeps while both words are as expected, at most `limit`. Returns early on any signal.
 ///
-/// A kernel without `futex_waitv` (before 5.16) sleeps on the first word alone.
+/// Without `futex_waitv` (Linux before 5.16, some sandboxes) it sleeps on the first word alone.
 pub(crate) fn futex_wait_two(
     a: &AtomicU32,
     a_expected: u32,
@@ -44,13 +62,14 @@ pub(crate) fn futex_wait_two(
     };
     let end = now().saturating_add(limit);
     let waiters = [waiter(a, a_expected), waiter(b, b_expected)];
-    if futex::waitv(
+    let outcome = futex::waitv(
         &waiters,
         WaitvFlags::empty(),
         Some(&timespec(end)),
         ClockId::Monotonic,
-    ) == Err(Errno::NOSYS)
-    {
+    );
+    if !has_slept(outcome) {
+        // Asked once: who refuses it once refuses it always, and each attempt is a system call.
         MISSING.store(true, Ordering::Relaxed);
         futex_wait(a, a_expected, limit);
     }
@@ -78,8 +97,25 @@ pub(crate) fn membarrier() {
     let _ = command(MembarrierCommand::GlobalExpedited);
 }
 
-/// Processors of the machine that are in use; 2 where that cannot be told.
-pub(crate) fn processors() -> u64 {
+/// How many threads of different processes can run at once; 2 where that cannot be told.
+///
+/// The machine's processors count and what the control group may use of them. Those that this thread is
+/// bound to do not: the other side of a wait may be bound to others.
+pub(crate) fn processors() -> usize {
     let online = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN);
-    online.ok().flatten().map_or(2, |count| count.max(1) as u64)
+    let online = online
+        .ok()
+        .flatten()
+        .map_or(2, |count| count.max(1) as usize);
+    let bound = sched_getaffinity(None).map_or(online, |set| set.count() as usize);
+    match std::thread::available_parallelism() {
+        // Less than it is bound to: what the group may use.
+        Ok(allowed) if allowed.get() < bound => allowed.get().min(online),
+        _ => online,
+    }
+}
+
+/// The processor that this thread runs on, or ran on a moment ago.
+pub(crate) fn processor() -> u32 {
+    sched_getcpu() as u32
 }

@@ -136,6 +136,8 @@ impl Futex {
         next(0) as usize
     }
 
+    pub(crate) fn wait(&self, _: u32, _: Duration) {}
+
     pub(crate) fn wait_either(&self, _: u32, _: &Futex, _: u32, _: Duration) {}
 }
 
@@ -151,4 +153,8 @@ pub(crate) fn fence() {}
 
 pub(crate) fn has_one_processor() -> bool {
     false
+}
+
+pub(crate) fn processor() -> Option<u32> {
+    None
 }

@@ -36,10 +36,11 @@ mod signal;
 mod stream;
 mod sync;
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use error::Corrupt;
 use latch::{Left, Limit, Visitor};
@@ -111,7 +112,7 @@ impl Lane {
             // The same look before a sleep.
             let room = header
                 .full
-                .wait(&mut patience, None, &self.deaths, look, || Ok(None));
+                .wait(&mut patience, None, &self.deaths, look, |_| Ok(None));
             let room = room.unwrap().unwrap();
             let batch = room.min(to - next).min(3);
             for ahead in 0..batch {
@@ -146,7 +147,7 @@ impl Lane {
             };
             let found = self
                 .empty
-                .wait(&mut patience, None, &self.deaths, look, || Ok(None));
+                .wait(&mut patience, None, &self.deaths, look, |_| Ok(None));
             let Some(Some(copy)) = found.unwrap() else {
                 break;
             };
@@ -463,4 +464,101 @@ fn a_stream_carries_messages_of_all_sizes() {
         assert_eq!(message, content(n), "message {n}");
     }
     writer.join().unwrap();
+}
+
+/// One wait that somebody on `waker` ends, after this thread fell asleep on processor 7; how often it looked.
+fn looks_of_one_wait(signal: &SignalWords, patience: &mut Patience, waker: u32) -> usize {
+    let (mut looks, is_there) = (0, Cell::new(false));
+    let look = || {
+        looks += 1;
+        Ok::<_, Corrupt>(is_there.get().then_some(()))
+    };
+    // Everything is announced by now: the waker comes between that and the sleep.
+    let check = |_| {
+        sync::move_to(waker);
+        is_there.set(true);
+        signal.notify_one();
+        sync::move_to(7);
+        Ok(None)
+    };
+    let found = signal.wait(patience, None, &Futex::default(), look, check);
+    assert_eq!(found, Ok(Some(())));
+    looks
+}
+
+/// A wait without a spin looks when it is announced, and when it wakes.
+const WITHOUT_A_SPIN: usize = 2;
+
+/// Who is woken from his own processor spins no more, but for a try after 2, 4, .. 256 waits.
+#[test]
+fn nobody_spins_while_the_other_side_needs_the_processor() {
+    let (signal, mut patience) = (SignalWords::default(), Patience::new());
+    for rest in [2, 4, 8, 16, 32, 64, 128, 256, 256] {
+        assert!(looks_of_one_wait(&signal, &mut patience, 7) > WITHOUT_A_SPIN);
+        for _ in 0..rest {
+            assert_eq!(looks_of_one_wait(&signal, &mut patience, 7), WITHOUT_A_SPIN);
+        }
+    }
+}
+
+/// Who is woken from another processor spins, and does so at once when he rested before.
+#[test]
+fn a_spin_is_for_those_whose_other_side_runs_meanwhile() {
+    let (signal, mut patience) = (SignalWords::default(), Patience::new());
+    for _ in 0..10 {
+        assert!(looks_of_one_wait(&signal, &mut patience, 8) > WITHOUT_A_SPIN);
+    }
+    for _ in 0..2 {
+        looks_of_one_wait(&signal, &mut patience, 7);
+    }
+    assert_eq!(looks_of_one_wait(&signal, &mut patience, 8), WITHOUT_A_SPIN);
+    assert!(looks_of_one_wait(&signal, &mut patience, 8) > WITHOUT_A_SPIN);
+}
+
+/// Nobody sleeps longer than 20 ms, however long the wait is, and every sleep that nobody ended is followed by
+/// the question who is dead.
+#[test]
+fn the_dead_are_asked_for_after_every_slice() {
+    let (signal, mut patience) = (SignalWords::default(), Patience::new());
+    let end = Instant::now() + Duration::from_millis(300);
+    let mut asked = Vec::new();
+    let check = |ask| {
+        asked.push(ask);
+        Ok::<Option<()>, Corrupt>(None)
+    };
+    let found = signal.wait(
+        &mut patience,
+        Some(end),
+        &Futex::default(),
+        || Ok(None),
+        check,
+    );
+    assert_eq!(found, Ok(None));
+    assert!(sync::longest_sleep() <= Duration::from_millis(20));
+    // The last sleep is cut short by the deadline.
+    asked.pop();
+    assert!(asked.len() > 1 && asked.iter().all(|ask| *ask), "{asked:?}");
+}
+
+/// A death that was counted is asked for at once, and only once.
+#[test]
+fn a_counted_death_is_asked_for_once() {
+    let (signal, mut patience) = (SignalWords::default(), Patience::new());
+    let deaths = Futex::default();
+    let mut ask = || {
+        let end = Instant::now();
+        let mut asked = None;
+        let check = |ask| {
+            asked = Some(ask);
+            Ok::<Option<()>, Corrupt>(None)
+        };
+        let found = signal.wait(&mut patience, Some(end), &deaths, || Ok(None), check);
+        assert_eq!(found, Ok(None));
+        asked.unwrap()
+    };
+    assert!(ask(), "never asked before");
+    deaths.fetch_add(1, Ordering::Release);
+    assert!(ask(), "somebody died");
+    deaths.fetch_add(1, Ordering::Release);
+    assert!(ask(), "another one died");
 }

@@ -1,6 +1,7 @@
 //! The atomics of the standard library, and a futex that needs no system call: what Miri and the thread
 //! sanitizer can follow.
 
+use std::cell::Cell;
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
@@ -42,7 +43,12 @@ impl Futex {
         n as usize
     }
 
+    pub(crate) fn wait(&self, expected: u32, limit: Duration) {
+        self.wait_either(expected, &Futex::default(), 0, limit);
+    }
+
     pub(crate) fn wait_either(&self, expected: u32, _: &Futex, _: u32, limit: Duration) {
+        LONGEST.set(LONGEST.get().max(limit));
         let asleep = ASLEEP.lock().unwrap();
         if self.0.load(Ordering::Relaxed) == expected {
             drop(AWAKE.wait_timeout(asleep, limit).unwrap());
@@ -52,6 +58,26 @@ impl Futex {
 
 pub(crate) fn has_one_processor() -> bool {
     false
+}
+
+thread_local! {
+    /// The processor that a thread is on, as a test wants it.
+    static PROCESSOR: Cell<Option<u32>> = const { Cell::new(None) };
+    /// The longest sleep that a thread has asked for.
+    static LONGEST: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+pub(crate) fn processor() -> Option<u32> {
+    PROCESSOR.get()
+}
+
+/// This thread goes on on that processor.
+pub(crate) fn move_to(processor: u32) {
+    PROCESSOR.set(Some(processor));
+}
+
+pub(crate) fn longest_sleep() -> Duration {
+    LONGEST.get()
 }
 
 pub(crate) fn asymmetric() -> bool {

@@ -114,7 +114,7 @@ impl Line {
                 Ok((room != 0).then_some(room))
             };
             let full = &self.header.full;
-            let room = full.wait(&mut patience, None, &member.tree.deaths, look, || Ok(None));
+            let room = full.wait(&mut patience, None, &member.tree.deaths, look, |_| Ok(None));
             let room = room.unwrap().unwrap();
             let first = writer.position();
             let batch = room.min(MESSAGES - first).min(2);
@@ -156,7 +156,7 @@ impl Line {
             let deaths = &member.tree.deaths;
             let found = self
                 .empty
-                .wait(&mut patience, None, deaths, look, || Ok(None));
+                .wait(&mut patience, None, deaths, look, |_| Ok(None));
             let Some(copy) = found.unwrap().unwrap() else {
                 return;
             };

@@ -104,6 +104,11 @@ impl Futex {
         woken
     }
 
+    /// Used only by those who know a processor, of whom there are none here.
+    pub(crate) fn wait(&self, _expected: u32, _limit: Duration) {
+        unreachable!("a sleep that no death ends");
+    }
+
     /// No slice ever ends: a wake that is lost, and not made good by a death, is a wait for ever.
     pub(crate) fn wait_either(
         &self,
@@ -136,6 +141,10 @@ impl Futex {
 
 pub(crate) fn has_one_processor() -> bool {
     false
+}
+
+pub(crate) fn processor() -> Option<u32> {
+    None
 }
 
 pub(crate) fn asymmetric() -> bool {
