@@ -41,7 +41,7 @@ pub use pool::{
 };
 pub use process::{
     Child, Function, JoinError, Process, ProcessBuilder, SpawnError, StartMethod, Stdio,
-    active_children, current_process, init, parent_process, wait_any,
+    active_children, current_process, end_zygote, init, parent_process, wait_any,
 };
 pub use queue::{
     InPlace, Iter, Lease, Loan, LoanError, Queue, QueueBuilder, QueueError, QueueStats, Receiver,

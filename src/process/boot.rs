@@ -19,6 +19,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -26,6 +27,7 @@ use std::vec::IntoIter;
 
 use super::control::{self, Body, Given, Order, Report, Start, Step};
 use super::error::SpawnError;
+use super::execute::IMAGE;
 use super::function::{self, Answer, Call, Exchange, Function};
 use super::zygote::{self, Newborn};
 use super::{Me, set_me, task};
@@ -73,6 +75,9 @@ extern "C" fn hook() {
 /// With the feature `hook`, which is on by default, it does nothing: children never come to `main`.
 /// Without it, it must be the first line of `main`; a child stays inside it and exits from there.
 ///
+/// In a program that has rights which its caller does not have (set-user-ID, set-group-ID, file
+/// capabilities) it does nothing, and [no process can be started](crate::SpawnError::Privileged).
+///
 /// # Examples
 ///
 /// ```
@@ -87,6 +92,10 @@ pub fn init() {
 /// The image to be executed, if a child of it would find its work.
 pub(super) fn ready() -> Result<&'static Image, SpawnError> {
     let image = task::image().ok_or(SpawnError::NotInitialised)?;
+    // Asked each time: between real and effective IDs that differ a child would be such a program.
+    if sys::is_privileged_start() {
+        return Err(SpawnError::Privileged);
+    }
     // Named here so that no linker drops it from a program that starts processes.
     #[cfg(feature = "hook")]
     std::hint::black_box(&HOOK);
@@ -97,13 +106,31 @@ pub(super) fn ready() -> Result<&'static Image, SpawnError> {
     if lost || !(hooked || INITIALISED.load(Ordering::Relaxed)) {
         return Err(SpawnError::NotInitialised);
     }
+    if let Some((loader, program)) = started_by_loader(image) {
+        return Err(SpawnError::Loader {
+            loader: loader.clone(),
+            program: program.clone(),
+        });
+    }
     Ok(image)
+}
+
+/// The loader and the program, if the loader is what was executed and would be executed again.
+fn started_by_loader(image: &Image) -> Option<&'static (PathBuf, PathBuf)> {
+    static FOUND: OnceLock<Option<(PathBuf, PathBuf)>> = OnceLock::new();
+    // A library's host is what its children execute, and they come to `init` by the host's own ways.
+    let look = || image.is_program.then(|| sys::loader_of(image, IMAGE))?;
+    FOUND.get_or_init(look).as_ref()
 }
 
 fn serve_if_marked() {
     let Some(found) = std::env::var_os(MARK) else {
         return;
     };
+    // Whoever starts a program with rights that he does not have may not choose what it runs.
+    if sys::is_privileged_start() {
+        return;
+    }
     let Some(image) = task::image() else { return };
     if found != *mark(image) {
         return;
@@ -141,18 +168,13 @@ fn serve(image: &Image) -> ! {
     let prepared = match first.head {
         Order::Run(start) => {
             CONTROL.get_or_init(|| control);
-            settle(place)
-                .and_then(|parent| watch(parent).map_err(at(Step::Watch)))
-                .and_then(|()| prepare(image, start, first.body, descriptors, None))
+            settle(place, start.tied, false)
+                .and_then(|_parent| prepare(image, start, first.body, descriptors, Titles::new()))
         }
         Order::Breed(other) if other == image.fingerprint => {
-            let Some(lifeline) = descriptors.next() else {
-                std::process::exit(FAILED);
-            };
             let Newborn { control, titles } = zygote::breed(image, control, place.parent.as_fd());
             let control = CONTROL.get_or_init(|| control);
-            settle(place).and_then(|parent| {
-                be_watched(lifeline, &parent).map_err(at(Step::Watch))?;
+            settle(place, true, true).and_then(|parent| {
                 // What is refused here is said when it matters.
                 let _ = rehearse(image);
                 let (start, body, descriptors) = wait_for_order(control, &parent);
@@ -182,11 +204,12 @@ fn at(step: Step) -> impl Fn(io::Error) -> Failure {
     move |error| (step, error)
 }
 
-/// What a child needs to find its place in the tree.
+/// What a child needs to find its place in the tree, and to end with its parent.
 pub(super) struct Place {
     roster: OwnedFd,
     page: OwnedFd,
     parent: OwnedFd,
+    lifeline: OwnedFd,
 }
 
 impl Place {
@@ -195,28 +218,42 @@ impl Place {
             roster: descriptors.next()?,
             page: descriptors.next()?,
             parent: descriptors.next()?,
+            lifeline: descriptors.next()?,
         })
-    }
-
-    /// Ties this process to its parent by the system's own means, as an extra; then looks whether it was
-    /// too late.
-    fn tie(&self) -> io::Result<()> {
-        sys::die_with_parent()?;
-        if sys::is_ready(self.parent.as_fd()) {
-            sys::kill_self();
-        }
-        Ok(())
     }
 }
 
 /// What every child does before it is told what for; gives the parent's descriptor back.
-fn settle(place: Place) -> Result<OwnedFd, Failure> {
-    place.tie().map_err(at(Step::Watch))?;
+///
+/// It makes no thread, so that the function finds itself alone whichever way the process was made, and
+/// may do what the kernel allows to processes of one thread only.
+fn settle(place: Place, tied: bool, is_shared: bool) -> Result<OwnedFd, Failure> {
+    be_watched(&place.parent, place.lifeline, tied, is_shared).map_err(at(Step::Watch))?;
     // In this order: one that came in the meantime is dropped, as it will be from now on.
-    sys::ignore_signals().map_err(at(Step::Signals))?;
+    sys::settle_signals().map_err(at(Step::Signals))?;
     sys::unblock_signals();
     kin::adopt(place.roster, place.page).map_err(at(Step::Kin))?;
     Ok(place.parent)
+}
+
+/// Ends this process when its parent does, whatever it is doing then: the kernel ends it when the parent's
+/// end of a pipe is closed; and, as an extra, when the thread ends that made it.
+fn be_watched(parent: &OwnedFd, lifeline: OwnedFd, tied: bool, is_shared: bool) -> io::Result<()> {
+    if tied {
+        sys::die_with_parent()?;
+    }
+    let lifeline = match is_shared {
+        true => sys::open_pipe_anew(lifeline.as_fd())?,
+        false => lifeline,
+    };
+    sys::die_with_pipe(lifeline.as_fd())?;
+    // It may have been too late.
+    if sys::is_ready(lifeline.as_fd()) || sys::is_ready(parent.as_fd()) {
+        sys::kill_self();
+    }
+    // Open as long as this process lives.
+    std::mem::forget(lifeline);
+    Ok(())
 }
 
 /// What a rehearsal does.
@@ -277,34 +314,6 @@ fn wait_for_order(control: &OwnedFd, parent: &OwnedFd) -> (Start, Body, IntoIter
     std::process::exit(0)
 }
 
-/// Ends this process when its parent does, whatever it is doing then.
-fn watch(parent: OwnedFd) -> io::Result<()> {
-    let control = CONTROL.get().ok_or(io::ErrorKind::NotConnected)?;
-    thread::Builder::new()
-        .name("multiproc-watch".into())
-        .stack_size(64 * 1024)
-        .spawn(move || {
-            sys::block_signals();
-            sys::wait_for_end(control.as_fd(), parent.as_fd());
-            sys::kill_self();
-        })
-        .map(drop)
-}
-
-/// As [`watch`], without a thread, which would double the time that a process takes to end: the kernel
-/// ends this process when the parent's end of a pipe is closed. If this process has closed its own end,
-/// and has cut the system's tie as well, the zygote is still there to end it.
-fn be_watched(lifeline: OwnedFd, parent: &OwnedFd) -> io::Result<()> {
-    let lifeline = sys::die_with_pipe(lifeline.as_fd())?;
-    // It may have been too late.
-    if sys::is_ready(lifeline.as_fd()) || sys::is_ready(parent.as_fd()) {
-        sys::kill_self();
-    }
-    // Open as long as this process lives.
-    std::mem::forget(lifeline);
-    Ok(())
-}
-
 fn prepare(
     image: &Image,
     start: Start,
@@ -335,7 +344,7 @@ fn prepare(
     }
     for (key, value) in &start.environment {
         let key = OsStr::from_bytes(key);
-        // SAFETY: only a child of the zygote is given changes, and it has no other threads.
+        // SAFETY: a child has no other threads before its function runs.
         unsafe {
             match value {
                 Some(value) => std::env::set_var(key, OsStr::from_bytes(value)),

@@ -62,6 +62,8 @@ pub(crate) struct Start {
     pub(crate) environment: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     pub(crate) affinity: Option<Vec<usize>>,
     pub(crate) nice: Option<i32>,
+    /// Whether the thread that made the child lives as long as it; else it has no tie to that thread.
+    pub(crate) tied: bool,
     /// Whether the parent waits for [`Report::Ready`].
     pub(crate) say_ready: bool,
 }
@@ -78,7 +80,8 @@ pub(crate) enum Given {
     Nothing,
 }
 
-/// What the zygote is asked for: one more child, whose control socket is the descriptor.
+/// What the zygote is asked for: one more child, whose control socket is the descriptor; or, without a
+/// descriptor, to end.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Another;
 

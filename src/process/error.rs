@@ -16,6 +16,56 @@ pub enum SpawnError {
         "no child was started, for it could not find its work: call `multiproc::init()` as the first line of `main`"
     )]
     NotInitialised,
+    /// This program has rights that its caller does not have: it is a set-user-ID or set-group-ID program
+    /// or has file capabilities, or its real and effective IDs differ. A child would begin as such a program
+    /// too, which obeys nobody. A daemon gives up its rights for good (`setresuid`) before it starts any.
+    #[error(
+        "this program has rights that its caller does not have (set-user-ID, set-group-ID, file capabilities, or real and effective IDs that differ); it may start processes only without them, for example as a service of that user"
+    )]
+    Privileged,
+    /// This program was started as an argument of its loader, which is what would be executed again.
+    #[error(
+        "the program was started through its loader {}, which would be executed in its place: start {} itself",
+        loader.display(), program.display()
+    )]
+    Loader {
+        /// The file that was executed.
+        loader: PathBuf,
+        /// The file of the program that runs.
+        program: PathBuf,
+    },
+    /// [`StartMethod::Zygote`](super::StartMethod::Zygote) was asked for, and this program can have no zygote.
+    #[error(
+        "this program can have no zygote ({source}): leave the start method unset, or choose `StartMethod::Exec`"
+    )]
+    NoZygote {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The environment and the arguments are longer than what the system passes to a program.
+    #[error(
+        "the environment and the arguments are too long to execute the program again: together they may have a quarter of the stack's limit (RLIMIT_STACK) and 6 MiB at most, one argument 128 KiB: {source}"
+    )]
+    TooLong {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system, or a filter of system calls, refuses one that processes cannot be started without.
+    #[error("the system refuses `{call}`, which processes cannot be started without: {source}")]
+    Refused {
+        /// The system call.
+        call: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The thread that watches over children cannot be made.
+    #[error(
+        "the thread that watches over children cannot be made: {source}. After `unshare(CLONE_NEWPID)` a process makes no threads: start the first process before"
+    )]
+    NoThread {
+        /// What the system said.
+        source: io::Error,
+    },
     /// This process was forked by the user: it holds copies of its parent's children, not its own.
     #[error("this process was forked by the user and cannot start processes")]
     Forked,
@@ -89,6 +139,15 @@ fn shown(limit: Option<u64>) -> String {
 }
 
 impl SpawnError {
+    /// Names a system call that was refused, or the limit behind another error.
+    pub(crate) fn of_call(call: &'static str, source: io::Error) -> SpawnError {
+        use nix::libc::{EACCES, ENOSYS, EPERM};
+        match source.raw_os_error() {
+            Some(EACCES | ENOSYS | EPERM) => SpawnError::Refused { call, source },
+            _ => SpawnError::from_io(source),
+        }
+    }
+
     /// Names the limit behind an error of the operating system.
     pub(crate) fn from_io(source: io::Error) -> SpawnError {
         use nix::libc::{EAGAIN, EMFILE, ENFILE, ENOMEM, ENOSPC, ETOOMANYREFS};

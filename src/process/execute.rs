@@ -2,16 +2,18 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use super::error::SpawnError;
 use super::reaper::{Record, reaper};
 use crate::kin::{self, Kin};
 use crate::sys;
 
 /// The running program, also when its file has been replaced or removed.
-const IMAGE: &str = "/proc/self/exe";
+pub(super) const IMAGE: &str = "/proc/self/exe";
 
 /// What every child needs to find its place in the tree: the tree's roster and page, and its parent.
 pub(super) struct Place {
@@ -20,16 +22,19 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn for_children() -> io::Result<Place> {
+    pub(super) fn for_children() -> Result<Place, SpawnError> {
+        let refused = |call| move |error| SpawnError::of_call(call, error);
+        let myself = sys::process_descriptor(std::process::id());
         Ok(Place {
-            kin: kin::kin()?,
-            myself: sys::process_descriptor(std::process::id())?,
+            kin: kin::kin().map_err(refused("memfd_create"))?,
+            myself: myself.map_err(refused("pidfd_open"))?,
         })
     }
 
-    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+    /// With the reading end of the pipe that is closed when this process ends.
+    pub(super) fn descriptors<'a>(&'a self, lifeline: BorrowedFd<'a>) -> Vec<BorrowedFd<'a>> {
         let mut all = self.kin.descriptors().to_vec();
-        all.push(self.myself.as_fd());
+        all.extend([self.myself.as_fd(), lifeline]);
         all
     }
 }
@@ -37,11 +42,18 @@ impl Place {
 /// The image with this program's arguments and a socket.
 pub(super) fn command(socket: OwnedFd) -> Command {
     let mut command = Command::new(IMAGE);
-    command.args(std::env::args_os().skip(1)).stdin(socket);
+    let mut arguments = std::env::args_os();
+    // The first is this program's own in all its children, whichever way they are made.
+    command.arg0(arguments.next().unwrap_or_default());
+    command.args(arguments).stdin(socket);
     command
 }
 
-/// Executes the image. To be run on a thread that lives as long as the process.
+/// The most bytes of a variable that goes with an execution: the system takes 128 KiB, name included.
+pub(super) const LONGEST_VARIABLE: usize = 100 * 1024;
+
+/// Executes the image, on a thread that ends no earlier than the child: the kernel ties a child's
+/// parent-death signal to the thread that made it.
 pub(super) fn execute(mut command: Command, control: Option<OwnedFd>) -> io::Result<Arc<Record>> {
     let mut child = command.spawn()?;
     // The child's end of the socket must be closed here, or its death would not close it.
@@ -57,6 +69,55 @@ pub(super) fn execute(mut command: Command, control: Option<OwnedFd>) -> io::Res
         let _ = child.wait();
     }
     watched
+}
+
+type Work = Mutex<Option<(Command, OwnedFd)>>;
+
+fn take(work: &Work) -> Option<(Command, OwnedFd)> {
+    work.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// Executes the image for the calling thread: the child has what that thread hands on. Says as well whether
+/// the child may have itself ended together with the thread that made it.
+///
+/// The calling thread may end before the child does. A thread that it makes hands on the same, and waits.
+pub(super) fn execute_for_caller(
+    command: Command,
+    control: OwnedFd,
+) -> io::Result<(Arc<Record>, bool)> {
+    let (tell, told) = mpsc::sync_channel(1);
+    let work = Arc::new(Work::new(Some((command, control))));
+    let theirs = Arc::clone(&work);
+    let thread = std::thread::Builder::new()
+        .name("multiproc-parent".into())
+        .stack_size(128 * 1024)
+        .spawn(move || {
+            let Some((command, control)) = take(&theirs) else {
+                return;
+            };
+            sys::block_signals();
+            let made = execute(command, Some(control));
+            let child = made.as_ref().ok().cloned();
+            // Whoever asked waits for the answer.
+            let _ = tell.send(made);
+            if let Some(child) = child {
+                // When the wait is refused the child loses an extra tie.
+                let _ = sys::poll_any(&[child.process()], None);
+            }
+        });
+    match thread {
+        Ok(_) => {
+            let made = told.recv();
+            let panicked = |_| io::Error::other("the thread that makes the process has panicked");
+            Ok((made.map_err(panicked)??, true))
+        }
+        // There can be no more threads, or none beside children in another PID namespace.
+        Err(error) => {
+            let (command, control) = take(&work).ok_or(error)?;
+            let made = sys::with_signals_blocked(|| execute(command, Some(control)));
+            Ok((made?, false))
+        }
+    }
 }
 
 /// Kills a child and waits until it is reaped.

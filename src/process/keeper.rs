@@ -6,20 +6,26 @@
 //! that thread's next; it lives as long as the process, because the kernel ties a child's parent-death
 //! signal to the thread that made it, and the zygote's children count as made by the thread that made the
 //! zygote.
+//!
+//! A zygote's children have what the keeper's thread has handed on to the zygote: users, capabilities, filters of
+//! system calls and so on. They are given to threads alone that have the same. When a thread comes that has
+//! something else, either the whole process has changed, as a daemon that gives up its rights, which the
+//! keeper's thread has with it: then all that was made before is ended; or that thread alone is another.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::Stdio;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::control::{self, Another, Birth, Order};
-use super::execute::{Place, command, end_now, execute};
+use super::credentials::Credentials;
+use super::error::SpawnError;
+use super::execute::{LONGEST_VARIABLE, Place, command, end_now, execute};
 use super::reaper::{Record, reaper};
-use super::surroundings::Surroundings;
+use super::settings::StartMethod;
 use super::{boot, tree, zygote};
+use crate::kin;
 use crate::sys;
 
 /// Children that wait.
@@ -36,9 +42,11 @@ pub(super) type Environment = Vec<(OsString, OsString)>;
 
 /// What a zygote and its children have from the moment it was made. Kept as long as any of them lives.
 #[derive(Debug)]
-pub(super) struct Stock {
-    surroundings: Surroundings,
+pub(super) struct Inherited {
+    credentials: Credentials,
     pub(super) environment: Environment,
+    /// Whether this process could look into the zygote at once, so that who cannot is more restricted.
+    is_observable: bool,
     /// The end of a pipe to which nothing is ever written: the children end when it is closed.
     _lifeline: OwnedFd,
 }
@@ -47,14 +55,14 @@ pub(super) struct Stock {
 struct Zygote {
     record: Arc<Record>,
     line: OwnedFd,
-    stock: Arc<Stock>,
+    inherited: Arc<Inherited>,
 }
 
 /// A child that waits for its first word.
 #[derive(Debug)]
 pub(super) struct Spare {
     pub(super) record: Arc<Record>,
-    pub(super) stock: Arc<Stock>,
+    pub(super) inherited: Arc<Inherited>,
 }
 
 #[derive(Default)]
@@ -69,10 +77,16 @@ struct State {
     wanted: bool,
     /// How often no zygote or no child of it was to be had.
     failures: u64,
-    /// This program can have none.
-    refused: bool,
+    /// How often all that was there has been ended: what is on its way then comes too late.
+    endings: u64,
+    /// This program can have none: what the system said.
+    refused: Option<i32>,
     /// Those of the last process that was made by execution.
-    last: Option<Surroundings>,
+    last: Option<Credentials>,
+    /// How often the keeper's thread was asked for its own credentials, how often it has answered, and what.
+    asked: u64,
+    answered: u64,
+    answer: Option<Credentials>,
 }
 
 struct Keeper {
@@ -88,43 +102,164 @@ static KEEPER: Keeper = Keeper {
         waiting: 0,
         wanted: false,
         failures: 0,
-        refused: false,
+        endings: 0,
+        refused: None,
         last: None,
+        asked: 0,
+        answered: 0,
+        answer: None,
     }),
     changed: Condvar::new(),
 };
 
+/// How long those that are ended may take for it.
+const ENDING: Duration = Duration::from_secs(5);
+
 /// A child of the zygote that has not been given its function; `None` when the next is to be made by
-/// execution. If `insist`, waits for a zygote that is not there yet.
-pub(super) fn take(insist: bool) -> Option<Spare> {
+/// execution. If the zygote is asked for, waits until there is one.
+///
+/// # Errors
+///
+/// `NoZygote` when it is asked for and there can be none.
+pub(super) fn take(method: Option<StartMethod>) -> Result<Option<Spare>, SpawnError> {
+    let insist = method == Some(StartMethod::Zygote);
     let deadline = Instant::now() + BEGINNING;
+    // Without `/proc` nothing can be executed either, and that says so.
+    let Ok(credentials) = Credentials::now() else {
+        return Ok(None);
+    };
+    let mut has_ended = false;
     loop {
-        let surroundings = Surroundings::now().ok()?;
         let mut state = KEEPER.state();
-        if state.refused {
-            return None;
+        if state.has_others(&credentials) {
+            // Once: the next were made with those of the keeper's thread.
+            if has_ended || !KEEPER.has(state, &credentials) {
+                return Ok(None);
+            }
+            // Those of a user that this process was before must not live on beside what follows.
+            let _ = end(Some(&credentials));
+            has_ended = true;
+            continue;
         }
-        state.discard_others(&surroundings);
+        if method == Some(StartMethod::Exec) {
+            return Ok(None);
+        }
+        if let Some(errno) = state.refused {
+            return match insist {
+                true => Err(SpawnError::NoZygote {
+                    source: io::Error::from_raw_os_error(errno),
+                }),
+                false => Ok(None),
+            };
+        }
         if let Some(spare) = state.give() {
-            return Some(spare);
+            drop(state);
+            if spare.inherited.is_for(&credentials, spare.record.pid) {
+                return Ok(Some(spare));
+            }
+            give_back(spare);
+            return Ok(None);
         }
         if state.zygote.is_none() {
             if !insist {
-                // One process alone is not worth a zygote; a second in the same surroundings may be one of many.
-                if state.last.as_ref() == Some(&surroundings) {
+                // One process alone is not worth a zygote; a second by such a thread may be one of many.
+                if state.last.as_ref() == Some(&credentials) {
                     state.want();
                 }
-                state.last = Some(surroundings);
-                return None;
+                state.last = Some(credentials);
+                return Ok(None);
             }
             if !state.want() {
-                return None;
+                return Ok(None);
             }
         }
-        if !KEEPER.wait_for_spare(state, deadline) {
-            return None;
+        if !KEEPER.wait_for_spare(state, deadline) && KEEPER.state().refused.is_none() {
+            return Ok(None);
         }
     }
+}
+
+/// Takes back a child that has been given nothing.
+pub(super) fn give_back(spare: Spare) {
+    let mut state = KEEPER.state();
+    let is_known = |zygote: &Arc<Zygote>| Arc::ptr_eq(&zygote.inherited, &spare.inherited);
+    if state.zygote.as_ref().is_some_and(is_known) {
+        state.spares.insert(0, spare);
+    } else {
+        // All that was there may have been ended meanwhile, for a reason.
+        drop(state);
+        spare.discard();
+    }
+}
+
+/// Ends the zygote and the children that wait, but for those that have `except`. Returns when they have ended.
+fn end(except: Option<&Credentials>) -> io::Result<()> {
+    let (zygote, spares) = {
+        let mut state = KEEPER.state();
+        state.endings += 1;
+        state.is_lull = true;
+        let is_other = |inherited: &Inherited| except != Some(&inherited.credentials);
+        let zygote = state.zygote.take_if(|zygote| is_other(&zygote.inherited));
+        let spares: Vec<Spare> = std::mem::take(&mut state.spares);
+        let (others, kept) = spares
+            .into_iter()
+            .partition::<Vec<_>, _>(|spare| is_other(&spare.inherited));
+        state.spares = kept;
+        if zygote.is_some() {
+            state.fail(&io::ErrorKind::BrokenPipe.into());
+        }
+        (zygote, others)
+    };
+    let mut ended: Vec<Arc<Record>> = Vec::new();
+    if let Some(zygote) = zygote {
+        zygote.dismiss();
+        ended.push(Arc::clone(&zygote.record));
+    }
+    ended.extend(spares.into_iter().map(Spare::discard));
+    let deadline = Instant::now() + ENDING;
+    match ended
+        .iter()
+        .all(|record| record.wait(Some(deadline)).is_some())
+    {
+        true => Ok(()),
+        false => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Ends this process's zygote, and those of its children that wait for a function.
+///
+/// They have the rights that this process had when they were made. Call it when this process has given up
+/// rights, as a daemon that starts as root, and starts no process afterwards: the next one that it starts
+/// would end them first. Best give up rights before the first process is started. Children that run a
+/// function go on; they have what they were started with.
+///
+/// The next process that is started may make a zygote again. In a program that has none, nothing happens.
+///
+/// # Blocking
+///
+/// Waits until they have ended, which takes about a millisecond, and five seconds at most.
+///
+/// # Errors
+///
+/// `TimedOut` if one has not ended by then, for it is stopped and may not be killed by this process any
+/// more. It ends when it goes on.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc::Process;
+///
+/// Process::spawn(|| (), ())?.join()?;
+/// // Here the program gives up its rights, by `setresuid` and the like.
+/// multiproc::end_zygote()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn end_zygote() -> io::Result<()> {
+    if kin::forked() {
+        // They are the original's.
+        return Ok(());
+    }
+    end(None)
 }
 
 /// Has spares made, if none is left.
@@ -144,18 +279,32 @@ impl Keeper {
         sys::block_signals();
         let mut state = self.state();
         loop {
+            if state.answered != state.asked {
+                let asked = state.asked;
+                drop(state);
+                let answer = Credentials::now().ok();
+                state = self.state();
+                (state.answered, state.answer) = (asked, answer);
+                self.changed.notify_all();
+                continue;
+            }
             let zygote = state.zygote.clone();
             match zygote {
                 None if state.wanted => {
+                    let endings = state.endings;
                     drop(state);
                     let made = make();
                     state = self.state();
                     state.wanted = false;
                     match made {
+                        Ok(zygote) if endings != state.endings => {
+                            zygote.dismiss();
+                            state.fail(&io::ErrorKind::BrokenPipe.into());
+                        }
                         // It may have ended by now.
                         Ok(zygote) if zygote.record.how().is_none() => state.zygote = Some(zygote),
-                        Ok(_) => state.fail(io::ErrorKind::BrokenPipe),
-                        Err(error) => state.fail(error.kind()),
+                        Ok(_) => state.fail(&io::ErrorKind::BrokenPipe.into()),
+                        Err(error) => state.fail(&error),
                     }
                 }
                 Some(zygote) if state.are_wanted() => {
@@ -172,9 +321,16 @@ impl Keeper {
                             state.is_lull = true;
                             self.changed.notify_all();
                         }
-                        Ok(spare) => spare.discard(),
+                        Ok(spare) => _ = spare.discard(),
                         Err(error) => {
-                            state.fail(error.kind());
+                            state.fail(&error);
+                            if state.refused.is_some() {
+                                // It is of no use to anybody.
+                                zygote.dismiss();
+                                state
+                                    .zygote
+                                    .take_if(|current| Arc::ptr_eq(current, &zygote));
+                            }
                             // There is no room for more processes now; or it is gone, and another may be wanted.
                             if is_current {
                                 state = self.wait(state);
@@ -185,6 +341,19 @@ impl Keeper {
                 _ => state = self.wait(state),
             }
         }
+    }
+
+    /// Whether the keeper's thread has those credentials now, which means that the whole process has them.
+    fn has(&self, mut state: MutexGuard<'_, State>, credentials: &Credentials) -> bool {
+        state.asked += 1;
+        let asked = state.asked;
+        self.changed.notify_all();
+        // It may be waiting for a zygote that is stopped.
+        let waited = self
+            .changed
+            .wait_timeout_while(state, FORKING + FORKING, |state| state.answered < asked);
+        let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        !timeout.timed_out() && state.answer.as_ref() == Some(credentials)
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
@@ -205,7 +374,7 @@ impl Keeper {
         );
         let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
         state.waiting -= 1;
-        if state.zygote.is_none() && !state.refused {
+        if state.zygote.is_none() && state.refused.is_none() {
             state.want();
         }
         !state.spares.is_empty()
@@ -248,10 +417,13 @@ impl State {
     }
 
     /// No zygote or no child of it was to be had: nobody waits for it any longer.
-    fn fail(&mut self, why: io::ErrorKind) {
+    fn fail(&mut self, why: &io::Error) {
+        use nix::libc::{EINVAL, ENOSYS, ENOTSUP, EPERM};
         self.failures += 1;
-        // The kernel does not do it, or whatever guards this process forbids it.
-        self.refused |= why == io::ErrorKind::Unsupported;
+        // The kernel does not do it, or whatever guards this process forbids it: the next would fail as well.
+        if let Some(errno @ (EINVAL | ENOSYS | ENOTSUP | EPERM)) = why.raw_os_error() {
+            self.refused = Some(errno);
+        }
         KEEPER.changed.notify_all();
     }
 
@@ -269,75 +441,78 @@ impl State {
         })
     }
 
-    /// Ends what was made in other surroundings.
-    fn discard_others(&mut self, surroundings: &Surroundings) {
-        let zygote = self
-            .zygote
-            .take_if(|zygote| zygote.stock.surroundings != *surroundings);
-        if let Some(zygote) = zygote {
-            self.fail(io::ErrorKind::BrokenPipe);
-            // Refused only if it has ended.
-            let _ = sys::send_signal(zygote.record.process(), nix::libc::SIGKILL);
-        }
-        let (kept, others) = std::mem::take(&mut self.spares)
-            .into_iter()
-            .partition(|spare: &Spare| spare.stock.surroundings == *surroundings);
-        self.spares = kept;
-        for spare in others {
-            spare.discard();
-        }
+    /// Whether anything there was made with other credentials.
+    fn has_others(&self, credentials: &Credentials) -> bool {
+        let zygote = self.zygote.iter().map(|zygote| &zygote.inherited);
+        let mut all = zygote.chain(self.spares.iter().map(|spare| &spare.inherited));
+        all.any(|inherited| inherited.credentials != *credentials)
     }
 }
 
 impl Spare {
     /// Ends it; the reaper takes its status.
-    fn discard(self) {
-        // Refused only if it has ended.
+    fn discard(self) -> Arc<Record> {
+        // Refused if it has ended, or if it is another user's than this process by now; then it ends because
+        // its lifeline is closed.
         let _ = sys::send_signal(self.record.process(), nix::libc::SIGKILL);
+        self.record.close();
+        self.record
+    }
+}
+
+impl Inherited {
+    /// Whether a thread that has those credentials may be given the child `pid`, which has these. They are the
+    /// same as far as the kernel tells.
+    fn is_for(&self, credentials: &Credentials, pid: u32) -> bool {
+        match self.is_observable {
+            true => sys::may_look_into(pid),
+            false => !credentials.could_be_restricted(),
+        }
     }
 }
 
 /// Executes this program as a zygote, and waits until it is ready. On the keeper's thread.
 fn make() -> io::Result<Arc<Zygote>> {
     let image = boot::ready().map_err(io::Error::other)?;
-    let surroundings = Surroundings::now()?;
-    let environment: Environment = std::env::vars_os().collect();
+    let credentials = Credentials::now()?;
+    // Longer variables travel in each child's first word, with all that has changed since.
+    let is_short =
+        |(key, value): &(OsString, OsString)| key.len() + value.len() <= LONGEST_VARIABLE;
+    let environment: Environment = std::env::vars_os().filter(is_short).collect();
     let (line, theirs) = sys::socket_pair()?;
-    let place = Place::for_children()?;
+    let place = Place::for_children().map_err(io::Error::other)?;
     let (their_lifeline, lifeline) = sys::pipe()?;
-    let mut descriptors = place.descriptors();
-    descriptors.push(their_lifeline.as_fd());
+    let descriptors = place.descriptors(their_lifeline.as_fd());
     control::send(&line, &Order::Breed(image.fingerprint), &[], &descriptors)?;
     let mut command = command(theirs);
-    let arguments: Vec<OsString> = std::env::args_os().take(1).collect();
-    // As this process has it, for its children take it for their own.
-    command.arg0(arguments.first().map_or(OsStr::new(""), |name| name));
-    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .stdout(sys::null_device()?)
+        .stderr(sys::null_device()?);
     command.env_clear().envs(environment.iter().cloned());
     command.env(boot::MARK, boot::mark(image));
+    let record = execute(command, None)?;
+    match hear(&line, BEGINNING) {
+        Ok(Birth::Ready) => {}
+        Ok(Birth::Refused(errno)) => return Err(io::Error::from_raw_os_error(errno)),
+        Ok(Birth::Born(_)) => return Err(io::ErrorKind::InvalidData.into()),
+        Err(error) => {
+            end_now(&record);
+            return Err(error);
+        }
+    }
+    let pid = record.pid;
     let zygote = Arc::new(Zygote {
-        record: execute(command, None)?,
+        record,
         line,
-        stock: Arc::new(Stock {
-            surroundings,
+        inherited: Arc::new(Inherited {
+            credentials,
             environment,
+            is_observable: sys::may_look_into(pid),
             _lifeline: lifeline,
         }),
     });
-    let heard = hear(&zygote.line, BEGINNING);
-    match heard {
-        Ok(Birth::Ready) => {
-            let pid = zygote.record.pid;
-            zygote.record.on_exit(move |_| KEEPER.forget(pid));
-            Ok(zygote)
-        }
-        Ok(Birth::Refused(errno)) => Err(io::Error::from_raw_os_error(errno)),
-        Ok(Birth::Born(_)) => Err(io::ErrorKind::InvalidData.into()),
-        Err(error) => {
-            end_now(&zygote.record);
-            Err(error)
-        }
-    }
+    zygote.record.on_exit(move |_| KEEPER.forget(pid));
+    Ok(zygote)
 }
 
 /// What the zygote says next, within that time.
@@ -367,7 +542,7 @@ impl Zygote {
         };
         let watched = sys::process_descriptor(pid).and_then(|process| {
             let record = Record::new(pid, process, Some(ours));
-            record.keep(self.stock.clone());
+            record.keep(self.inherited.clone());
             reaper()?.watch(&record)?;
             Ok(record)
         });
@@ -375,8 +550,16 @@ impl Zygote {
         record.on_exit(move |_| KEEPER.forget(pid));
         Ok(Spare {
             record,
-            stock: Arc::clone(&self.stock),
+            inherited: Arc::clone(&self.inherited),
         })
+    }
+
+    /// Ends it. Its children go on.
+    fn dismiss(&self) {
+        // Refused if it has ended, or if it is another user's than this process by now.
+        let _ = sys::send_signal(self.record.process(), nix::libc::SIGKILL);
+        // It obeys this one as well; if it cannot be told, it is gone.
+        let _ = control::send(&self.line, &Another, &[], &[]);
     }
 
     /// Ends a zygote that does not answer, and the child that it may have made before it told of it.

@@ -4,6 +4,7 @@ mod boot;
 mod builder;
 mod child;
 mod control;
+mod credentials;
 mod error;
 mod execute;
 mod function;
@@ -11,7 +12,6 @@ mod keeper;
 mod reaper;
 mod settings;
 mod start;
-mod surroundings;
 pub(crate) mod task;
 mod tree;
 mod zygote;
@@ -25,6 +25,7 @@ pub use builder::ProcessBuilder;
 pub use child::{Child, wait_any};
 pub use error::{JoinError, SpawnError};
 pub use function::Function;
+pub use keeper::end_zygote;
 pub use settings::{StartMethod, Stdio};
 
 use crate::message::Message;
@@ -78,8 +79,11 @@ impl Process {
     /// Starts a process that runs `function` with a tuple of `arguments`, and ends.
     ///
     /// What the function returns is what [`Child::join`] gives. The child has its own copy of everything:
-    /// statics are as they are before `main`, and threads of the parent do not run in it. It ignores
-    /// SIGINT, so that the parent decides what Ctrl-C means; all else is as in a program just started.
+    /// statics are as they are before `main`, and threads of the parent do not run in it. SIGINT does nothing
+    /// in it, so that the parent decides what Ctrl-C means; programs that it executes are ended by that as
+    /// usual. All else is as in a program that the calling thread has just started by
+    /// [`std::process::Command`]: users, capabilities, seccomp filters, namespaces, affinity, priority, limits,
+    /// ignored signals and so on are those of the calling thread.
     ///
     /// # Errors
     ///

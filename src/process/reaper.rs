@@ -1,8 +1,7 @@
-//! One thread that lives as long as the process: it makes the children and reaps them.
+//! One thread that lives as long as the process: it reaps the children.
 //!
 //! It waits for its own children alone, each by its descriptor; SIGCHLD and the children that others
-//! make are left alone. Children are made by this thread because the kernel ties a child's
-//! parent-death signal to the thread that made it.
+//! make are left alone.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, epoll};
+use rustix::event::epoll;
 use rustix::io::Errno;
 
 use super::control::{self, Arrived, Order, Report};
@@ -86,6 +85,13 @@ impl Record {
     /// Keeps something as long as the child lives.
     pub(crate) fn keep(&self, what: Arc<dyn Send + Sync>) {
         self.state().kept = Some(what);
+    }
+
+    /// Closes its lifeline: a child that waits for its first word ends, also one that may not be signalled.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        state.control = None;
+        state.kept = None;
     }
 
     /// Its name; empty when it has none yet.
@@ -315,20 +321,16 @@ fn answer_for(ends: Arrived<Report>) -> Option<Passed> {
     Some(handle::inherit_ends(ends))
 }
 
-type Errand = Box<dyn FnOnce() + Send>;
-
 /// The thread's own things.
 #[derive(Debug)]
 pub(crate) struct Reaper {
     watched: OwnedFd,
-    wake: OwnedFd,
     table: Mutex<Table>,
 }
 
 #[derive(Default)]
 struct Table {
     living: HashMap<u64, Arc<Record>>,
-    errands: Vec<Errand>,
 }
 
 impl std::fmt::Debug for Table {
@@ -339,8 +341,6 @@ impl std::fmt::Debug for Table {
 
 static REAPER: OnceLock<Reaper> = OnceLock::new();
 static MAKING: Mutex<()> = Mutex::new(());
-/// What the wake descriptor is called among the watched; no descriptor number is so large.
-const WAKE: u64 = u64::MAX;
 
 /// The process's reaper; started when there is none yet.
 ///
@@ -356,9 +356,6 @@ pub(crate) fn reaper() -> io::Result<&'static Reaper> {
         return Ok(reaper);
     }
     let watched = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-    let flags = epoll::EventFlags::IN;
-    epoll::add(&watched, &wake, epoll::EventData::new_u64(WAKE), flags)?;
     // The thread waits here until the reaper is in its place.
     let (tell, told) = mpsc::channel::<&'static Reaper>();
     std::thread::Builder::new()
@@ -372,7 +369,6 @@ pub(crate) fn reaper() -> io::Result<&'static Reaper> {
         })?;
     let reaper = REAPER.get_or_init(|| Reaper {
         watched,
-        wake,
         table: Mutex::default(),
     });
     // The thread waits for nothing else.
@@ -424,21 +420,6 @@ impl Reaper {
         self.table().living.values().any(|record| record.pid == pid)
     }
 
-    /// Runs `errand` on the reaper's thread, which lives as long as the process.
-    pub(crate) fn run_there<R: Send + 'static>(
-        &self,
-        errand: impl FnOnce() -> R + Send + 'static,
-    ) -> io::Result<R> {
-        let (tell, told) = mpsc::sync_channel(1);
-        self.table().errands.push(Box::new(move || {
-            // Whoever asked waits for the answer.
-            let _ = tell.send(errand());
-        }));
-        rustix::io::write(&self.wake, &1u64.to_ne_bytes())?;
-        told.recv()
-            .map_err(|_| io::Error::other("the thread that makes processes has panicked"))
-    }
-
     fn run(&self) {
         let mut events = Vec::with_capacity(64);
         loop {
@@ -450,21 +431,8 @@ impl Reaper {
                 Err(_) => return,
             }
             for event in &events {
-                match event.data.u64() {
-                    WAKE => self.run_errands(),
-                    token => self.reap(token),
-                }
+                self.reap(event.data.u64());
             }
-        }
-    }
-
-    fn run_errands(&self) {
-        let mut count = [0; 8];
-        // The number of wakes does not matter.
-        let _ = rustix::io::read(&self.wake, &mut count);
-        let errands = std::mem::take(&mut self.table().errands);
-        for errand in errands {
-            errand();
         }
     }
 

@@ -43,17 +43,26 @@ pub enum StartMethod {
     ///
     /// Much quicker, and as quick for a large parent as for a small one. The zygote has one thread and has
     /// run nothing of the program but what runs before `main`, so that no lock is held and nothing is half
-    /// done in what it copies. The new process is a child of this one, not of the zygote. When there is no
-    /// zygote, because it was killed or cannot be had (a program that has threads before `main`), the
-    /// process is made by [`Exec`](StartMethod::Exec). A zygote made when user, groups, limits, umask,
-    /// process group or root directory were others is replaced.
+    /// done in what it copies. The new process is a child of this one, not of the zygote.
+    ///
+    /// The processes of a zygote have the users, capabilities, filters of system calls, namespaces, control
+    /// group, affinity, priority, limits, umask and so on that the program had when the zygote was made.
+    /// They are given to threads that have the same. For a thread that has something else, that has
+    /// restricted itself for example, the process is made by [`Exec`](StartMethod::Exec); when the whole
+    /// program has changed, the zygote and those it has made in advance are ended first, and another is
+    /// made. See [`end_zygote`](crate::end_zygote) for programs that give up their rights. The process is
+    /// made by `Exec` as well when the zygote was killed, or when the working directory may not be searched.
+    ///
+    /// A program that has threads before `main` can have no zygote, nor one that may not fork. Unless asked
+    /// for, it is done without; asked for, [`NoZygote`](crate::SpawnError::NoZygote) is the answer.
     ///
     /// Descriptors that are open across an execution are not inherited, save the standard streams.
     /// Processes of one zygote share the layout of their memory, as forks do: who has learned addresses
     /// in one knows those of the others.
     #[default]
     Zygote,
-    /// The running program is executed once more.
+    /// The running program is executed once more, by a thread that the calling thread makes: the process has
+    /// what the calling thread has. That thread sleeps as long as the process lives.
     #[doc(alias = "spawn")]
     Exec,
 }

@@ -1,5 +1,8 @@
 //! Starting a child: one that waits is given its first word, or the running image is executed once more.
 //!
+//! Either way the child has what the calling thread hands on. One that waits is given to those threads alone
+//! that have what it has; for all others the image is executed.
+//!
 //! A child is watched over before it is given anything to do, so that nothing runs of which nobody knows,
 //! and nothing runs twice when a child has to be made in another way.
 
@@ -8,7 +11,6 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::sync::Arc;
@@ -16,10 +18,10 @@ use std::time::{Duration, Instant};
 
 use super::control::{Given, Order, Report, Start, Step};
 use super::error::SpawnError;
-use super::execute::{Place, command, end_now, execute};
+use super::execute::{LONGEST_VARIABLE, Place, command, end_now, execute_for_caller};
 use super::keeper::{self, Environment, Spare};
 use super::reaper::{Record, reaper};
-use super::settings::{Change, Settings, StartMethod, Stdio};
+use super::settings::{Change, Settings, Stdio};
 use super::task::{TaskError, TaskName};
 use super::{boot, me};
 use crate::handle::Passed;
@@ -81,6 +83,7 @@ pub(super) fn start(
         environment: Vec::new(),
         affinity: settings.affinity.clone(),
         nice: settings.nice,
+        tied: true,
         say_ready,
     };
     let mut work = Work {
@@ -90,17 +93,17 @@ pub(super) fn start(
         arguments,
         passed: passed.descriptors(),
     };
-    let spare = match settings.method {
-        Some(StartMethod::Exec) => None,
-        method => keeper::take(method.is_some()),
-    };
-    let record = match spare {
-        Some(spare) => work.give_to(spare, settings)?,
+    let record = match keeper::take(settings.method)? {
+        Some(spare) if work.find_directory()? => work.give_to(spare, settings)?,
+        Some(spare) => {
+            keeper::give_back(spare);
+            None
+        }
         None => None,
     };
     let record = match record {
         Some(record) => record,
-        None => work.execute(image, &name, settings)?,
+        None => work.execute(image, settings)?,
     };
     record.set_name(name);
     if say_ready {
@@ -146,7 +149,11 @@ fn directory(path: &Path) -> Result<OwnedFd, SpawnError> {
         true => Ok(directory),
         false => Err(io::Error::from_raw_os_error(nix::libc::EACCES)),
     });
-    opened.map_err(|source| match source.raw_os_error() {
+    opened.map_err(|error| no_directory(path, error))
+}
+
+fn no_directory(path: &Path, source: io::Error) -> SpawnError {
+    match source.raw_os_error() {
         Some(nix::libc::EMFILE | nix::libc::ENFILE | nix::libc::ENOMEM) => {
             SpawnError::from_io(source)
         }
@@ -154,7 +161,7 @@ fn directory(path: &Path) -> Result<OwnedFd, SpawnError> {
             path: path.to_path_buf(),
             source,
         },
-    })
+    }
 }
 
 /// What a child is to do, and with what.
@@ -167,6 +174,23 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// Finds the directory for a child that waits, which was made in another perhaps; false if it is this
+    /// process's own and may not be opened, only inherited: by execution.
+    fn find_directory(&mut self) -> Result<bool, SpawnError> {
+        if self.directory.is_some() {
+            return Ok(true);
+        }
+        match sys::directory(Path::new(".")) {
+            Ok(here) => {
+                self.directory = Some(here);
+                Ok(true)
+            }
+            // Nobody but its owner may search it, for example, and this process is another user's by now.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+            Err(error) => Err(no_directory(Path::new("."), error)),
+        }
+    }
+
     /// Gives it to a child that waits; `None` if that has died before.
     fn give_to(
         &mut self,
@@ -177,18 +201,8 @@ impl Work<'_> {
             Some(_) => Given::Here,
             None => Given::Nothing,
         });
-        self.start.environment = changes(&spare.stock.environment, &settings.environment);
-        let here = match self.directory {
-            Some(_) => Ok(None),
-            None => sys::directory(Path::new(".")).map(Some),
-        };
-        let told = here.and_then(|here| {
-            if here.is_some() {
-                self.directory = here;
-            }
-            self.tell(&spare.record, Vec::new())
-        });
-        match told {
+        self.start.environment = changes(&spare.inherited.environment, &settings.environment);
+        match self.tell(&spare.record, Vec::new()) {
             Ok(()) => {
                 keeper::refill();
                 Ok(Some(spare.record))
@@ -204,21 +218,19 @@ impl Work<'_> {
     }
 
     /// Executes the image for it.
-    fn execute(
-        &mut self,
-        image: &Image,
-        name: &str,
-        settings: &Settings,
-    ) -> Result<Arc<Record>, SpawnError> {
-        let reaper = reaper().map_err(SpawnError::from_io)?;
+    fn execute(&mut self, image: &Image, settings: &Settings) -> Result<Arc<Record>, SpawnError> {
+        reaper().map_err(no_thread)?;
         let (ours, theirs) = sys::socket_pair().map_err(SpawnError::from_io)?;
-        let place = Place::for_children().map_err(SpawnError::from_io)?;
+        let place = Place::for_children()?;
+        let (their_lifeline, lifeline) = sys::pipe().map_err(SpawnError::from_io)?;
         let mut command = command(theirs);
-        command.arg0(name.replace('\0', "?"));
         let [input, output, error] = &mut self.streams;
-        let nothing = std::process::Stdio::null;
-        command.stdout(output.take().map_or_else(nothing, Into::into));
-        command.stderr(error.take().map_or_else(nothing, Into::into));
+        let or_nothing = |stream: &mut Option<OwnedFd>| match stream.take() {
+            Some(stream) => Ok(stream),
+            None => sys::null_device(),
+        };
+        command.stdout(or_nothing(output).map_err(SpawnError::from_io)?);
+        command.stderr(or_nothing(error).map_err(SpawnError::from_io)?);
         self.start.streams = [
             match input {
                 Some(_) => Given::Here,
@@ -228,18 +240,24 @@ impl Work<'_> {
             Given::Already,
         ];
         self.start.environment = Vec::new();
-        for (key, value) in &settings.environment {
+        for (key, value) in variables(&settings.environment) {
             match value {
-                Some(value) => command.env(key, value),
-                None => command.env_remove(key),
-            };
+                // The system takes no longer ones; the first word has room for them.
+                Some(value) if key.len() + value.len() > LONGEST_VARIABLE => {
+                    command.env_remove(&key);
+                    let bytes = OsString::into_encoded_bytes;
+                    let change = (bytes(key), Some(bytes(value)));
+                    self.start.environment.push(change);
+                }
+                Some(value) => _ = command.env(key, value),
+                None => _ = command.env_remove(key),
+            }
         }
         command.env(boot::MARK, boot::mark(image));
-        let record = reaper
-            .run_there(move || execute(command, Some(ours)))
-            .map_err(SpawnError::from_io)?
-            .map_err(name_cause)?;
-        match self.tell(&record, place.descriptors()) {
+        let (record, tied) = execute_for_caller(command, ours).map_err(name_cause)?;
+        record.keep(Arc::new(lifeline));
+        self.start.tied = tied;
+        match self.tell(&record, place.descriptors(their_lifeline.as_fd())) {
             Ok(()) => Ok(record),
             // It has ended already; how, says its end.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(record),
@@ -265,10 +283,20 @@ impl Work<'_> {
     }
 }
 
-/// What this process's environment, changed as `wanted`, has other than `stock`.
-fn changes(stock: &Environment, wanted: &[Change]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+/// The variables that a program executed here would not simply inherit: those asked for, and those that are
+/// too long for an execution.
+fn variables(wanted: &[Change]) -> HashMap<OsString, Option<OsString>> {
+    let all = std::env::vars_os();
+    let is_long = |(key, value): &(OsString, OsString)| key.len() + value.len() > LONGEST_VARIABLE;
+    let long = all.filter(is_long).map(|(key, value)| (key, Some(value)));
+    // What is asked for later counts.
+    long.chain(wanted.iter().cloned()).collect()
+}
+
+/// What this process's environment, changed as `wanted`, has other than `given`.
+fn changes(given: &Environment, wanted: &[Change]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     let now: Environment = std::env::vars_os().collect();
-    if wanted.is_empty() && now == *stock {
+    if wanted.is_empty() && now == *given {
         return Vec::new();
     }
     let mut now: HashMap<OsString, OsString> = now.into_iter().collect();
@@ -279,7 +307,7 @@ fn changes(stock: &Environment, wanted: &[Change]) -> Vec<(Vec<u8>, Option<Vec<u
         };
     }
     let mut changes = Vec::new();
-    for (key, value) in stock {
+    for (key, value) in given {
         match now.remove(key) {
             Some(same) if same == *value => {}
             other => changes.push((key.clone(), other)),
@@ -314,11 +342,21 @@ fn default_name(lineage: &[u32]) -> String {
 
 /// Says what the system meant when it would not execute the image.
 fn name_cause(error: io::Error) -> SpawnError {
-    use nix::libc::{EACCES, ELOOP, ENOENT, ENOEXEC, ENOTDIR, EPERM, ETXTBSY};
+    use nix::libc::{E2BIG, EACCES, ELOOP, ENOENT, ENOEXEC, ENOTDIR, EPERM, ETXTBSY};
     match error.raw_os_error() {
+        Some(E2BIG) => SpawnError::TooLong { source: error },
         Some(EACCES | ELOOP | ENOENT | ENOEXEC | ENOTDIR | EPERM | ETXTBSY) => {
             SpawnError::Image { source: error }
         }
+        _ => SpawnError::from_io(error),
+    }
+}
+
+/// Says what the system meant when the thread that reaps could not be made.
+fn no_thread(error: io::Error) -> SpawnError {
+    match error.raw_os_error() {
+        // So it is where the next process would be in another PID namespace than this one.
+        Some(nix::libc::EINVAL) => SpawnError::NoThread { source: error },
         _ => SpawnError::from_io(error),
     }
 }

@@ -55,7 +55,8 @@ pub(super) fn breed(image: &Image, line: OwnedFd, parent: BorrowedFd<'_>) -> New
             Ok(None) | Err(_) => break,
         };
         let Some(control) = request.descriptors.pop() else {
-            break;
+            // It is dismissed. Its parent goes on, and so do the children.
+            std::process::exit(0)
         };
         let birth = match forker.fork() {
             Ok(None) => return Newborn { control, titles },
@@ -87,7 +88,7 @@ pub(super) fn breed(image: &Image, line: OwnedFd, parent: BorrowedFd<'_>) -> New
 fn set_up() -> io::Result<(Forker, Option<Titles>)> {
     // It ends when it sees that the parent has ended, and not before it has ended those it made.
     sys::go_on_without_parent()?;
-    sys::ignore_signals()?;
+    sys::settle_signals()?;
     // What others wait to see closed must not be held open here.
     for stream in [Stream::Input, Stream::Output, Stream::Error] {
         sys::give_stream(stream, None)?;

@@ -13,6 +13,7 @@
 
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::env::VarsOs;
 use std::ffi::OsStr;
 use std::io;
@@ -34,7 +35,12 @@ pub(crate) struct Forker {
     cleared: *mut libc::c_void,
     /// The thread's list of robust mutexes, and the size of its head; null where there is none yet.
     robust: (*mut libc::c_void, usize),
+    /// Whether `clone3` is refused here.
+    clone3_refused: Cell<bool>,
 }
+
+/// A sibling, with a descriptor of it; the kernel writes its number where the C library looks for it.
+const FORK: libc::c_int = libc::CLONE_PARENT | libc::CLONE_PIDFD | libc::CLONE_CHILD_SETTID;
 
 impl Forker {
     /// Looks around in this process.
@@ -68,6 +74,7 @@ impl Forker {
             number,
             cleared,
             robust,
+            clone3_refused: Cell::new(false),
         })
     }
 
@@ -79,12 +86,39 @@ impl Forker {
     ///
     /// What the kernel said.
     pub(crate) fn fork(&self) -> io::Result<Option<(u32, OwnedFd)>> {
+        let mut process: RawFd = -1;
+        let made = match self.clone3_refused.get() {
+            true => self.clone(&mut process),
+            false => self.clone3(&mut process).or_else(|error| {
+                // A filter of system calls cannot look at the arguments of `clone3`, which lie in memory, and
+                // therefore refuses it as if there were none (Docker's), or outright; it lets `clone` through.
+                match error.raw_os_error() {
+                    Some(libc::ENOSYS | libc::EPERM) => {
+                        self.clone3_refused.set(true);
+                        self.clone(&mut process)
+                    }
+                    _ => Err(error),
+                }
+            }),
+        };
+        match made? {
+            0 => {
+                self.settle();
+                Ok(None)
+            }
+            made => {
+                // SAFETY: the kernel has made the descriptor for this call, and nothing else knows it.
+                let process = unsafe { OwnedFd::from_raw_fd(process) };
+                Ok(Some((made as u32, process)))
+            }
+        }
+    }
+
+    fn clone3(&self, process: &mut RawFd) -> io::Result<libc::c_long> {
         // The first version of `struct clone_args`: flags, pidfd, child_tid, parent_tid, exit_signal, stack,
         // stack_size, tls. The signal at its end is this process's own, as the kernel demands.
-        let flags = libc::CLONE_PARENT | libc::CLONE_PIDFD | libc::CLONE_CHILD_SETTID;
-        let mut process: RawFd = -1;
-        let place = (&raw mut process) as u64;
-        let arguments = [flags as u64, place, self.number as u64, 0, 0, 0, 0, 0];
+        let place = std::ptr::from_mut(process) as u64;
+        let arguments = [FORK as u64, place, self.number as u64, 0, 0, 0, 0, 0];
         // SAFETY: without CLONE_VM this is a fork: the child gets a copy of all memory and goes on from
         // here. The caller is the only thread (`new` has looked, and a process that forks for others makes
         // none), therefore the copy is consistent. The kernel writes the child's number to `number` in the
@@ -98,16 +132,35 @@ impl Forker {
             )
         };
         match made {
-            0 => {
-                self.settle();
-                Ok(None)
-            }
-            made if made > 0 => {
-                // SAFETY: the kernel has made the descriptor for this call, and nothing else knows it.
-                let process = unsafe { OwnedFd::from_raw_fd(process) };
-                Ok(Some((made as u32, process)))
-            }
-            _ => Err(io::Error::last_os_error()),
+            made if made < 0 => Err(io::Error::last_os_error()),
+            made => Ok(made),
+        }
+    }
+
+    /// As [`clone3`](Forker::clone3), with the arguments as numbers.
+    fn clone(&self, process: &mut RawFd) -> io::Result<libc::c_long> {
+        let (flags, stack) = (FORK as libc::c_long, 0 as libc::c_long);
+        // One architecture has these two the other way round.
+        let [first, second] = match cfg!(target_arch = "s390x") {
+            true => [stack, flags],
+            false => [flags, stack],
+        };
+        // SAFETY: as in `clone3`. No stack means the caller's own, in the copy. The descriptor goes to the
+        // third argument; the place of the number is the fourth or the fifth, as the architecture has it,
+        // and the other of the two is not looked at without CLONE_SETTLS.
+        let made = unsafe {
+            libc::syscall(
+                libc::SYS_clone,
+                first,
+                second,
+                std::ptr::from_mut(process),
+                self.number,
+                self.number,
+            )
+        };
+        match made {
+            made if made < 0 => Err(io::Error::last_os_error()),
+            made => Ok(made),
         }
     }
 

@@ -7,6 +7,8 @@
 //! | `wait` | sleeping on one or two shared words, waking, the asymmetric barrier |
 //! | `liveness` | byte locks that the kernel drops when their process dies |
 //! | `fork` | a fork that gives the caller a sibling; what `ps` shows |
+//! | `thread` | what a thread hands on to the programs that it executes |
+//! | `program` | how the running program was started |
 //! | `process` | sockets that carry descriptors, process descriptors, signals, the running image |
 //!
 //! A port supplies the same names. Nothing outside this folder makes a system call on segments.
@@ -16,6 +18,8 @@ mod large;
 mod liveness;
 mod memory;
 mod process;
+mod program;
+mod thread;
 mod wait;
 
 pub(crate) use fork::*;
@@ -23,4 +27,6 @@ pub(crate) use large::*;
 pub(crate) use liveness::*;
 pub(crate) use memory::*;
 pub(crate) use process::*;
+pub(crate) use program::*;
+pub(crate) use thread::*;
 pub(crate) use wait::*;

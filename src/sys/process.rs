@@ -2,7 +2,7 @@
 //!
 //! # Why this file may use `unsafe`
 //!
-//! It sets a signal to be ignored, and reads the headers of the loaded images where the loader says they are.
+//! It sets what two signals do, and reads the headers of the loaded images where the loader says they are.
 
 #![allow(unsafe_code)]
 
@@ -198,15 +198,24 @@ pub(crate) enum Stream {
     Error,
 }
 
+/// The device that swallows what is written and has nothing to read.
+pub(crate) fn null_device() -> io::Result<OwnedFd> {
+    const NULL: &str = "/dev/null";
+    let opened = OpenOptions::new().read(true).write(true).open(NULL);
+    opened.map(Into::into).map_err(|error| match error.kind() {
+        // A root directory without devices, or a rule: the file is what is wrong.
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+            io::Error::new(error.kind(), format!("{NULL}: {error}"))
+        }
+        _ => error,
+    })
+}
+
 /// Makes `file` that standard stream, or nothing if there is none.
 pub(crate) fn give_stream(stream: Stream, file: Option<OwnedFd>) -> io::Result<()> {
     let file = match file {
         Some(file) => file,
-        None => OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/null")?
-            .into(),
+        None => null_device()?,
     };
     Ok(match stream {
         Stream::Input => rustix::stdio::dup2_stdin(&file),
@@ -250,32 +259,6 @@ pub(crate) fn end_child(pid: u32) {
     }
 }
 
-/// What a process may use at most, one after another.
-pub(crate) fn limits() -> Vec<[Option<u64>; 2]> {
-    [
-        Resource::Cpu,
-        Resource::Fsize,
-        Resource::Data,
-        Resource::Stack,
-        Resource::Core,
-        Resource::Nproc,
-        Resource::Nofile,
-        Resource::Memlock,
-        Resource::As,
-        Resource::Locks,
-        Resource::Sigpending,
-        Resource::Msgqueue,
-        Resource::Nice,
-        Resource::Rtprio,
-        Resource::Rttime,
-    ]
-    .map(|resource| {
-        let limit = rustix::process::getrlimit(resource);
-        [limit.current, limit.maximum]
-    })
-    .to_vec()
-}
-
 /// A pipe: the end to read from and the end to write to.
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
@@ -284,30 +267,6 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 /// Whether this process may make that directory its own.
 pub(crate) fn may_enter(directory: &Path) -> bool {
     directory.is_dir() && rustix::fs::access(directory, rustix::fs::Access::EXEC_OK).is_ok()
-}
-
-/// Returns when the other end of `control` is closed or the process `parent` has ended.
-pub(crate) fn wait_for_end(control: BorrowedFd<'_>, parent: BorrowedFd<'_>) {
-    let born_to = rustix::process::getppid();
-    let mut set = [
-        // Only the hang-up counts, not what may be read.
-        PollFd::from_borrowed_fd(control, PollFlags::empty()),
-        PollFd::from_borrowed_fd(parent, PollFlags::IN),
-    ];
-    loop {
-        let gone = match rustix::event::poll(&mut set, None) {
-            Ok(_) => set.iter().any(|one| {
-                let seen = one.revents();
-                !seen.is_empty() && !seen.contains(PollFlags::NVAL)
-            }),
-            Err(_) => false,
-        };
-        // A program that closes descriptors it does not know still has a parent.
-        if gone || rustix::process::getppid() != born_to {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }
 
 /// Blocks every signal in the calling thread.
@@ -321,11 +280,25 @@ pub(crate) fn unblock_signals() {
     let _ = SigSet::empty().thread_set_mask();
 }
 
-/// Ignores SIGPIPE, as Rust's runtime does, and SIGINT, which is for the parent to decide on.
-pub(crate) fn ignore_signals() -> io::Result<()> {
-    for signal in [nix::sys::signal::SIGPIPE, nix::sys::signal::SIGINT] {
-        // SAFETY: ignoring a signal installs no code, therefore nothing can run at a wrong moment.
-        unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }?;
+/// What the handler of a signal does that shall have no effect here.
+extern "C" fn do_nothing(_: libc::c_int) {}
+
+/// Ignores SIGPIPE, as Rust's runtime does, and does nothing at SIGINT, which is for the parent to decide on.
+///
+/// Programs that this process executes inherit what is ignored, but no handler: Ctrl-C ends them.
+pub(crate) fn settle_signals() -> io::Result<()> {
+    use nix::sys::signal::{SaFlags, SigAction, sigaction, signal};
+    // SAFETY: ignoring a signal installs no code, therefore nothing can run at a wrong moment.
+    unsafe { signal(nix::sys::signal::SIGPIPE, SigHandler::SigIgn) }?;
+    let handler = SigHandler::Handler(do_nothing);
+    let nothing = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler does nothing, which is right at any moment.
+    let before = unsafe { sigaction(nix::sys::signal::SIGINT, &nothing) }?;
+    if matches!(before.handler(), SigHandler::SigIgn) {
+        // Whoever started the parent wants it ignored, as `nohup` and shells do in the background; programs
+        // inherit that.
+        // SAFETY: as above.
+        unsafe { sigaction(nix::sys::signal::SIGINT, &before) }?;
     }
     Ok(())
 }
@@ -333,14 +306,18 @@ pub(crate) fn ignore_signals() -> io::Result<()> {
 /// Which signal tells of what happens at a descriptor, as the kernel numbers its commands.
 const SETSIG: libc::c_int = 10;
 
-/// Asks for SIGKILL when the last writing end of a pipe is closed, or anything is written.
-///
-/// No thread of this process has a part in that. It holds as long as this process has what is given open.
-pub(crate) fn die_with_pipe(reading: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    // Opened anew: whom to tell is a matter of each opening, and the one given is shared with others.
+/// The same reading end of a pipe, opened anew: whom to tell is a matter of each opening.
+pub(crate) fn open_pipe_anew(reading: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", reading.as_raw_fd());
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let own = rustix::fs::open(path, flags, Mode::empty())?;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// Asks for SIGKILL when the last writing end of a pipe is closed, or anything is written.
+///
+/// No thread of this process has a part in that. It holds as long as this process has `reading` open, which
+/// must be this process's own opening of the pipe.
+pub(crate) fn die_with_pipe(reading: BorrowedFd<'_>) -> io::Result<()> {
     let me = std::process::id() as libc::c_int;
     for (command, argument) in [
         (libc::F_SETOWN, me),
@@ -348,11 +325,11 @@ pub(crate) fn die_with_pipe(reading: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         (libc::F_SETFL, libc::O_ASYNC | libc::O_NONBLOCK),
     ] {
         // SAFETY: the three commands take a number each, and the descriptor is open.
-        if unsafe { libc::fcntl(own.as_raw_fd(), command, argument) } < 0 {
+        if unsafe { libc::fcntl(reading.as_raw_fd(), command, argument) } < 0 {
             return Err(io::Error::last_os_error());
         }
     }
-    Ok(own)
+    Ok(())
 }
 
 /// Asks for SIGKILL when the thread ends that made this process.
