@@ -28,7 +28,7 @@ pub(crate) fn is_privileged_start() -> bool {
 /// The file that was executed and the file of the program, where they differ: the program was started as
 /// an argument of its loader.
 pub(crate) fn loader_of(program: &Image, executed: &str) -> Option<(PathBuf, PathBuf)> {
-    let address = program.text.first()?.start;
+    let address = program.constants.first()?.start;
     let maps = std::fs::read("/proc/self/maps").ok()?;
     let mapped = maps
         .split(|byte| *byte == b'\n')
