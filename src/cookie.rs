@@ -12,7 +12,7 @@ pub(crate) fn new() -> io::Result<Cookie> {
     Ok([sys::random()?, sys::random()?])
 }
 
-/// The end of the names of a segment's files in memory, by which a process that holds it is found.
+/// The end of the names of a segment's files in memory, by which a reader of `/proc` tells them apart.
 pub(crate) fn tag(cookie: Cookie) -> String {
     format!("{:016x}{:016x}", cookie[0], cookie[1])
 }

@@ -254,6 +254,20 @@ pub enum SegmentError {
         /// The sender.
         pid: i32,
     },
+    /// The system does not let this process open what the sender of a handle holds, and no process between has it.
+    #[error(
+        "the memory behind a handle of process {pid} cannot be opened through /proc ({errno}), and the processes \
+         between, which were asked, {others}: let both processes have the same user, capabilities and namespaces, \
+         or give it to the receiver as an argument when that is started"
+    )]
+    Refused {
+        /// The sender.
+        pid: i32,
+        /// What the system said.
+        errno: std::io::Error,
+        /// What came of asking the processes between, in words.
+        others: &'static str,
+    },
     /// Handles of this kind belong to the process that made them: this is a forked copy of it.
     #[error("this process was forked by the user; handles of its parent cannot be used here")]
     Forked,

@@ -9,30 +9,30 @@
 //! A handle lives as long as what carries it (see [`hold`]), and to decode it changes nothing. It means something
 //! inside this crate's own codec alone: any other serde format is refused, both ways.
 //!
-//! A process whose function has returned, or panicked, gives what it still holds to its parent; a receiver that
-//! does not find a segment where its handle says looks for it at every process, by the cookie in its name. So
-//! does one whose sender was killed, and it finds the segment if anybody else has it.
+//! A process whose function has returned, or panicked, gives what it still holds to its parent. A receiver that is
+//! refused its sender's descriptor, or finds something else there, asks the tree (see `process/road.rs`): its
+//! parent, who has the segment or knows in whose branch the sender is. So does one whose sender was killed,
+//! and it gets the segment if one of those has it.
 
 mod ends;
 mod hold;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::sleep;
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
-use crate::cookie;
 use crate::error::SegmentError;
-use crate::kin;
+use crate::kin::{self, Kin};
 use crate::named;
 use crate::roster::Owner;
 use crate::segment::{Key, RAW, Segment};
-use crate::sys;
 
 pub(crate) use self::ends::{End, inherit_ends};
 pub(crate) use self::hold::{Carriage, Legacy, Over, inherit, legacy, look};
@@ -42,6 +42,8 @@ pub(crate) use self::hold::{Carriage, Legacy, Over, inherit, legacy, look};
 struct Wire {
     key: Key,
     pid: i32,
+    /// The sender's number in the tree.
+    from: u32,
     descriptor: i32,
     /// Where the sender holds what is sealed beside it.
     sealed: Option<i32>,
@@ -214,6 +216,7 @@ fn pass(segment: &Segment, ticket: Option<Box<dyn Ticket>>) -> Result<Wire, &'st
         drop(Passed { items: vec![item] });
     };
     let is_admitted = is_admitted();
+    let from = kin::kin().map_or(0, Kin::me);
     if kin::forked() {
         refused(item);
         return Err(
@@ -225,6 +228,12 @@ fn pass(segment: &Segment, ticket: Option<Box<dyn Ticket>>) -> Result<Wire, &'st
         refused(item);
         return Err(OUTSIDE);
     }
+    if collecting.transport != Some(Transport::Socket) {
+        // Before it is published: who cannot open it asks for it.
+        if let Some(road) = ROAD.get() {
+            (road.announce)();
+        }
+    }
     ITEMS.with_borrow_mut(|items| items.push(item));
     COLLECTING.set(Collecting {
         items: collecting.items + 1,
@@ -233,6 +242,7 @@ fn pass(segment: &Segment, ticket: Option<Box<dyn Ticket>>) -> Result<Wire, &'st
     Ok(Wire {
         key: segment.key(),
         pid: std::process::id() as i32,
+        from,
         descriptor: segment.file().as_raw_fd(),
         sealed: segment.sealed().map(|sealed| sealed.as_fd().as_raw_fd()),
         name: segment.name().map(str::to_owned),
@@ -384,20 +394,89 @@ fn open(wire: &Wire) -> Result<Segment, SegmentError> {
             Err(SegmentError::Gone { pid: wire.pid })
         };
     }
-    match open_at(wire, wire.pid, wire.descriptor, wire.sealed) {
-        Err(SegmentError::Gone { .. }) => search(wire),
-        other => other,
+    let refused = match REFUSED.load(Ordering::Relaxed) {
+        0 => match open_directly(wire) {
+            Err(SegmentError::Gone { .. }) => 0,
+            Err(SegmentError::Refused { errno, .. }) => errno.raw_os_error().unwrap_or(0),
+            other => return other,
+        },
+        errno => errno,
+    };
+    // Once refused, always refused, as a rule: the next goes the other way at once.
+    REFUSED.store(refused, Ordering::Relaxed);
+    let wanted = Wanted {
+        key: wire.key,
+        from: wire.from,
+    };
+    let fetched = match ROAD.get() {
+        Some(road) => (road.fetch)(&wanted),
+        None => Err(NotFetched::Nobody),
+    };
+    match fetched {
+        Ok(files) => {
+            let mut files = files.into_iter();
+            let file = files.next().ok_or(SegmentError::NotASegment)?;
+            Segment::attach(file, files.next(), &wire.key)
+        }
+        Err(NotFetched::Io(error)) => Err(SegmentError::from_io(error, 0)),
+        Err(NotFetched::Nobody) if refused == 0 => Err(SegmentError::Gone { pid: wire.pid }),
+        Err(why) => Err(SegmentError::Refused {
+            pid: wire.pid,
+            errno: io::Error::from_raw_os_error(match refused {
+                0 => nix::libc::ESRCH,
+                errno => errno,
+            }),
+            others: match why {
+                NotFetched::NoAnswer => "gave no answer in time",
+                _ => "do not have it",
+            },
+        }),
     }
 }
 
-fn open_at(
-    wire: &Wire,
-    pid: i32,
-    descriptor: i32,
-    sealed: Option<i32>,
-) -> Result<Segment, SegmentError> {
-    let file = open_theirs(pid, descriptor, OFlags::RDWR)?;
-    let sealed = sealed.map(|sealed| open_theirs(pid, sealed, OFlags::RDONLY));
+/// The way by the tree, where there is one.
+struct Road {
+    fetch: fn(&Wanted) -> Result<Vec<OwnedFd>, NotFetched>,
+    announce: fn(),
+}
+
+static ROAD: OnceLock<Road> = OnceLock::new();
+/// Why the direct way was refused last; 0 if it was not.
+static REFUSED: AtomicI32 = AtomicI32::new(0);
+
+/// What the tree is asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Wanted {
+    pub(crate) key: Key,
+    /// Who has sent it.
+    pub(crate) from: u32,
+}
+
+/// Why the tree did not give it.
+#[derive(Debug)]
+pub(crate) enum NotFetched {
+    Nobody,
+    NoAnswer,
+    Io(io::Error),
+}
+
+impl From<io::Error> for NotFetched {
+    fn from(error: io::Error) -> NotFetched {
+        NotFetched::Io(error)
+    }
+}
+
+/// Says how the tree is asked, and how it is told that this process sends handles.
+pub(crate) fn build_road(fetch: fn(&Wanted) -> Result<Vec<OwnedFd>, NotFetched>, announce: fn()) {
+    ROAD.get_or_init(|| Road { fetch, announce });
+}
+
+fn open_directly(wire: &Wire) -> Result<Segment, SegmentError> {
+    let pid = wire.pid;
+    let file = open_theirs(pid, wire.descriptor, OFlags::RDWR)?;
+    let sealed = wire
+        .sealed
+        .map(|sealed| open_theirs(pid, sealed, OFlags::RDONLY));
     match Segment::attach(file, sealed.transpose()?, &wire.key) {
         Err(
             SegmentError::NotASegment | SegmentError::Unsealed | SegmentError::Truncated { .. },
@@ -406,39 +485,21 @@ fn open_at(
     }
 }
 
-/// How the names of sealed files in memory begin.
-const SEALED: &str = "multiproc:sealed:";
-
-/// Asks every process for a segment whose sender has ended, and again after these pauses: the sender's parent
-/// has it as soon as it has heard of the end.
-fn search(wire: &Wire) -> Result<Segment, SegmentError> {
-    const PAUSES: [u64; 5] = [0, 1, 5, 20, 100];
-    let tag = cookie::tag(wire.key.cookie);
-    for pause in PAUSES {
-        sleep(Duration::from_millis(pause));
-        for (pid, held) in sys::holders(&tag) {
-            let number = |sealed: bool| {
-                let mut of_kind = held
-                    .iter()
-                    .filter(|(_, name)| name.starts_with(SEALED) == sealed);
-                Some(of_kind.next()?.0)
-            };
-            let found = number(false).map(|file| open_at(wire, pid, file, number(true)));
-            if let Some(Ok(segment)) = found {
-                return Ok(segment);
-            }
-        }
-    }
-    Err(SegmentError::Gone { pid: wire.pid })
-}
 /// What the links of descriptors of files in memory start with, if they are of this crate.
 const MEMORY: &[u8] = b"/memfd:multiproc:";
 const ROSTER: &[u8] = b"/memfd:multiproc:roster";
 
 /// Opens what another process holds as that descriptor.
 fn open_theirs(pid: i32, descriptor: i32, access: OFlags) -> Result<OwnedFd, SegmentError> {
+    let refused = |errno: Errno| SegmentError::Refused {
+        pid,
+        errno: errno.into(),
+        others: "were not asked",
+    };
     let explain = |errno| match errno {
-        rustix::io::Errno::MFILE => SegmentError::from_io(errno.into(), 0),
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => SegmentError::from_io(errno.into(), 0),
+        Errno::ACCESS | Errno::PERM => refused(errno),
+        Errno::NOENT if rustix::fs::stat("/proc/self/fd").is_err() => refused(errno),
         _ => SegmentError::Gone { pid },
     };
     // The numbers may mean another file by now. So it is first held without being opened: to open and close
@@ -517,6 +578,7 @@ mod tests {
     use rustix::fs::SealFlags;
 
     use super::*;
+    use crate::sys;
 
     #[test]
     fn descriptors_of_what_is_no_segment_are_refused() {
@@ -595,6 +657,7 @@ mod tests {
             let wire = Wire {
                 key: Key::of(file, [1, 2]).unwrap(),
                 pid: std::process::id() as i32,
+                from: kin.me(),
                 descriptor: file.as_raw_fd(),
                 sealed: None,
                 name: None,

@@ -30,7 +30,7 @@ use super::error::SpawnError;
 use super::execute::IMAGE;
 use super::function::{self, Answer, Call, Exchange, Function};
 use super::zygote::{self, Newborn};
-use super::{Me, set_me, task};
+use super::{Me, road, set_me, task};
 use crate::handle;
 use crate::kin;
 use crate::sys::{self, Image, Stream, Titles};
@@ -210,6 +210,7 @@ pub(super) struct Place {
     page: OwnedFd,
     parent: OwnedFd,
     lifeline: OwnedFd,
+    inbox: OwnedFd,
 }
 
 impl Place {
@@ -219,6 +220,7 @@ impl Place {
             page: descriptors.next()?,
             parent: descriptors.next()?,
             lifeline: descriptors.next()?,
+            inbox: descriptors.next()?,
         })
     }
 }
@@ -233,6 +235,7 @@ fn settle(place: Place, tied: bool, is_shared: bool) -> Result<OwnedFd, Failure>
     sys::settle_signals().map_err(at(Step::Signals))?;
     sys::unblock_signals();
     kin::adopt(place.roster, place.page).map_err(at(Step::Kin))?;
+    road::take_parent(place.inbox);
     Ok(place.parent)
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::error::SpawnError;
 use super::reaper::{Record, reaper};
+use super::road;
 use crate::kin::{self, Kin};
 use crate::sys;
 
@@ -19,6 +20,8 @@ pub(super) const IMAGE: &str = "/proc/self/exe";
 pub(super) struct Place {
     kin: &'static Kin,
     myself: OwnedFd,
+    /// Where they ask for what they cannot open.
+    inbox: BorrowedFd<'static>,
 }
 
 impl Place {
@@ -28,13 +31,14 @@ impl Place {
         Ok(Place {
             kin: kin::kin().map_err(refused("memfd_create"))?,
             myself: myself.map_err(refused("pidfd_open"))?,
+            inbox: road::for_children().map_err(refused("socketpair"))?,
         })
     }
 
     /// With the reading end of the pipe that is closed when this process ends.
     pub(super) fn descriptors<'a>(&'a self, lifeline: BorrowedFd<'a>) -> Vec<BorrowedFd<'a>> {
         let mut all = self.kin.descriptors().to_vec();
-        all.extend([self.myself.as_fd(), lifeline]);
+        all.extend([self.myself.as_fd(), lifeline, self.inbox]);
         all
     }
 }

@@ -10,6 +10,7 @@ mod execute;
 mod function;
 mod keeper;
 mod reaper;
+mod road;
 mod settings;
 mod start;
 pub(crate) mod task;

@@ -13,6 +13,7 @@ use rustix::event::epoll;
 use rustix::io::Errno;
 
 use super::control::{self, Arrived, Order, Report};
+use super::road;
 use crate::handle::{self, End, Legacy, Passed};
 use crate::kin;
 use crate::message;
@@ -341,6 +342,8 @@ impl std::fmt::Debug for Table {
 
 static REAPER: OnceLock<Reaper> = OnceLock::new();
 static MAKING: Mutex<()> = Mutex::new(());
+/// What the inbox of the road is called among the watched; no descriptor number is so large.
+const ROAD: u64 = u64::MAX;
 
 /// The process's reaper; started when there is none yet.
 ///
@@ -356,6 +359,10 @@ pub(crate) fn reaper() -> io::Result<&'static Reaper> {
         return Ok(reaper);
     }
     let watched = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    // Once: who reads letters watches for them from then on.
+    let flags = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
+    let data = epoll::EventData::new_u64(ROAD);
+    epoll::add(&watched, road::letters()?, data, flags)?;
     // The thread waits here until the reaper is in its place.
     let (tell, told) = mpsc::channel::<&'static Reaper>();
     std::thread::Builder::new()
@@ -431,7 +438,11 @@ impl Reaper {
                 Err(_) => return,
             }
             for event in &events {
-                self.reap(event.data.u64());
+                match event.data.u64() {
+                    // Without a thread for it, who asks hears nothing, in a bounded time.
+                    ROAD => _ = road::serve(),
+                    token => self.reap(token),
+                }
             }
         }
     }

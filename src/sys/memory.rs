@@ -33,31 +33,6 @@ pub(crate) fn memfd(name: &str, len: u64) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
-/// The descriptors of one process that lead to anonymous files, with the files' names.
-pub(crate) type Holdings = Vec<(i32, String)>;
-
-/// Each process that holds anonymous files whose names end with `tag`. Asks the system about every process.
-pub(crate) fn holders(tag: &str) -> impl Iterator<Item = (i32, Holdings)> {
-    let number = |entry: &std::fs::DirEntry| entry.file_name().to_str()?.parse::<i32>().ok();
-    let end = format!("{tag} (deleted)");
-    let named = move |entry: &std::fs::DirEntry| {
-        let target = std::fs::read_link(entry.path()).ok()?;
-        let name = target.to_str()?.strip_prefix("/memfd:")?;
-        let name = name.strip_suffix(&end)?;
-        Some((number(entry)?, name.to_owned()))
-    };
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes.filter_map(move |process| {
-        let descriptors = std::fs::read_dir(process.path().join("fd")).ok()?;
-        let found: Holdings = descriptors
-            .flatten()
-            .filter_map(|entry| named(&entry))
-            .collect();
-        let pid = number(&process)?;
-        (!found.is_empty()).then_some((pid, found))
-    })
-}
-
 /// Allocates `len` bytes from `offset`, so that touching them can never fail.
 ///
 /// # Errors

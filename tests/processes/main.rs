@@ -29,6 +29,7 @@ mod parity;
 mod pool;
 mod queues;
 mod results;
+mod road;
 mod strangers;
 mod surroundings;
 mod zygote;
@@ -53,6 +54,7 @@ const ONCE: &[(&str, &[help::Test])] = &[
     ("zygote", zygote::TESTS),
     ("locks", locks::TESTS),
     ("carriers", carriers::TESTS),
+    ("road", road::TESTS),
     ("arrays", arrays::TESTS),
     ("named", named::TESTS),
     ("faults", faults::TESTS),
