@@ -141,6 +141,14 @@ impl Sealed {
         // Its size and its bytes are final: all that follows is true for ever.
         let file = std::fs::File::from(file);
         let length = file.metadata()?.len();
+        let found = sys::allocated(&file)?;
+        if found < length {
+            // Its holes would be filled with memory where they are read.
+            return Err(SegmentError::Sparse {
+                found,
+                wanted: length,
+            });
+        }
         let mut header = sealed_header(0, [0; 2]);
         file.read_exact_at(bytemuck::cast_slice_mut(&mut header), 0)
             .map_err(|_| SegmentError::NotASegment)?;

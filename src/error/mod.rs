@@ -231,6 +231,16 @@ pub enum SegmentError {
         /// Bytes it should have.
         wanted: u64,
     },
+    /// It has holes: not all of its bytes have memory, so that whoever touches them would have to find it.
+    #[error(
+        "segment has memory for {found} bytes only, {wanted} are needed: it was not made by this crate"
+    )]
+    Sparse {
+        /// Bytes that have memory.
+        found: u64,
+        /// Bytes that should have.
+        wanted: u64,
+    },
     /// Its size, or the items of an array, could still be changed by others.
     #[error("segment is not sealed against change")]
     Unsealed,

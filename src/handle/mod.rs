@@ -630,6 +630,34 @@ mod tests {
     }
 
     #[test]
+    fn what_has_holes_is_refused() {
+        use crate::layout::{HEADER, sealed_header};
+
+        let whole = Segment::new(1 << 20).unwrap();
+        let mut header = [0; HEADER];
+        let file = File::from(whole.file().try_clone_to_owned().unwrap());
+        file.read_exact_at(&mut header, 0).unwrap();
+        let length = (whole.len() + HEADER) as u64;
+        let sparse = File::from(sys::memfd("multiproc:test", length).unwrap());
+        sparse.write_all_at(&header, 0).unwrap();
+        sys::seal(&sparse, SealFlags::empty()).unwrap();
+        let key = Key::of(&sparse, whole.key().cookie).unwrap();
+        let segment = Segment::attach(sparse.into(), None, &key).unwrap();
+        let refused = segment.expect(RAW);
+        assert!(matches!(refused, Err(SegmentError::Sparse { .. })));
+        whole.expect(RAW).unwrap();
+
+        let sparse = File::from(sys::memfd("multiproc:test", 1 << 30).unwrap());
+        let header = sealed_header(1 << 30, [1, 2]);
+        sparse
+            .write_all_at(bytemuck::cast_slice(&header), 0)
+            .unwrap();
+        sys::seal_against_writing(&sparse).unwrap();
+        let refused = crate::sealed::Sealed::open(sparse.into(), [1, 2]);
+        assert!(matches!(refused, Err(SegmentError::Sparse { .. })));
+    }
+
+    #[test]
     fn a_copied_cookie_names_nothing_of_ours() {
         let ours = Segment::new(64).unwrap();
         let mut bytes = vec![0; ours.len() + crate::layout::HEADER];

@@ -212,11 +212,13 @@ impl Hub {
 
     /// The queue that lies in a segment.
     pub(super) fn attach<T: Message>(segment: Segment) -> Result<Hub, QueueError> {
-        segment.expect(&shape::<T>())?;
+        segment.expect_shape(&shape::<T>())?;
         let header = segment.view::<QueueHeader>(0)?;
         let plan = Plan::read::<T>(&header, segment.len() as u64).ok_or(SegmentError::Corrupt(
             Corrupt("a queue's numbers do not fit its segment"),
         ))?;
+        // Lanes get their memory when they are taken.
+        segment.expect_allocated(plan.front())?;
         Hub::over(segment, plan)
     }
 

@@ -81,6 +81,15 @@ impl Backing {
             Backing::Named(named) => named.descriptor(),
         }
     }
+
+    /// Bytes of the file that have memory.
+    fn allocated(&self) -> Result<u64, SegmentError> {
+        match self {
+            Backing::Own(file) => sys::allocated(file).map_err(SegmentError::Io),
+            // A plain file, which may lose it at any time: see `Segment::is_named`.
+            Backing::Named(_) => Ok(u64::MAX),
+        }
+    }
 }
 
 impl Life for Roster {
@@ -138,6 +147,8 @@ struct Inner {
     backing: Backing,
     body: u64,
     key: Key,
+    /// Bytes that had memory when it was made here or arrived here; of a file in memory of the tree's own.
+    allocated: u64,
     shape: String,
     roster: Roster,
     /// What cannot be written any more, of a segment that travels for it.
@@ -291,11 +302,13 @@ impl Segment {
         header::write(header_of(&map), length, cookie, shape);
         let body = length - HEADER as u64;
         let key = Key::of(backing.file(), cookie)?;
+        let allocated = backing.allocated()?;
         Ok(Segment::remember(Inner {
             map,
             backing,
             body,
             key,
+            allocated,
             shape: header::fit(shape).to_owned(),
             roster,
             sealed: draft.map(Draft::seal).transpose()?,
@@ -370,11 +383,13 @@ impl Segment {
         }
         let body = length - HEADER as u64;
         let key = Key::of(backing.file(), cookie)?;
+        let allocated = backing.allocated()?;
         Ok(Segment::remember(Inner {
             map,
             backing,
             body,
             key,
+            allocated,
             shape,
             roster,
             sealed: sealed.map(|file| Sealed::open(file, cookie)).transpose()?,
@@ -461,8 +476,27 @@ impl Segment {
         &self.0.shape
     }
 
-    /// Refuses a segment that holds something else.
+    /// Refuses a segment that holds something else, or whose memory is not all there: whoever touches it first would
+    /// have to find the rest.
     pub(crate) fn expect(&self, shape: &str) -> Result<(), SegmentError> {
+        self.expect_shape(shape)?;
+        self.expect_allocated(self.0.body)
+    }
+
+    /// Refuses a segment whose first bytes have no memory of their own.
+    pub(crate) fn expect_allocated(&self, bytes: u64) -> Result<(), SegmentError> {
+        let wanted = bytes.saturating_add(HEADER as u64);
+        match self.0.allocated >= wanted {
+            true => Ok(()),
+            false => Err(SegmentError::Sparse {
+                found: self.0.allocated,
+                wanted,
+            }),
+        }
+    }
+
+    /// Refuses a segment that holds something else.
+    pub(crate) fn expect_shape(&self, shape: &str) -> Result<(), SegmentError> {
         if self.0.shape == header::fit(shape) {
             Ok(())
         } else {

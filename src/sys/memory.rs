@@ -49,6 +49,12 @@ pub(crate) fn allocate(file: impl AsFd, offset: u64, len: u64) -> io::Result<()>
     }
 }
 
+/// Bytes of a file that have memory; a file in memory may have holes, which get theirs when they are touched.
+pub(crate) fn allocated(file: impl AsFd) -> io::Result<u64> {
+    let blocks = rustix::fs::fstat(file)?.st_blocks;
+    Ok(u64::try_from(blocks).unwrap_or(0).saturating_mul(512))
+}
+
 /// Fails if a file that has grown to `length` cannot grow by `more`; asks only every [`WORTH_ASKING`] bytes.
 pub(crate) fn expect_room(length: u64, more: u64) -> io::Result<()> {
     let steps = |length: u64| length / WORTH_ASKING;

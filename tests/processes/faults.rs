@@ -413,7 +413,8 @@ fn new_handles_by_the_thousand() {
             "{count} messages with a new lock each: {:?}",
             began.elapsed()
         );
-        assert!(descriptors().len() <= here);
+        // One more is the way to the inbox of the child, which sends handles.
+        assert!(descriptors().len() <= here + 1);
         let most = child.join().unwrap();
         assert!(most < 64, "{most} descriptors");
     });
