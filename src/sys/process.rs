@@ -491,7 +491,9 @@ pub(crate) fn image_of(address: usize) -> Option<Image> {
                 });
             }
         }
-        let protected = headers.iter().filter(|one| one.p_type == libc::PT_GNU_RELRO);
+        let protected = headers
+            .iter()
+            .filter(|one| one.p_type == libc::PT_GNU_RELRO);
         // Constants that hold addresses are written once, by the loader, and protected then. An image that was
         // linked without that protection has them among its variables, where nobody writes them either.
         let is_protected = protected.clone().next().is_some();
@@ -500,7 +502,11 @@ pub(crate) fn image_of(address: usize) -> Option<Image> {
         };
         search.found = Some(Image {
             is_program: first,
-            constants: loaded().filter(constant).chain(protected).map(place).collect(),
+            constants: loaded()
+                .filter(constant)
+                .chain(protected)
+                .map(place)
+                .collect(),
             constructors: headers
                 .iter()
                 .filter(|one| one.p_type == libc::PT_DYNAMIC)
