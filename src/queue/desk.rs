@@ -435,3 +435,33 @@ fn take_block(seen: &mut Seen, holder: Holder) -> Look<Claim> {
         Err(corrupt) => Look::Found(Err(corrupt.into())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::plan::Wishes;
+    use crate::queue::sender::Sender;
+
+    #[test]
+    fn a_lost_round_is_not_an_empty_one() {
+        let hub = Hub::build::<u64>(Plan::new::<u64>(Wishes::default()).unwrap()).unwrap();
+        let _sender = Sender::<u64>::attach(hub.clone()).unwrap();
+        let mut desk = Desk::new(&hub, 0);
+        // So many times others are quicker, and then there is a message, or none.
+        let mut find = |lost: usize, then: fn() -> Look<u64>| {
+            let mut rounds = 0;
+            let take = |_: &mut Seen, _: &mut [u64]| {
+                rounds += 1;
+                if rounds <= lost { Look::Lost } else { then() }
+            };
+            desk.find(&hub, STAY, take, |_| 1)
+        };
+        for lost in [0, 1, 99, 100, 101, 1000, 9999] {
+            assert_eq!(find(lost, || Look::Found(Ok(7))), Ok(Some(7)), "{lost}");
+            assert_eq!(find(lost, || Look::Nothing), Ok(None), "{lost}");
+        }
+        // No one is that slow: it is told, and it ends.
+        let error = find(usize::MAX, || Look::Nothing);
+        assert!(matches!(error, Err(RecvError::Corrupt(_))), "{error:?}");
+    }
+}
