@@ -128,7 +128,7 @@ pub(crate) struct LaneHeader {
 #[repr(C)]
 #[derive(Debug, Default)]
 pub(crate) struct QueueHeader {
-    /// Messages a lane holds at most. This and the next four are written once, before anyone else looks.
+    /// Messages a lane holds at most. This and the next five are written once, before anyone else looks.
     pub(crate) capacity: AtomicU64,
     /// Bytes a message may have.
     pub(crate) message_size: AtomicU64,
@@ -138,7 +138,8 @@ pub(crate) struct QueueHeader {
     pub(crate) seats: AtomicU32,
     /// Blocks of each lane; 0 if messages lie in the slots.
     pub(crate) blocks: AtomicU32,
-    _pad: AtomicU32,
+    /// Receivers that may fail with the same message in their hands.
+    pub(crate) delivery_limit: AtomicU32,
     _pad1: [AtomicU64; APART / 8 - 4],
     /// Where receivers sleep when all lanes are empty.
     pub(crate) empty: SignalWords,
@@ -188,7 +189,9 @@ pub(crate) struct StreamHeader {
     pub(crate) writer: [AtomicU64; 2],
     /// The same of the reader.
     pub(crate) reader: [AtomicU64; 2],
-    _pad4: [AtomicU64; APART / 8 - 4],
+    /// The most bytes a message may have. Written once, before anyone else looks.
+    pub(crate) message_limit: AtomicU64,
+    _pad4: [AtomicU64; APART / 8 - 5],
 }
 
 /// The words of a lock, its value right behind them. Written only by who enters, leaves or waits.

@@ -30,7 +30,9 @@ mod stream;
 mod sync;
 mod sys;
 
-pub use error::{Corrupt, DecodeError, EncodeError, RecvError, SegmentError, SendError};
+pub use error::{
+    Corrupt, DecodeError, EncodeError, RecvError, SegmentError, SendError, Undeliverable,
+};
 pub use frozen::Frozen;
 pub use lock::{Abandoned, Guard, Lock, LockError};
 pub use message::{Message, Plain};

@@ -344,6 +344,24 @@ impl Writer {
     /// The caller has seen [`Lines::ahead`] of room.
     #[inline(always)]
     pub(crate) fn put_run<B: Bulk>(&mut self, ring: &Ring<'_, B>, bytes: &[u8], last: bool) {
+        self.fill_run(ring, bytes);
+        self.publish_run(ring.words, bytes.len(), last);
+    }
+
+    /// Copies the bytes of the next run to where it will lie. Nobody sees them before
+    /// [`publish_run`](Writer::publish_run), which may as well never come: they are written over then.
+    ///
+    /// # Panics
+    ///
+    /// If the caller has not seen [`Lines::ahead`] of room.
+    #[inline(always)]
+    pub(crate) fn fill_run<B: Bulk>(&mut self, ring: &Ring<'_, B>, bytes: &[u8]) {
+        assert!(
+            self.tail + run_lines(bytes.len()) < self.end,
+            "a run beyond the room that was seen"
+        );
+        // The line whose tags I have cleared may be the first of them.
+        self.clear = self.line;
         if bytes.len() <= SHORT {
             self.fill(ring.words, bytes);
         } else {
@@ -352,14 +370,19 @@ impl Writer {
             ring.bytes.copy_in(at, first);
             ring.bytes.copy_in(0, rest);
         }
-        let line = line_at(ring.words, self.at);
-        line[self.index()].store(bytes.len() as u64, Ordering::Relaxed);
-        self.tail += run_lines(bytes.len());
+    }
+
+    /// Publishes the run of so many bytes that was filled.
+    #[inline(always)]
+    pub(crate) fn publish_run(&mut self, words: &[AtomicU64], bytes: usize, last: bool) {
+        let line = line_at(words, self.at);
+        line[self.index()].store(bytes as u64, Ordering::Relaxed);
+        self.tail += run_lines(bytes);
         if self.begun == last {
             self.begun = !last;
         }
         let tag = if last { LAST } else { RUN };
-        self.publish(ring.words, tag, 1, bytes.len() > LONG);
+        self.publish(words, tag, 1, bytes > LONG);
     }
 
     /// Copies a short run word by word, as it was probably written.
@@ -667,6 +690,12 @@ impl Reader {
             ring.bytes.append(0, bytes - room, to);
         }
         self.leave_run(ring.header, bytes);
+    }
+
+    /// Goes past the run that [`next`](Reader::next) found, of so many bytes.
+    #[cold]
+    pub(crate) fn skip_run(&mut self, header: &StreamHeader, bytes: usize) {
+        self.leave_run(header, bytes);
     }
 
     /// Goes past a word that says that the message is to be forgotten.

@@ -55,6 +55,7 @@ const UNSAFE_FILES: &[(&str, usize)] = &[
     ("src/sys/large.rs", 2),
     ("src/sys/process.rs", 10),
     ("src/sys/program.rs", 1),
+    ("src/sys/stack.rs", 2),
     ("src/sys/thread.rs", 3),
     ("src/sys/fork.rs", 13),
     ("src/mapped.rs", 5),

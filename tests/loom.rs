@@ -1262,7 +1262,7 @@ fn block_given_back_is_read_by_another() {
             move || {
                 if let Some((block, hold)) = blocks.take(&mut reader, 1) {
                     assert_eq!(blocks.read(block), 7);
-                    blocks::give_back(&*blocks, block, hold);
+                    blocks::give_back(&*blocks, block, hold, false);
                 }
             }
         });
@@ -1311,6 +1311,7 @@ fn block_of_the_dead_is_handed_out_once() {
                     };
                     blocks::claim_returned(&*blocks, holder).map(|(block, hold)| {
                         assert_eq!(blocks.read(block), 7);
+                        assert_eq!(hold.failures(), 1, "a death counts once");
                         blocks::finish(&*blocks, block, hold);
                     })
                 })

@@ -37,6 +37,21 @@ pub enum EncodeError {
         /// Elements without bytes that a message may have.
         limit: usize,
     },
+    /// Reading the value back would nest so deep that it could run out of stack, as writing it did nearly.
+    #[error("the value nests so deep that less than {reserve} bytes of stack are left")]
+    NoStack {
+        /// Bytes of stack that are left untouched.
+        reserve: usize,
+    },
+    /// The type's `Serialize` wrote more or fewer bytes than its `Deserialize` reads, or than it had written
+    /// the time before, when room was made for them.
+    #[error("the value was written as {written} bytes where {needed} are read")]
+    WrongLength {
+        /// Bytes that `Serialize` wrote.
+        written: usize,
+        /// Bytes that are read, or that there was room for.
+        needed: usize,
+    },
     /// The type's own `Serialize` failed, for the reason given.
     #[error("the value could not be written: {0}")]
     Refused(String),
@@ -92,6 +107,12 @@ pub enum DecodeError {
     TooManyEmpty {
         /// Elements without bytes that a message may have.
         limit: usize,
+    },
+    /// The message nests so deep that reading on could run out of stack.
+    #[error("the message nests so deep that less than {reserve} bytes of stack are left")]
+    NoStack {
+        /// Bytes of stack that are left untouched.
+        reserve: usize,
     },
     /// The type's own `Deserialize` failed, for the reason given.
     #[error("the message could not be read: {0}")]

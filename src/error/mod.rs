@@ -150,9 +150,53 @@ pub enum RecvError {
         /// Bytes the buffer has.
         given: usize,
     },
+    /// A message has more bytes than one may have, which no sender of this crate sends: it is thrown away, the
+    /// next call goes on behind it.
+    #[error("a message of more than {limit} bytes came, which is the most one may have")]
+    TooLarge {
+        /// Bytes a message may have.
+        limit: usize,
+    },
+    /// As many receivers as the queue allows have died, or panicked, with this message in their hands: it is
+    /// taken out of the queue and handed out no more. See [`QueueBuilder::delivery_limit`].
+    ///
+    /// [`QueueBuilder::delivery_limit`]: crate::QueueBuilder::delivery_limit
+    #[error("{} receivers failed with the same message in their hands", .0.failures())]
+    Undeliverable(Box<Undeliverable>),
     /// The queue was not built with `in_place`, so its messages cannot be leased.
     #[error("the queue was not built with in_place, so its messages cannot be leased")]
     NotInPlace,
+}
+
+/// A message that was taken out of its queue because receivers kept failing with it; see
+/// [`RecvError::Undeliverable`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Undeliverable {
+    pub(crate) failures: u32,
+    pub(crate) message: Vec<u8>,
+}
+
+impl Undeliverable {
+    /// Receivers that died, or panicked, with the message in their hands.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// The message's bytes: of a number, a `String`, a `Vec` of numbers or a [`Plain`](crate::Plain) value
+    /// its own, of other types those of the message format.
+    pub fn message(&self) -> &[u8] {
+        &self.message
+    }
+}
+
+/// Shows how many bytes there are, not which.
+impl fmt::Debug for Undeliverable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Undeliverable")
+            .field("failures", &self.failures)
+            .field("bytes", &self.message.len())
+            .finish()
+    }
 }
 
 pub(crate) const FORKED: &str =

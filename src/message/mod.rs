@@ -4,6 +4,7 @@
 //! [`Plain`], and serde for all others ([`mod@write`], [`read`]). All go straight into a [`Sink`]; none trusts the bytes it
 //! reads. Raw and plain bytes are in the machine's own order: both sides run on one machine.
 
+mod depth;
 mod plain;
 mod raw;
 mod read;
@@ -20,7 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::plain::Plain;
-pub(crate) use self::shape::{fixed_size, is_raw, plain_name, shape_name, size_hint};
+pub(crate) use self::shape::{fixed_size, is_raw, plain_name, runs_no_code, shape_name, size_hint};
 pub(crate) use self::sink::{Count, Sink};
 pub(crate) use crate::error::{DecodeError, EncodeError};
 use crate::segment::Bytes;
@@ -52,6 +53,11 @@ const BLOCK: usize = 32;
 /// The format does not describe itself, so `#[serde(flatten)]`, `#[serde(untagged)]`, `#[serde(tag)]` and a field that
 /// `#[serde(skip_serializing_if)]` left out cannot travel. A value may nest 256 levels deep (each sequence, map,
 /// tuple, struct, enum, `Some` and newtype is one) and have 65,536 elements that take no bytes, like `()`.
+/// Values that are large at every level may take more stack than the thread that reads them has: reading
+/// stops with [`DecodeError::NoStack`] while 64 KiB are left.
+///
+/// A type's `Serialize` must write what its `Deserialize` reads; derived ones do. Where the number of bytes is known
+/// from the type, another number is refused when it is sent, with [`EncodeError::WrongLength`].
 ///
 /// Bytes that are not a value of the type, whoever wrote them, end in a [`DecodeError`], in time and memory
 /// bounded by their number.
@@ -89,7 +95,19 @@ pub(crate) fn encode<T: Message, S: Sink>(value: &T, sink: &mut S) -> Result<usi
     }
     let mut writer = Writer::new(sink);
     value.serialize(&mut writer)?;
-    Ok(writer.written())
+    expect_written::<T>(writer.written())
+}
+
+/// Refuses what a type of [`fixed_size`] wrote, if its reader would not find it there.
+///
+/// `Serialize` and `Deserialize` are the user's, and nothing makes them agree; every place in shared memory
+/// that has room for values of a fixed size relies on this.
+#[inline(always)]
+fn expect_written<T: Message>(written: usize) -> Result<usize, EncodeError> {
+    match fixed_size::<T>() {
+        Some(needed) if needed != written => Err(EncodeError::WrongLength { written, needed }),
+        _ => Ok(written),
+    }
 }
 
 /// Reads the value that all of `bytes` are.
@@ -143,7 +161,10 @@ pub(crate) fn encode_slice<T: Message, S: Sink>(
     }
     let mut writer = Writer::new(sink);
     for item in items {
+        let before = writer.written();
         item.serialize(&mut writer)?;
+        // Each for itself: values that lie back to back are found by their size.
+        expect_written::<T>(writer.written() - before)?;
     }
     Ok(writer.written())
 }
@@ -177,6 +198,18 @@ pub(crate) fn append_from<T: Message>(
     to: &mut Vec<T>,
 ) -> bool {
     raw::append_from(from, offset, count, to)
+}
+
+/// The value of so many bytes of shared memory, if a `T` travels raw: copied out once, then checked.
+///
+/// No code of the user's runs.
+#[inline]
+pub(crate) fn read_from<T: Message>(
+    from: &Bytes,
+    offset: usize,
+    len: usize,
+) -> Option<Result<T, DecodeError>> {
+    raw::read_from(from, offset, len)
 }
 
 fn append_each<T: Message>(bytes: &[u8], count: usize, to: &mut Vec<T>) -> Result<(), DecodeError> {

@@ -41,6 +41,28 @@ trait Raw: Sized + 'static {
     }
 
     fn read(bytes: &[u8]) -> Result<Self, DecodeError>;
+
+    /// As `read`, from shared memory: what is checked is the copy.
+    fn read_from(from: &Bytes, offset: usize, len: usize) -> Result<Self, DecodeError>;
+}
+
+/// Reads a value of at most [`BLOCK`](super::BLOCK) numbers from shared memory.
+#[inline(always)]
+fn read_block<R: Raw>(from: &Bytes, offset: usize, len: usize) -> Result<R, DecodeError> {
+    let mut space = [0; super::BLOCK * size_of::<u128>()];
+    let size = R::SIZE.unwrap_or(0);
+    let copy = &mut space[..size];
+    if len != size {
+        return Err(match len < size {
+            true => DecodeError::Truncated {
+                needed: size,
+                left: len,
+            },
+            false => DecodeError::Trailing { left: len - size },
+        });
+    }
+    from.copy_out(offset, copy);
+    R::read(copy)
 }
 
 impl<S: Scalar> Raw for S {
@@ -65,6 +87,11 @@ impl<S: Scalar> Raw for S {
         expect_len(bytes, size_of::<S>())?;
         bytemuck::checked::try_pod_read_unaligned(bytes).map_err(|_| DecodeError::InvalidBits)
     }
+
+    #[inline(always)]
+    fn read_from(from: &Bytes, offset: usize, len: usize) -> Result<S, DecodeError> {
+        read_block(from, offset, len)
+    }
 }
 
 impl<S: Scalar, const N: usize> Raw for [S; N] {
@@ -81,6 +108,10 @@ impl<S: Scalar, const N: usize> Raw for [S; N] {
         let mut items = [S::default(); N];
         fill(&mut items, bytes)?;
         Ok(items)
+    }
+
+    fn read_from(from: &Bytes, offset: usize, len: usize) -> Result<[S; N], DecodeError> {
+        read_block(from, offset, len)
     }
 }
 
@@ -99,6 +130,18 @@ impl<S: Scalar> Raw for Vec<S> {
             left => Err(DecodeError::Trailing { left }),
         }
     }
+
+    fn read_from(from: &Bytes, offset: usize, len: usize) -> Result<Vec<S>, DecodeError> {
+        let left = len % size_of::<S>();
+        if left != 0 {
+            return Err(DecodeError::Trailing { left });
+        }
+        let mut items = Vec::new();
+        match from.append_values(offset, len / size_of::<S>(), &mut items) {
+            true => Ok(items),
+            false => Err(DecodeError::InvalidBits),
+        }
+    }
 }
 
 impl Raw for String {
@@ -115,6 +158,12 @@ impl Raw for String {
             Ok(text) => Ok(text.to_owned()),
             Err(_) => Err(DecodeError::InvalidText),
         }
+    }
+
+    fn read_from(from: &Bytes, offset: usize, len: usize) -> Result<String, DecodeError> {
+        let mut bytes = Vec::new();
+        from.append_to(offset, len, &mut bytes);
+        String::from_utf8(bytes).map_err(|_| DecodeError::InvalidText)
     }
 }
 
@@ -298,6 +347,36 @@ pub(super) fn append_from<T: 'static>(
     }
 
     dispatch::<T, _>(Append(from, offset, count, to)).unwrap_or(false)
+}
+
+/// The value of so many bytes of shared memory, if a `T` travels raw.
+#[inline(always)]
+pub(super) fn read_from<T: 'static>(
+    from: &Bytes,
+    offset: usize,
+    len: usize,
+) -> Option<Result<T, DecodeError>> {
+    struct Read<'a>(&'a Bytes, usize, usize, &'a mut dyn Any);
+
+    impl Job for Read<'_> {
+        type Out = Result<(), DecodeError>;
+
+        #[inline(always)]
+        fn run<R: Raw>(self) -> Self::Out {
+            let value = R::read_from(self.0, self.1, self.2)?;
+            if let Some(out) = self.3.downcast_mut::<Option<R>>() {
+                *out = Some(value);
+            }
+            Ok(())
+        }
+    }
+
+    let mut out = None::<T>;
+    let done = dispatch::<T, _>(Read(from, offset, len, &mut out))?;
+    match done {
+        Ok(()) => out.map(Ok),
+        Err(error) => Some(Err(error)),
+    }
 }
 
 /// `None` if a `T` does not travel raw; else the bytes of every value, if all have the same.

@@ -8,6 +8,7 @@ use serde::de::{self, DeserializeSeed, IntoDeserializer, Visitor};
 
 use crate::handle;
 
+use super::depth::{Depth, RESERVE, TooDeep};
 use super::plain;
 use super::{DecodeError, EMPTY_LIMIT, LEVEL_LIMIT};
 
@@ -17,7 +18,7 @@ type Result<T> = std::result::Result<T, DecodeError>;
 #[derive(Debug)]
 pub(super) struct Reader<'de> {
     rest: &'de [u8],
-    levels: usize,
+    depth: Depth,
     empties: usize,
     /// Elements that memory may still be reserved for. Every element but an empty one has a first byte of its
     /// own, so all lengths in a true message add up to no more than its bytes.
@@ -29,7 +30,7 @@ impl<'de> Reader<'de> {
     pub(super) fn new(bytes: &'de [u8]) -> Self {
         Reader {
             rest: bytes,
-            levels: LEVEL_LIMIT,
+            depth: Depth::new(),
             empties: EMPTY_LIMIT,
             reserve: bytes.len(),
         }
@@ -103,12 +104,9 @@ impl<'de> Reader<'de> {
     /// Reads what is one level down.
     #[inline]
     fn inside<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        self.levels = self
-            .levels
-            .checked_sub(1)
-            .ok_or(DecodeError::TooDeep { limit: LEVEL_LIMIT })?;
+        self.depth.enter()?;
         let value = read(self)?;
-        self.levels += 1;
+        self.depth.leave();
         Ok(value)
     }
 
@@ -118,6 +116,16 @@ impl<'de> Reader<'de> {
         let left = self.reserve.checked_sub(len);
         self.reserve = left.unwrap_or(self.reserve);
         left.is_some()
+    }
+}
+
+impl From<TooDeep> for DecodeError {
+    #[cold]
+    fn from(too_deep: TooDeep) -> DecodeError {
+        match too_deep {
+            TooDeep::Levels => DecodeError::TooDeep { limit: LEVEL_LIMIT },
+            TooDeep::Stack => DecodeError::NoStack { reserve: RESERVE },
+        }
     }
 }
 

@@ -11,10 +11,17 @@ pub(crate) fn fixed_size<T: Message>() -> Option<usize> {
     raw::size::<T>().unwrap_or_else(plain_size::<T>)
 }
 
-/// Whether the type's own bytes are all there is to it: no serde runs, so no handle can be inside.
+/// Whether the type's own bytes are all there is to it, so that no handle can be inside.
 #[inline]
 pub(crate) fn is_raw<T: Message>() -> bool {
     raw::size::<T>().is_some() || plain_size::<T>().is_some()
+}
+
+/// Whether no code of the user's runs when a value is written or read: its bytes come in one piece, as
+/// many as there are.
+#[inline]
+pub(crate) fn runs_no_code<T: Message>() -> bool {
+    raw::size::<T>().is_some()
 }
 
 /// Bytes of room that suit a queue of the type.

@@ -8,6 +8,7 @@ use serde::ser::{self, Serialize};
 
 use crate::handle;
 
+use super::depth::{Depth, RESERVE, TooDeep};
 use super::plain;
 use super::sink::{Sink, put_known};
 use super::{EMPTY_LIMIT, EncodeError, LEVEL_LIMIT};
@@ -19,7 +20,7 @@ type Result<T = ()> = std::result::Result<T, EncodeError>;
 pub(super) struct Writer<'s, S> {
     sink: &'s mut S,
     written: usize,
-    levels: usize,
+    depth: Depth,
     empties: usize,
     /// The next byte string is the body of a [`Plain`](plain::Plain): its type says how long it is.
     bare: bool,
@@ -31,7 +32,7 @@ impl<'s, S: Sink> Writer<'s, S> {
         Writer {
             sink,
             written: 0,
-            levels: LEVEL_LIMIT,
+            depth: Depth::new(),
             empties: EMPTY_LIMIT,
             bare: false,
         }
@@ -60,16 +61,13 @@ impl<'s, S: Sink> Writer<'s, S> {
     /// One level down; [`Writer::leave`] comes back.
     #[inline]
     fn enter(&mut self) -> Result<&mut Self> {
-        self.levels = self
-            .levels
-            .checked_sub(1)
-            .ok_or(EncodeError::TooDeep { limit: LEVEL_LIMIT })?;
+        self.depth.enter()?;
         Ok(self)
     }
 
     #[inline]
     fn leave(&mut self) -> Result {
-        self.levels += 1;
+        self.depth.leave();
         Ok(())
     }
 
@@ -90,6 +88,16 @@ impl<'s, S: Sink> Writer<'s, S> {
                 .ok_or(EncodeError::TooManyEmpty { limit: EMPTY_LIMIT })?;
         }
         Ok(())
+    }
+}
+
+impl From<TooDeep> for EncodeError {
+    #[cold]
+    fn from(too_deep: TooDeep) -> EncodeError {
+        match too_deep {
+            TooDeep::Levels => EncodeError::TooDeep { limit: LEVEL_LIMIT },
+            TooDeep::Stack => EncodeError::NoStack { reserve: RESERVE },
+        }
     }
 }
 

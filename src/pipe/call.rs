@@ -52,16 +52,22 @@ struct Call<Up, Down> {
 /// it is gone. Pipes that were accepted have nothing to do with the listener any more.
 pub struct Listener<Up, Down> {
     calls: Receiver<Call<Up, Down>>,
+    /// The most bytes that a message may have, whatever limit a caller has set.
+    message_limit: usize,
     /// With this one the queue is never without a sender, so that waiting for one is simply waiting.
     _own: Sender<Call<Up, Down>>,
 }
 
 impl<Up: Message, Down: Message> Listener<Up, Down> {
-    pub(super) fn new(name: &str) -> Result<Listener<Up, Down>, PipeError> {
+    pub(super) fn new(name: &str, message_limit: usize) -> Result<Listener<Up, Down>, PipeError> {
         let queue = Queue::<Call<Up, Down>>::builder().capacity(16);
         let queue = queue.senders(CALLERS as usize + 1).receivers(1);
         let (own, calls) = queue.create(name).map_err(PipeError::from_queue)?;
-        Ok(Listener { calls, _own: own })
+        Ok(Listener {
+            calls,
+            message_limit,
+            _own: own,
+        })
     }
 
     /// The end of the next pipe that somebody connects by.
@@ -104,7 +110,7 @@ impl<Up: Message, Down: Message> Listener<Up, Down> {
                 Err(RecvError::Decode(_)) => continue,
                 Err(error) => return Err(PipeError::from_recv(error)),
             };
-            if let Some(end) = answer(&call)? {
+            if let Some(end) = answer(&call, self.message_limit)? {
                 return Ok(end);
             }
         }
@@ -114,6 +120,7 @@ impl<Up: Message, Down: Message> Listener<Up, Down> {
 /// Takes the first end of a caller's pipe; `None` if it is gone, or is none.
 fn answer<Up: Message, Down: Message>(
     call: &Call<Up, Down>,
+    message_limit: usize,
 ) -> Result<Option<PipeEnd<Up, Down>>, PipeError> {
     let segment = match named::open(&call.name) {
         Ok(segment) => segment,
@@ -128,9 +135,10 @@ fn answer<Up: Message, Down: Message>(
     if segment.expect(&shape::<Up, Down>(Side::First)).is_err() {
         return Ok(None);
     }
-    let Ok(Some(link)) = Link::arrive(segment, Side::First, tag) else {
+    let Ok(Some(mut link)) = Link::arrive(segment, Side::First, tag) else {
         return Ok(None);
     };
+    link.plan.message_limit = link.plan.message_limit.min(message_limit);
     link.segment.hide();
     link.out.ready.notify_all();
     Ok(PipeEnd::over(link).map(Some)?)
@@ -140,11 +148,12 @@ fn answer<Up: Message, Down: Message>(
 pub(super) fn connect<Up: Message, Down: Message>(
     name: &str,
     bytes: u64,
+    message_limit: usize,
     deadline: Option<Instant>,
 ) -> Result<PipeEnd<Down, Up>, PipeError> {
     let calls = Queue::<Call<Up, Down>>::builder();
     let mut calls = calls.open_sender(name).map_err(PipeError::from_queue)?;
-    let Waiting { link, away } = call::<Up, Down>(name, bytes)?;
+    let Waiting { link, away } = call::<Up, Down>(name, bytes, message_limit)?;
     let call = Call {
         name: link.segment.name().unwrap_or_default().to_owned(),
         owner: away.word(),
@@ -191,10 +200,14 @@ struct Waiting {
 }
 
 /// Makes a caller's pipe: the first name that nobody waits at, so that what the dead left is used again.
-fn call<Up: Message, Down: Message>(name: &str, bytes: u64) -> Result<Waiting, PipeError> {
+fn call<Up: Message, Down: Message>(
+    name: &str,
+    bytes: u64,
+    message_limit: usize,
+) -> Result<Waiting, PipeError> {
     let shape = shape::<Up, Down>(Side::First);
     let prepare = |segment: &Segment| {
-        let plan = lay_out(segment)?;
+        let plan = lay_out(segment, message_limit)?;
         let link = Link::take(segment, plan, Side::Second)?;
         let away = Owner::OnItsWay {
             from: link.me(),

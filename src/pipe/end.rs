@@ -24,8 +24,9 @@ const PIECES: usize = 64;
 
 /// One end of a [`Pipe`](crate::Pipe): sends `S`, receives `R`.
 ///
-/// Messages larger than the pipe's memory stream through it while the other end receives them. Values and
-/// byte strings may be mixed: a value's message is its bytes.
+/// Messages larger than the pipe's memory, up to its [`message_limit`](crate::PipeBuilder::message_limit), stream
+/// through it while the other end receives them. Values and byte strings may be mixed: a value's message is its
+/// bytes.
 ///
 /// # If a process dies
 ///
@@ -62,7 +63,8 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
     /// # Errors
     ///
     /// The value comes back in [`SendError::Closed`] when the other end is gone: dropped, exited or killed;
-    /// in [`SendError::Encode`] when it cannot be a message.
+    /// in [`SendError::TooLarge`] when it has more bytes than the pipe's
+    /// [`message_limit`](crate::PipeBuilder::message_limit); in [`SendError::Encode`] when it cannot be a message.
     ///
     /// # Examples
     ///
@@ -85,8 +87,8 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
     ///
     /// # Errors
     ///
-    /// [`SendError::Full`] when there is no room; [`SendError::TooLarge`] when there never is, since the message
-    /// is larger than the pipe's memory and can only stream through it; else as [`send`](PipeEnd::send).
+    /// [`SendError::Full`] when there is no room; [`SendError::TooLarge`] also when the message is larger than
+    /// the pipe's memory and can only stream through it; else as [`send`](PipeEnd::send).
     #[inline]
     pub fn try_send(&mut self, value: S) -> Result<(), SendError<S>> {
         self.send_within(value, || Waiting::Not)
@@ -108,7 +110,8 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
     ///
     /// # Errors
     ///
-    /// [`SendError::Closed`] when the other end is gone.
+    /// [`SendError::Closed`] when the other end is gone, [`SendError::TooLarge`] when there are more bytes than
+    /// the pipe's [`message_limit`](crate::PipeBuilder::message_limit).
     pub fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), SendError<()>> {
         let waiting = Waiting::Until(None);
         let Self { outlet, link, .. } = self;
@@ -128,7 +131,13 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
     ///
     /// [`RecvError::Closed`] when the other end is gone (dropped, exited or killed) and all it sent has been
     /// received; [`RecvError::Decode`] when a message was not a value of the type: it is gone, the next call goes
-    /// on behind it.
+    /// on behind it; [`RecvError::TooLarge`] when a message has more bytes than the pipe's
+    /// [`message_limit`](crate::PipeBuilder::message_limit), which a sender of this crate never sends: it is told
+    /// once, and what there is of that message is thrown away as it comes.
+    ///
+    /// # Panics
+    ///
+    /// If the type's own `Deserialize` does: that message is gone, the next call goes on behind it.
     ///
     /// # Examples
     ///
@@ -290,23 +299,33 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
         let Self { outlet, link, .. } = self;
         // What a type of fixed size needs is known when compiling.
         let written = match message::fixed_size::<S>() {
-            Some(1..=8) => {
+            Some(size @ 1..=8) => {
                 let mut word = Word::default();
                 match message::encode(&value, &mut word) {
-                    Ok(bytes) if outlet.put_word(link, word.0, bytes) => Ok(()),
+                    Ok(_) if word.is_whole(size) && outlet.put_word(link, word.bits(), size) => {
+                        Ok(())
+                    }
                     Ok(_) => return self.send_slowly(value, waiting()),
                     Err(error) => Err(error),
                 }
             }
             Some(9..=SMALL) if outlet.is_clear(link, 2) => {
                 let mut small = Small::default();
-                message::encode(&value, &mut small)
-                    .map(|bytes| outlet.put_small(link, small.words(), bytes))
+                message::encode(&value, &mut small).map(|_| outlet.put_small(link, &small))
             }
-            Some(bytes @ (LARGER..=Lines::LEAST_PIECE))
-                if outlet.is_clear(link, Lines::run_ahead(bytes)) =>
+            Some(size @ (LARGER..=Lines::LEAST_PIECE))
+                if outlet.is_clear(link, Lines::run_ahead(size)) =>
             {
-                message::encode(&value, &mut Direct { outlet, link }).map(|_| ())
+                let mut direct = Direct::new(outlet, link, size);
+                match message::encode(&value, &mut direct) {
+                    Ok(_) if direct.is_whole() => {
+                        outlet.publish_run(link, size);
+                        Ok(())
+                    }
+                    // Its `Serialize` wrote it in several parts.
+                    Ok(_) => return self.send_slowly(value, waiting()),
+                    Err(error) => Err(error),
+                }
             }
             _ => return self.send_slowly(value, waiting()),
         };
@@ -368,8 +387,10 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
         if let Some(value) = message::decode_owned(|| self.inlet.take_message()) {
             return value.map_err(RecvError::Decode);
         }
-        let value = decode(self.link.segment.is_named(), self.inlet.message());
-        self.inlet.release();
+        // The message is gone before the type's own code sees it: if that panics, it does not come again.
+        let message = self.inlet.take_out();
+        let value = decode(self.link.segment.is_named(), &message);
+        self.inlet.keep(message);
         self.decoded();
         value
     }

@@ -23,6 +23,18 @@ pub enum PipeError {
         /// The largest size.
         largest: usize,
     },
+    /// Messages cannot be limited to so many bytes.
+    #[error(
+        "a message limit of {asked} bytes is not possible for these types, {smallest} to {largest} are"
+    )]
+    MessageLimit {
+        /// What was asked for.
+        asked: usize,
+        /// Bytes that every message of one of the types has.
+        smallest: usize,
+        /// The largest limit.
+        largest: usize,
+    },
     /// Nobody connected, or accepted, before the time was up.
     #[error("no other process connected before the time was up")]
     TimedOut,

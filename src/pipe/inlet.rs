@@ -9,7 +9,7 @@ use crate::error::{Corrupt, RecvError, SegmentError};
 use crate::layout::StreamHeader;
 use crate::segment::{Bytes, Words};
 use crate::signal::Patience;
-use crate::stream::{CONTENT, Next, Reader, Ring};
+use crate::stream::{CONTENT, LINE, Next, Reader, Ring};
 use crate::sync::spin_loop;
 
 use super::Waiting;
@@ -48,6 +48,24 @@ enum Held {
     Part,
     /// A message.
     Whole,
+    /// Nothing of a message that is longer than one may be, which was told; the rest of it is still to come.
+    Beyond,
+}
+
+/// Throws away a message that is longer than one may be, the end of which has come or not.
+///
+/// # Errors
+///
+/// Says so, if that has not been said.
+#[cold]
+fn beyond(held: &mut Held, kept: &mut Vec<u8>, last: bool, limit: usize) -> Result<(), RecvError> {
+    let told = *held == Held::Beyond;
+    *kept = Vec::new();
+    *held = if last { Held::Nothing } else { Held::Beyond };
+    match told {
+        true => Ok(()),
+        false => Err(RecvError::TooLarge { limit }),
+    }
 }
 
 impl Inlet {
@@ -167,7 +185,10 @@ impl Inlet {
     }
 
     /// Takes what is here of the next message, up to its end.
-    fn pull(&mut self, link: &Link) -> Result<(), Corrupt> {
+    fn pull(&mut self, link: &Link) -> Result<(), RecvError> {
+        let most = link.lines().most() as usize * LINE;
+        let limit = link.plan.message_limit;
+        let mut taken = 0;
         let header: &StreamHeader = &link.inn;
         let ring = Ring {
             header,
@@ -175,7 +196,8 @@ impl Inlet {
             bytes: &self.bytes,
         };
         for _ in 0..TAKES {
-            if self.held == Held::Whole {
+            // More than there can have been when this look began: a peer may send for ever.
+            if self.held == Held::Whole || taken > most {
                 return Ok(());
             }
             match self.reader.next(header, &self.words)? {
@@ -183,8 +205,8 @@ impl Inlet {
                     self.reader.settle(header);
                     return Ok(());
                 }
-                Next::Small(_) if self.held == Held::Part => {
-                    return Err(Corrupt("a message begins inside another"));
+                Next::Small(_) if self.held != Held::Nothing => {
+                    return Err(Corrupt("a message begins inside another").into());
                 }
                 Next::Small(bytes) => {
                     let mut content = [0; CONTENT];
@@ -193,7 +215,15 @@ impl Inlet {
                     self.kept.extend_from_slice(&cast_slice(&content)[..bytes]);
                     self.held = Held::Whole;
                 }
+                Next::Run { bytes, last }
+                    if self.held == Held::Beyond || self.kept.len() + bytes > limit =>
+                {
+                    taken += bytes;
+                    self.reader.skip_run(header, bytes);
+                    beyond(&mut self.held, &mut self.kept, last, limit)?;
+                }
                 Next::Run { bytes, last } => {
+                    taken += bytes;
                     if self.held == Held::Nothing && !last {
                         self.kept.reserve(self.usual);
                     }
@@ -220,6 +250,7 @@ impl Inlet {
         spoke: bool,
     ) -> Result<usize, RecvError> {
         let mut filled = 0;
+        let limit = link.plan.message_limit;
         while self.is_clean() {
             let header: &StreamHeader = &link.inn;
             match self.reader.next(header, &self.words)? {
@@ -241,6 +272,10 @@ impl Inlet {
                     }
                     self.kept.extend_from_slice(message);
                     self.held = Held::Whole;
+                }
+                Next::Run { bytes, last } if filled + bytes > limit => {
+                    self.reader.skip_run(header, bytes);
+                    beyond(&mut self.held, &mut self.kept, last, limit)?;
                 }
                 Next::Run { bytes, last } => match buffer.get_mut(filled..filled + bytes) {
                     Some(to) => {
@@ -281,9 +316,16 @@ impl Inlet {
         }
     }
 
-    /// The message that is held.
-    pub(super) fn message(&self) -> &[u8] {
-        &self.kept
+    /// Takes out the message that is held; its memory comes back by [`keep`](Inlet::keep).
+    pub(super) fn take_out(&mut self) -> Vec<u8> {
+        self.held = Held::Nothing;
+        std::mem::take(&mut self.kept)
+    }
+
+    /// Keeps the memory of a message for the next one.
+    pub(super) fn keep(&mut self, message: Vec<u8>) {
+        self.kept = message;
+        self.release();
     }
 
     /// Hands out the message that is held, with its memory.
@@ -321,7 +363,7 @@ impl Inlet {
         self.pull(link)?;
         match self.held {
             Held::Whole => Ok(()),
-            Held::Part | Held::Nothing => Err(self.end(link)),
+            Held::Part | Held::Nothing | Held::Beyond => Err(self.end(link)),
         }
     }
 

@@ -1,4 +1,4 @@
-//! A pipe: two ends, both ways, messages of any size.
+//! A pipe: two ends, both ways, messages of any size up to a limit.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -34,8 +34,8 @@ pub use self::error::PipeError;
 
 /// Two connected ends, each of which sends to the other and receives from it.
 ///
-/// Messages come in the order they were sent, each whole, and may have any size: what is larger than the pipe's memory
-/// streams through it. Each end belongs to one thread of one process at a time, and can be sent to any
+/// Messages come in the order they were sent, each whole, and may have any size up to a
+/// [limit](PipeBuilder::message_limit), 1 GiB unless set: what is larger than the pipe's memory streams through it. Each end belongs to one thread of one process at a time, and can be sent to any
 /// process of the tree, as an argument, in a result or inside a message; on its way it counts as there.
 ///
 /// # If a process dies
@@ -106,7 +106,7 @@ impl<Up: Message, Down: Message> Pipe<Up, Down> {
     /// [`SegmentError::AlreadyExists`]: crate::SegmentError::AlreadyExists
     /// [`SegmentError::Foreign`]: crate::SegmentError::Foreign
     pub fn listen(name: &str) -> Result<Listener<Up, Down>, PipeError> {
-        Listener::new(name)
+        Pipe::builder().listen(name)
     }
 
     /// Connects to the [`Listener`] of that name: the other end of a new pipe, which sends `Down` and receives `Up`.

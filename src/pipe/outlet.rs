@@ -118,10 +118,11 @@ impl Outlet {
         Ok(())
     }
 
-    /// Publishes a message of at most [`SMALL`] bytes, for which there is room.
+    /// Publishes a small message, for which there is room.
     #[inline(always)]
-    pub(super) fn put_small(&mut self, link: &Link, content: &[u64], bytes: usize) {
-        self.writer.put_small(&self.words, content, bytes);
+    pub(super) fn put_small(&mut self, link: &Link, small: &Small) {
+        self.writer
+            .put_small(&self.words, small.words(), small.bytes);
         link.out.ready.notify_one();
     }
 
@@ -135,15 +136,21 @@ impl Outlet {
         done
     }
 
-    /// Publishes a run, for which there is room.
+    /// Copies the bytes of the next run to where it will lie; there is room for them. Nobody sees them yet.
     #[inline(always)]
-    fn put_run(&mut self, link: &Link, bytes: &[u8], last: bool) {
+    fn fill_run(&mut self, link: &Link, bytes: &[u8]) {
         let ring = Ring {
             header: &link.out,
             words: &self.words,
             bytes: &self.bytes,
         };
-        self.writer.put_run(&ring, bytes, last);
+        self.writer.fill_run(&ring, bytes);
+    }
+
+    /// Publishes the run of so many bytes that was filled, with which the message ends.
+    #[inline(always)]
+    pub(super) fn publish_run(&mut self, link: &Link, bytes: usize) {
+        self.writer.publish_run(&self.words, bytes, true);
         link.out.ready.notify_one();
     }
 
@@ -158,51 +165,72 @@ impl Outlet {
         if bytes.len() <= SMALL {
             let mut small = Small::default();
             small.put(bytes);
-            self.put_small(link, small.words(), bytes.len());
+            self.put_small(link, &small);
             return Ok(());
         }
+        expect_fit(link, bytes.len())?;
         if let Waiting::Not = waiting {
             self.expect_room(link, bytes.len())?;
         }
-        self.send_runs(link, bytes, waiting)
+        let last = self.fill_runs(link, bytes, waiting)?;
+        self.publish_last(link, last);
+        Ok(())
     }
 
-    /// Sends bytes, more than a small message has, as the end of a message.
+    /// Sends bytes, more than a small message has, as the end of a message, but for the publication of the
+    /// last run; how many bytes that has.
     #[inline]
-    fn send_runs(
+    fn fill_runs(
         &mut self,
         link: &Link,
         mut bytes: &[u8],
         waiting: Waiting,
-    ) -> Result<(), Refusal> {
+    ) -> Result<usize, Refusal> {
         let piece = link.lines().piece();
         while bytes.len() > piece {
             let (now, rest) = bytes.split_at(piece);
-            self.send_run(link, now, false, waiting)?;
+            self.send_run(link, now, waiting)?;
             bytes = rest;
         }
-        self.send_run(link, bytes, true, waiting)
+        self.await_run(link, bytes.len(), waiting)?;
+        self.fill_run(link, bytes);
+        Ok(bytes.len())
     }
 
+    /// Publishes the last run of a message, which was filled.
     #[inline]
-    fn send_run(
-        &mut self,
-        link: &Link,
-        bytes: &[u8],
-        last: bool,
-        waiting: Waiting,
-    ) -> Result<(), Refusal> {
-        // The last run of a long message may be a short one.
-        let ahead = link.lines().ahead(bytes.len().max(SMALL + 1));
-        if !self.writer.has_room(&link.out, ahead) {
-            self.wait_for_room(link, ahead, waiting)?;
-        }
-        match last {
-            true => link.bars.lift(Bar::Begun),
-            false => link.bars.put(Bar::Begun),
-        }
-        self.put_run(link, bytes, last);
+    fn publish_last(&mut self, link: &Link, bytes: usize) {
+        link.bars.lift(Bar::Begun);
+        self.publish_run(link, bytes);
+    }
+
+    /// Sends a run of a message that goes on.
+    #[inline]
+    fn send_run(&mut self, link: &Link, bytes: &[u8], waiting: Waiting) -> Result<(), Refusal> {
+        self.await_run(link, bytes.len(), waiting)?;
+        link.bars.put(Bar::Begun);
+        self.writer.put_run(
+            &Ring {
+                header: &link.out,
+                words: &self.words,
+                bytes: &self.bytes,
+            },
+            bytes,
+            false,
+        );
+        link.out.ready.notify_one();
         Ok(())
+    }
+
+    /// Waits until there is room for a run.
+    #[inline]
+    fn await_run(&mut self, link: &Link, bytes: usize, waiting: Waiting) -> Result<(), Refusal> {
+        // The last run of a long message may be a short one.
+        let ahead = link.lines().ahead(bytes.max(SMALL + 1));
+        match self.writer.has_room(&link.out, ahead) {
+            true => Ok(()),
+            false => self.wait_for_room(link, ahead, waiting),
+        }
     }
 
     /// Refuses a message that does not fit now.
@@ -230,7 +258,7 @@ impl Outlet {
         value: &T,
         waiting: Waiting,
     ) -> Result<(), Refusal> {
-        if message::is_raw::<T>() {
+        if message::runs_no_code::<T>() {
             // Its bytes come in one piece, and need no buffer.
             let mut whole = Whole {
                 outlet: self,
@@ -241,12 +269,33 @@ impl Outlet {
             message::encode(value, &mut whole).map_err(Refusal::Encode)?;
             return whole.sent;
         }
+        if let Some(size) = message::fixed_size::<T>().filter(|size| *size > SMALL) {
+            // So it is here, if its `Serialize` does what its `Deserialize` expects.
+            expect_fit(link, size)?;
+            if let Waiting::Not = waiting {
+                self.expect_room(link, size)?;
+            }
+            let mut whole = WholeAtOnce {
+                outlet: self,
+                link,
+                waiting,
+                size,
+                filled: None,
+            };
+            message::encode(value, &mut whole).map_err(Refusal::Encode)?;
+            if let Some(filled) = whole.filled {
+                let last = filled?;
+                self.publish_last(link, last);
+                return Ok(());
+            }
+        }
         let scratch = std::mem::take(&mut self.scratch);
         let mut pieces = Pieces {
             outlet: self,
             link,
             waiting,
             scratch,
+            total: 0,
             sent: Ok(()),
         };
         let (written, passed) =
@@ -310,34 +359,93 @@ impl Outlet {
     }
 }
 
-/// A message of one word.
+/// Refuses a message that has more bytes than one may have.
+#[inline]
+fn expect_fit(link: &Link, needed: usize) -> Result<(), Refusal> {
+    let limit = link.plan.message_limit;
+    match needed <= limit {
+        true => Ok(()),
+        false => Err(Refusal::TooLarge { needed, limit }),
+    }
+}
+
+/// A message of one word, if its bytes come as one.
 #[derive(Debug, Default)]
-pub(super) struct Word(pub(super) u64);
+pub(super) struct Word {
+    word: u64,
+    /// How many bytes; more than a word has if they did not come in one piece.
+    bytes: usize,
+}
+
+impl Word {
+    /// Whether a word of so many bytes came, in one piece.
+    #[inline(always)]
+    pub(super) fn is_whole(&self, size: usize) -> bool {
+        self.bytes == size
+    }
+
+    #[inline(always)]
+    pub(super) fn bits(&self) -> u64 {
+        self.word
+    }
+}
 
 impl Sink for Word {
     #[inline]
     fn put(&mut self, bytes: &[u8]) {
-        let mut word = [0; 8];
-        word[..bytes.len()].copy_from_slice(bytes);
-        self.0 = u64::from_ne_bytes(word);
+        // Sizes up to eight known when compiling come as words; what does not is written some other way.
+        if !bytes.is_empty() {
+            self.bytes = usize::MAX;
+        }
     }
 
     #[inline(always)]
-    fn put_word(&mut self, word: u64, _: usize) {
-        self.0 = word;
+    fn put_word(&mut self, word: u64, size: usize) {
+        match self.bytes {
+            0 => (self.word, self.bytes) = (word, size),
+            _ => self.bytes = usize::MAX,
+        }
     }
 }
 
-/// Publishes the bytes of a raw value, for which there is room, as a run.
+/// Fills a run, for which there is room, with the bytes of a value of fixed size, if they come in one piece.
+///
+/// Nothing is published before the value's own code has come to its end: that may write something else than
+/// its type says, or panic.
 pub(super) struct Direct<'a> {
-    pub(super) outlet: &'a mut Outlet,
-    pub(super) link: &'a Link,
+    outlet: &'a mut Outlet,
+    link: &'a Link,
+    size: usize,
+    /// How many pieces came: 1 if it was the right one and is where it belongs.
+    pieces: u32,
+}
+
+impl<'a> Direct<'a> {
+    #[inline(always)]
+    pub(super) fn new(outlet: &'a mut Outlet, link: &'a Link, size: usize) -> Direct<'a> {
+        Direct {
+            outlet,
+            link,
+            size,
+            pieces: 0,
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn is_whole(&self) -> bool {
+        self.pieces == 1
+    }
 }
 
 impl Sink for Direct<'_> {
     #[inline(always)]
     fn put(&mut self, bytes: &[u8]) {
-        self.outlet.put_run(self.link, bytes, true);
+        if self.pieces == 0 && bytes.len() == self.size {
+            self.outlet.fill_run(self.link, bytes);
+            self.pieces = 1;
+        } else {
+            self.pieces = 2;
+        }
     }
 }
 
@@ -350,7 +458,7 @@ pub(super) struct Small {
 
 impl Small {
     #[inline]
-    pub(super) fn words(&self) -> &[u64] {
+    fn words(&self) -> &[u64] {
         &self.words[..self.bytes.div_ceil(8).max(1)]
     }
 }
@@ -389,12 +497,36 @@ impl Sink for Whole<'_> {
     }
 }
 
+/// Sends the bytes of a value of fixed size, if they come in one piece, but for the publication of the end.
+///
+/// So what is found to be wrong afterwards, or ends in a panic, is taken back like a message that was
+/// interrupted.
+struct WholeAtOnce<'a> {
+    outlet: &'a mut Outlet,
+    link: &'a Link,
+    waiting: Waiting,
+    size: usize,
+    /// Bytes of the last run, if the right piece came first.
+    filled: Option<Result<usize, Refusal>>,
+}
+
+impl Sink for WholeAtOnce<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        // More than that has the wrong length in all, which is told.
+        if self.filled.is_none() && bytes.len() == self.size {
+            self.filled = Some(self.outlet.fill_runs(self.link, bytes, self.waiting));
+        }
+    }
+}
+
 /// Sends the bytes of any value: gathers a piece, and publishes it when more come than it holds.
 struct Pieces<'a> {
     outlet: &'a mut Outlet,
     link: &'a Link,
     waiting: Waiting,
     scratch: Vec<u8>,
+    /// Bytes that came.
+    total: usize,
     sent: Result<(), Refusal>,
 }
 
@@ -410,12 +542,16 @@ impl Pieces<'_> {
 
     /// Sends the rest of a message that has so many bytes in all.
     fn finish(&mut self, needed: usize) -> Result<(), Refusal> {
+        expect_fit(self.link, needed)?;
         std::mem::replace(&mut self.sent, Ok(()))?;
         let limit = self.link.lines().largest();
         match self.waiting {
             Waiting::Not if needed > limit => Err(Refusal::TooLarge { needed, limit }),
             waiting if self.outlet.writer.has_begun() => {
-                self.outlet.send_runs(self.link, &self.scratch, waiting)
+                let (link, scratch) = (self.link, &self.scratch);
+                let last = self.outlet.fill_runs(link, scratch, waiting)?;
+                self.outlet.publish_last(link, last);
+                Ok(())
             }
             waiting => self.outlet.send(self.link, &self.scratch, waiting),
         }
@@ -425,7 +561,9 @@ impl Pieces<'_> {
 impl Sink for Pieces<'_> {
     fn put(&mut self, mut bytes: &[u8]) {
         let limit = self.limit();
-        while self.sent.is_ok() {
+        self.total = self.total.saturating_add(bytes.len());
+        // Too large, which the count of all bytes will say: nothing more of it goes out.
+        while self.sent.is_ok() && self.total <= self.link.plan.message_limit {
             let room = limit - self.scratch.len();
             if bytes.len() <= room {
                 self.scratch.extend_from_slice(bytes);
@@ -438,9 +576,7 @@ impl Sink for Pieces<'_> {
             let (now, rest) = bytes.split_at(room);
             self.scratch.extend_from_slice(now);
             bytes = rest;
-            self.sent = self
-                .outlet
-                .send_run(self.link, &self.scratch, false, self.waiting);
+            self.sent = self.outlet.send_run(self.link, &self.scratch, self.waiting);
             self.scratch.clear();
         }
     }

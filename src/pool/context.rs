@@ -7,7 +7,7 @@ use super::engine::Engine;
 use super::error::{TaskError, What};
 use super::station::Stretch;
 use crate::handle::{self, Passed, Transport};
-use crate::message::{self, Count, Message};
+use crate::message::{self, Count, EncodeError, Message};
 
 /// Tells such a value from every other.
 pub(super) type Name = [u64; 2];
@@ -46,12 +46,12 @@ impl Context {
         };
         // Any number of workers decode it, for as long as it is here.
         let (len, _) = handle::collect(Transport::Kept, || message::encode(value, &mut Count));
-        let len = len.map_err(unsendable)?;
+        let needed = len.map_err(unsendable)?;
         let (block, bytes) = engine
-            .take_block(HEAD + len as u64)
+            .take_block(HEAD + needed as u64)
             .map_err(|why| TaskError::NoMemory { item: 0, why })?;
         let at = block.place.offset as usize;
-        let mut to = Stretch::new(&bytes, at + HEAD as usize, len);
+        let mut to = Stretch::new(&bytes, at + HEAD as usize, needed);
         let (len, passed) = handle::collect(Transport::Kept, || message::encode(value, &mut to));
         let context = Arc::new(Context {
             engine: Arc::clone(engine),
@@ -59,7 +59,12 @@ impl Context {
             block: Some(block),
             _passed: Mutex::new(passed),
         });
-        let head = [name[0], name[1], len.map_err(unsendable)? as u64];
+        let written = len.map_err(unsendable)?;
+        if written != needed {
+            // Dropped with the error, the context gives its block back.
+            return Err(unsendable(EncodeError::WrongLength { written, needed }));
+        }
+        let head = [name[0], name[1], written as u64];
         bytes.copy_in(at, bytemuck::cast_slice(&head));
         Ok(context)
     }

@@ -467,15 +467,16 @@ impl One {
         bytes.copy_in(at, &here[..head]);
         let mut to = Stretch::new(&bytes, at + head, end as usize - head);
         match encode(item, &mut to) {
-            Ok((again, passed)) if end_of(again) <= end => Ok(One {
+            Ok((again, passed)) if again == len => Ok(One {
                 input: Input::Placed(place),
                 block: Some(block),
                 end,
                 passed,
             }),
-            Ok(_) => {
+            Ok((written, _)) => {
                 engine.give_back([block]);
-                Err(failed(EncodeError::UnknownLength))
+                let needed = len;
+                Err(failed(EncodeError::WrongLength { written, needed }))
             }
             Err(error) => {
                 engine.give_back([block]);

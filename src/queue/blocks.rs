@@ -8,8 +8,11 @@
 //! |---|---|---|---|
 //! | FREE | 0 | SENT | the lane's sender, before it publishes the slot that names the block |
 //! | SENT(position) | 1, position from bit 2 | HELD | a receiver: *the moment of consumption* |
-//! | HELD(participant, seat, again) | 2, again bit 2, seat bits 3 to 31, participant from bit 32 | FREE, RETURNED | the receiver that holds it; RETURNED also by whoever finds it dead |
-//! | RETURNED | 3 | HELD, again | any receiver |
+//! | HELD(participant, seat, again, failures) | 2, again bit 2, failures bits 3 to 10, seat bits 11 to 31, participant from bit 32 | FREE, RETURNED | the receiver that holds it; RETURNED also by whoever finds it dead |
+//! | RETURNED(failures) | 3, failures bits 3 to 10 | HELD, again | any receiver |
+//!
+//! *Failures* are the receivers that died, or panicked, with the message in their hands: it says when to give the
+//! message up.
 //!
 //! Every change but the first is one compare-and-swap from the exact word seen. A position is never used
 //! twice in a lane and a participant never twice in a tree, so none can succeed on a word that merely looks the same.
@@ -35,6 +38,11 @@ const HELD: u64 = 2;
 const RETURNED: u64 = 3;
 const KIND: u64 = 3;
 const AGAIN: u64 = 4;
+/// Where the count of failures is, and how far it goes.
+const FAILURES: u32 = 3;
+pub(super) const MAX_FAILURES: u32 = 255;
+/// Where the seat is.
+const SEAT: u32 = 11;
 
 /// The blocks of one lane.
 pub(super) trait Shelf {
@@ -57,15 +65,36 @@ pub(super) struct Holder {
 pub(super) struct Hold(u64);
 
 impl Hold {
-    fn new(holder: Holder, again: bool) -> Hold {
-        let again = if again { AGAIN } else { 0 };
-        Hold(u64::from(holder.participant) << 32 | u64::from(holder.seat) << 3 | again | HELD)
+    fn first(holder: Holder) -> Hold {
+        Hold(u64::from(holder.participant) << 32 | u64::from(holder.seat) << SEAT | HELD)
+    }
+
+    /// The hold on a message that was given back in that state.
+    fn again(holder: Holder, returned: u64) -> Hold {
+        let failures = u64::from(failures(returned)) << FAILURES;
+        Hold(Hold::first(holder).0 | AGAIN | failures)
+    }
+
+    /// Receivers that have failed with the message in their hands.
+    pub(super) fn failures(&self) -> u32 {
+        failures(self.0)
     }
 
     /// Whether the message had been handed to another receiver before.
     pub(super) fn is_again(&self) -> bool {
         self.0 & AGAIN != 0
     }
+}
+
+/// The failures that a state counts.
+fn failures(state: u64) -> u32 {
+    (state >> FAILURES) as u32 & MAX_FAILURES
+}
+
+/// The state of a message that is given back by who held it in `held`, perhaps because he failed.
+fn returned(held: u64, failed: bool) -> u64 {
+    let failures = failures(held) + u32::from(failed);
+    u64::from(failures.min(MAX_FAILURES)) << FAILURES | RETURNED
 }
 
 const fn sent(position: u64) -> u64 {
@@ -142,7 +171,7 @@ pub(super) fn take(
 /// Takes the message of `position` in its block, unless somebody has.
 #[inline]
 fn claim(shelf: &impl Shelf, block: u32, position: u64, holder: Holder) -> Option<Hold> {
-    let hold = Hold::new(holder, false);
+    let hold = Hold::first(holder);
     shelf
         .state(block)
         .compare_exchange(sent(position), hold.0, Ordering::Relaxed, Ordering::Relaxed)
@@ -153,12 +182,13 @@ fn claim(shelf: &impl Shelf, block: u32, position: u64, holder: Holder) -> Optio
 /// Takes a message that was given back, the first there is.
 pub(super) fn claim_returned(shelf: &impl Shelf, holder: Holder) -> Option<(u32, Hold)> {
     (0..shelf.count()).find_map(|block| {
-        let hold = Hold::new(holder, true);
         let state = shelf.state(block);
+        let seen = state.load(Ordering::Relaxed);
+        let hold = Hold::again(holder, seen);
         // Edge H, receiver's end.
-        let won = state.load(Ordering::Relaxed) == RETURNED
+        let won = seen & KIND == RETURNED
             && state
-                .compare_exchange(RETURNED, hold.0, Ordering::Acquire, Ordering::Relaxed)
+                .compare_exchange(seen, hold.0, Ordering::Acquire, Ordering::Relaxed)
                 .is_ok();
         won.then_some((block, hold))
     })
@@ -172,12 +202,15 @@ pub(super) fn finish(shelf: &impl Shelf, block: u32, hold: Hold) {
         .compare_exchange(hold.0, FREE, Ordering::Release, Ordering::Relaxed);
 }
 
-/// The message is not done with: another receiver gets it. Edge G, holder's end.
-pub(super) fn give_back(shelf: &impl Shelf, block: u32, hold: Hold) {
-    let _ =
-        shelf
-            .state(block)
-            .compare_exchange(hold.0, RETURNED, Ordering::Release, Ordering::Relaxed);
+/// The message is not done with, perhaps because its holder failed: another receiver gets it. Edge G,
+/// holder's end.
+pub(super) fn give_back(shelf: &impl Shelf, block: u32, hold: Hold, failed: bool) {
+    let _ = shelf.state(block).compare_exchange(
+        hold.0,
+        returned(hold.0, failed),
+        Ordering::Release,
+        Ordering::Relaxed,
+    );
 }
 
 /// Gives back what dead receivers held; whether anything is there to be handed out again.
@@ -188,9 +221,10 @@ pub(super) fn recover(shelf: &impl Shelf, life: &impl Life) -> bool {
         let seen = state.load(Ordering::Relaxed);
         if seen & KIND == HELD && life.is_dead((seen >> 32) as u32) {
             // The dead read no more: their proof of life went after all that they did.
-            let _ = state.compare_exchange(seen, RETURNED, Ordering::Relaxed, Ordering::Relaxed);
+            let returned = returned(seen, true);
+            let _ = state.compare_exchange(seen, returned, Ordering::Relaxed, Ordering::Relaxed);
         }
-        any |= state.load(Ordering::Relaxed) == RETURNED;
+        any |= state.load(Ordering::Relaxed) & KIND == RETURNED;
     }
     any
 }
@@ -204,12 +238,13 @@ pub(super) struct InHand {
 
 /// Looks whose hands messages are in; what was given back counts as in others'.
 pub(super) fn in_hand(shelf: &impl Shelf, me: Holder) -> InHand {
-    let mine = Hold::new(me, false).0;
+    let mine = Hold::first(me).0;
+    let either = AGAIN | u64::from(MAX_FAILURES) << FAILURES;
     let mut found = InHand::default();
     for block in 0..shelf.count() {
         let seen = shelf.state(block).load(Ordering::Relaxed);
         match seen & KIND {
-            HELD if seen & !AGAIN == mine => found.mine = true,
+            HELD if seen & !either == mine => found.mine = true,
             HELD | RETURNED => found.others = true,
             _ => {}
         }

@@ -80,6 +80,20 @@ impl<T: Message> QueueBuilder<T> {
         self
     }
 
+    /// Receivers that may fail with the same message leased: 16 unless set, 255 at most.
+    ///
+    /// A receiver fails with a message when its process dies, or a panic drops the [lease](Receiver::lease). When as many
+    /// have, the next receiver gets [`RecvError::Undeliverable`] with the message's bytes in place of the message, which
+    /// is then out of the queue: what kills everyone who looks at it kills no more. A lease that is
+    /// dropped otherwise does not count, and may be as often as one likes.
+    ///
+    /// [`RecvError::Undeliverable`]: crate::RecvError::Undeliverable
+    #[must_use]
+    pub fn delivery_limit(mut self, receivers: usize) -> Self {
+        self.wishes.delivery_limit = Some(receivers);
+        self
+    }
+
     /// Makes the queue: its first sender and its first receiver.
     ///
     /// # Errors

@@ -1,8 +1,9 @@
 //! A block that this end holds, and must finish with or give back.
 
 use std::sync::Arc;
+use std::thread::panicking;
 
-use crate::error::Corrupt;
+use crate::error::{Corrupt, RecvError, Undeliverable};
 use crate::kin;
 use crate::sync::Ordering;
 
@@ -33,6 +34,18 @@ impl Claim {
         &self.lane
     }
 
+    /// The same, for whoever needs it when the claim is over.
+    #[inline]
+    pub(super) fn shared_lane(&self) -> Arc<Lane> {
+        Arc::clone(&self.lane)
+    }
+
+    /// Whether the message names handles, as its sender says.
+    #[inline]
+    pub(super) fn carries(&self) -> bool {
+        self.lane.length(self.block).load(Ordering::Relaxed) & CARRIES != 0
+    }
+
     /// Where the message lies among its lane's blocks.
     #[inline]
     pub(super) fn at(&self) -> usize {
@@ -53,6 +66,27 @@ impl Claim {
         self.hold.as_ref().is_some_and(Hold::is_again)
     }
 
+    /// Receivers that have failed with the message in their hands.
+    pub(super) fn failures(&self) -> u32 {
+        self.hold.as_ref().map_or(0, Hold::failures)
+    }
+
+    /// Takes the message out of the queue because too many have failed with it.
+    #[cold]
+    pub(super) fn give_up(self) -> RecvError {
+        let failures = self.failures();
+        let mut message = Vec::new();
+        let length = self.length();
+        if let Ok(length) = length {
+            self.lane.blocks.append_to(self.at(), length, &mut message);
+        }
+        self.finish();
+        match length {
+            Ok(_) => RecvError::Undeliverable(Box::new(Undeliverable { failures, message })),
+            Err(corrupt) => corrupt.into(),
+        }
+    }
+
     /// Done with the message: its sender may use the block.
     #[inline]
     pub(super) fn finish(mut self) {
@@ -67,7 +101,7 @@ impl Drop for Claim {
     fn drop(&mut self) {
         // A forked copy holds nothing.
         if let Some(hold) = self.hold.take().filter(|_| !kin::forked()) {
-            blocks::give_back(&*self.lane, self.block, hold);
+            blocks::give_back(&*self.lane, self.block, hold, panicking());
             hub::announce_returned(&self.lane.queue);
         }
     }

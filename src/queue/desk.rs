@@ -9,22 +9,24 @@ use crate::handle;
 use crate::message::{self, Message};
 use crate::ring::Reader;
 use crate::signal::Vigil;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::Ordering;
 
+use super::batch::{Batch, TOO_LONG, Values, length_of};
 use super::blocks::{self, Holder, InHand, Taken};
 use super::claim::Claim;
 use super::hub::{Hub, Lane};
-use super::plan::CARRIES;
+use super::plan::{CARRIES, Plan};
 use super::words::copy;
 
 /// Messages a receiver takes from one lane before it looks at the next.
 const STAY: u64 = 64;
 /// The same in batches.
 const STAY_BATCHES: u64 = 8;
-/// Words copied at most before one step of a lane's head: about 4 KiB.
-const BATCH_WORDS: usize = 512;
-/// Rounds over all lanes in which others were quicker, before a call is told that there is nothing now.
+/// Rounds over all lanes in which others were quicker, before this thread lets others run.
 const ROUNDS: usize = 100;
+/// How often it does so before it is told that those others do not exist. In each round somebody moved a head,
+/// so no receiver of this crate is that unlucky; a peer that scribbles over heads must not keep it for ever.
+const YIELDS: usize = 100;
 
 /// What came of a look at one lane.
 pub(super) enum Look<R> {
@@ -51,6 +53,8 @@ pub(super) struct Desk {
     left: u64,
     /// Copies of what was in slots.
     scratch: Vec<u64>,
+    /// Messages that were taken and are not read yet.
+    batch: Batch,
     seat: u32,
     /// The count of returned blocks when I last found none.
     returned: u64,
@@ -65,6 +69,7 @@ impl Desk {
             current: 0,
             left: 0,
             scratch: vec![0; slot],
+            batch: Batch::default(),
             seat,
             returned: 0,
             vigil: Vigil::new(),
@@ -129,22 +134,48 @@ impl Desk {
         )
     }
 
-    /// Up to `most` values from one lane.
-    pub(super) fn find_values<T: Message>(
+    /// Takes up to `most` messages from one lane, to be [read](Desk::read) afterwards.
+    pub(super) fn find_batch<T: Message>(
         &mut self,
         hub: &Hub,
         most: usize,
-    ) -> Result<Option<Batch<T>>, RecvError> {
-        let slot = hub.plan.geometry().stride;
-        self.scratch.resize(slot.max(BATCH_WORDS), 0);
+    ) -> Result<Option<Took<T>>, RecvError> {
         let stay = STAY.max(STAY_BATCHES.saturating_mul(most as u64));
-        let limit = hub.plan.message_size;
-        self.find(
+        let mut batch = std::mem::take(&mut self.batch);
+        let found = self.find(
             hub,
             stay,
-            |seen, scratch| take_values(seen, scratch, limit, most),
-            |batch: &Batch<T>| batch.taken,
-        )
+            |seen, scratch| take_batch(seen, &mut batch, &hub.plan, most, scratch),
+            |took| match took {
+                Took::Batch(count) => *count as u64,
+                Took::Rare(_) => 1,
+            },
+        );
+        self.batch = batch;
+        found
+    }
+
+    /// Takes a message out of its block, to be [read](Desk::read) afterwards; whether there may be more.
+    pub(super) fn gather(&mut self, claim: Claim) -> Result<bool, Corrupt> {
+        self.batch.push(claim)
+    }
+
+    /// Whether there are messages that were taken and not read.
+    #[inline]
+    pub(super) fn has_unread(&self) -> bool {
+        !self.batch.is_empty()
+    }
+
+    /// Reads up to `most` of the messages that were taken.
+    pub(super) fn read<T: Message>(&mut self, hub: &Hub, most: usize) -> Values<T> {
+        // As long as any is unread, none is received past it.
+        let left = std::mem::take(&mut self.left);
+        let values = self.batch.read(most, hub.plan.message_size);
+        if self.batch.is_empty() {
+            self.left = left;
+            self.batch.shrink();
+        }
+        values
     }
 
     /// A held block from any lane; first those that another receiver gave back.
@@ -160,7 +191,11 @@ impl Desk {
             for seen in &self.lanes {
                 if let Some((block, hold)) = blocks::claim_returned(&*seen.lane, holder) {
                     hub.header.redelivered.fetch_add(1, Ordering::Relaxed);
-                    return Ok(Some(Claim::new(seen.lane.clone(), block, hold)));
+                    let claim = Claim::new(seen.lane.clone(), block, hold);
+                    return match claim.failures() < hub.plan.delivery_limit {
+                        true => Ok(Some(claim)),
+                        false => Err(claim.give_up()),
+                    };
                 }
             }
             self.returned = returned;
@@ -200,6 +235,7 @@ impl Desk {
         // A lane that cannot be seen is reported by the next receive.
         let unseen = self.see_new_lanes(hub).is_err();
         unseen
+            || self.has_unread()
             || self.lanes.iter_mut().any(|seen| {
                 seen.reader
                     .peek(&seen.lane.header, &seen.lane.slots)
@@ -231,7 +267,7 @@ impl Desk {
     }
 
     /// Goes round the lanes, from this one or, if I have been here long, from the next. `None` means that
-    /// each was empty when it was looked at.
+    /// each was empty when it was looked at: a round in which somebody was quicker says nothing of the kind.
     fn find<R>(
         &mut self,
         hub: &Hub,
@@ -241,7 +277,7 @@ impl Desk {
     ) -> Result<Option<R>, RecvError> {
         self.see_new_lanes(hub)?;
         let count = self.lanes.len();
-        for _ in 0..ROUNDS {
+        for round in 1..=ROUNDS * YIELDS {
             let mut lost = false;
             let mut next = self.current + usize::from(self.left == 0);
             for _ in 0..count {
@@ -261,21 +297,14 @@ impl Desk {
                 }
             }
             if !lost {
-                break;
+                return Ok(None);
+            }
+            if round % ROUNDS == 0 {
+                std::thread::yield_now();
             }
         }
-        Ok(None)
+        Err(Corrupt("a lane's head moves on without end").into())
     }
-}
-
-/// What [`Desk::find_values`] took.
-#[derive(Debug)]
-pub(super) struct Batch<T> {
-    pub(super) values: Vec<T>,
-    /// Messages taken, readable or not.
-    taken: u64,
-    /// The first that was not readable.
-    pub(super) failure: Option<RecvError>,
 }
 
 /// Takes the next value of a lane whose messages lie in slots.
@@ -352,33 +381,31 @@ fn take_rare<T: Message>(seen: &mut Seen, scratch: &mut [u64], limit: usize) -> 
     Look::Found(decoded.map_err(RecvError::Decode))
 }
 
-const TOO_LONG: Corrupt = Corrupt("a message is longer than its queue allows");
-
-fn length_of(payload: &[AtomicU64]) -> usize {
-    let length = payload
-        .first()
-        .map_or(0, |word| word.load(Ordering::Relaxed));
-    usize::try_from(length).unwrap_or(usize::MAX)
+/// What [`Desk::find_batch`] took.
+#[derive(Debug)]
+pub(super) enum Took<T> {
+    /// So many messages, to be [read](Desk::read).
+    Batch(usize),
+    /// One that names handles.
+    Rare(T),
 }
 
-/// Takes up to `most` values of a lane whose messages lie in slots, with one step of its head.
-fn take_values<T: Message>(
+/// Takes up to `most` messages of a lane whose messages lie in slots, with one step of its head.
+fn take_batch<T: Message>(
     seen: &mut Seen,
-    scratch: &mut [u64],
-    limit: usize,
+    batch: &mut Batch,
+    plan: &Plan,
     most: usize,
-) -> Look<Batch<T>> {
+    scratch: &mut [u64],
+) -> Look<Took<T>> {
+    let limit = plan.message_size;
     let Seen { lane, reader, .. } = seen;
     let header = &*lane.header;
     match reader.peek(header, &lane.slots) {
         Ok(Some(payload)) => {
             if message::fixed_size::<T>().is_none() && length_of(payload) > limit {
                 return match take_rare(seen, scratch, limit) {
-                    Look::Found(found) => Look::Found(found.map(|value| Batch {
-                        values: vec![value],
-                        taken: 1,
-                        failure: None,
-                    })),
+                    Look::Found(found) => Look::Found(found.map(Took::Rare)),
                     Look::Nothing => Look::Nothing,
                     Look::Lost => Look::Lost,
                 };
@@ -387,112 +414,14 @@ fn take_values<T: Message>(
         Ok(None) => return Look::Nothing,
         Err(corrupt) => return Look::Found(Err(corrupt.into())),
     }
-    // Each word is read once: what is checked is what is used.
     let run = reader.run(&lane.slots).take(most);
-    let count = match message::fixed_size::<T>() {
-        Some(size) => copy_fixed(run, size.div_ceil(8), scratch),
-        None => copy_prefixed(run, limit, scratch),
-    };
+    let count = batch.copy::<T>(run, plan.geometry().stride, plan.message_size);
     // None at all if I have been overtaken since.
     if count == 0 || !reader.take(header, count as u64) {
         return Look::Lost;
     }
-    Look::Found(Ok(read_values(scratch, count, limit)))
-}
-
-/// Copies messages of so many words each; how many there were room for.
-#[inline]
-fn copy_fixed<'a>(
-    run: impl Iterator<Item = &'a [AtomicU64]>,
-    words: usize,
-    scratch: &mut [u64],
-) -> usize {
-    let mut count = 0;
-    match words {
-        1 => {
-            for (word, to) in run.zip(scratch) {
-                *to = word[0].load(Ordering::Relaxed);
-                count += 1;
-            }
-        }
-        _ => {
-            for (payload, to) in run.zip(scratch.chunks_exact_mut(words.max(1))) {
-                copy(payload, to);
-                count += 1;
-            }
-        }
-    }
-    count
-}
-
-/// Copies messages that begin with their length; how many there was room for.
-#[inline]
-fn copy_prefixed<'a>(
-    run: impl Iterator<Item = &'a [AtomicU64]>,
-    limit: usize,
-    scratch: &mut [u64],
-) -> usize {
-    let mut count = 0;
-    let mut room = scratch;
-    for payload in run {
-        // Until the messages are taken their lengths are as doubtful as their bytes.
-        let length = length_of(payload);
-        let words = 1 + length.min(limit).div_ceil(8);
-        // One that names handles is taken alone.
-        if words > room.len() || length > limit {
-            break;
-        }
-        let (to, rest) = room.split_at_mut(words);
-        to[0] = length as u64;
-        copy(&payload[1..], &mut to[1..]);
-        room = rest;
-        count += 1;
-    }
-    count
-}
-
-/// The values of so many messages that were copied and taken.
-#[inline]
-fn read_values<T: Message>(scratch: &[u64], count: usize, limit: usize) -> Batch<T> {
-    let taken = count as u64;
-    let fixed = message::fixed_size::<T>();
-    if let Some(size) = fixed.filter(|size| size % 8 == 0) {
-        let bytes = &cast_slice(scratch)[..count * size];
-        if let Ok(values) = message::decode_vec(bytes, count) {
-            return Batch {
-                values,
-                taken,
-                failure: None,
-            };
-        }
-    }
-    let mut batch = Batch {
-        values: Vec::with_capacity(count),
-        taken,
-        failure: None,
-    };
-    let mut rest = scratch;
-    for _ in 0..count {
-        let length = match fixed {
-            Some(size) => size,
-            None => {
-                let (length, behind) = rest.split_at(1);
-                rest = behind;
-                length[0] as usize
-            }
-        };
-        let (words, behind) = rest.split_at(length.min(limit).div_ceil(8));
-        rest = behind;
-        let value = match cast_slice(words).get(..length) {
-            Some(bytes) => message::decode(bytes).map_err(RecvError::Decode),
-            None => Err(TOO_LONG.into()),
-        };
-        match value {
-            Ok(value) => batch.values.push(value),
-            Err(error) => _ = batch.failure.get_or_insert(error),
-        }
-    }
-    batch
+    batch.taken(count);
+    Look::Found(Ok(Took::Batch(count)))
 }
 
 /// Takes the next block of a lane whose messages lie in blocks.
@@ -504,5 +433,35 @@ fn take_block(seen: &mut Seen, holder: Holder) -> Look<Claim> {
         Ok(Taken::Nothing) => Look::Nothing,
         Ok(Taken::Lost) => Look::Lost,
         Err(corrupt) => Look::Found(Err(corrupt.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::plan::Wishes;
+    use crate::queue::sender::Sender;
+
+    #[test]
+    fn a_lost_round_is_not_an_empty_one() {
+        let hub = Hub::build::<u64>(Plan::new::<u64>(Wishes::default()).unwrap()).unwrap();
+        let _sender = Sender::<u64>::attach(hub.clone()).unwrap();
+        let mut desk = Desk::new(&hub, 0);
+        // So many times others are quicker, and then there is a message, or none.
+        let mut find = |lost: usize, then: fn() -> Look<u64>| {
+            let mut rounds = 0;
+            let take = |_: &mut Seen, _: &mut [u64]| {
+                rounds += 1;
+                if rounds <= lost { Look::Lost } else { then() }
+            };
+            desk.find(&hub, STAY, take, |_| 1)
+        };
+        for lost in [0, 1, 99, 100, 101, 1000, 9999] {
+            assert_eq!(find(lost, || Look::Found(Ok(7))), Ok(Some(7)), "{lost}");
+            assert_eq!(find(lost, || Look::Nothing), Ok(None), "{lost}");
+        }
+        // No one is that slow: it is told, and it ends.
+        let error = find(usize::MAX, || Look::Nothing);
+        assert!(matches!(error, Err(RecvError::Corrupt(_))), "{error:?}");
     }
 }

@@ -58,6 +58,14 @@ pub enum QueueError {
         /// The largest number.
         largest: u32,
     },
+    /// Messages cannot be handed out to so many receivers that fail.
+    #[error("a delivery limit of {asked} is not possible, 1 to {largest} are")]
+    DeliveryLimit {
+        /// What was asked for.
+        asked: usize,
+        /// The largest number.
+        largest: u32,
+    },
     /// Every lane has a living sender: build the queue with more `senders`.
     #[error("the queue already has all {limit} senders it was built for")]
     TooManySenders {

@@ -4,13 +4,17 @@
 //!
 //! It borrows the bytes of one block. Two tokens allow that, neither of which can be cloned: a `Claim`,
 //! because it exists only between the compare-and-swap that put this end's number into the block's state
-//! and the one that takes it out, and between them no process of the tree touches the block; and the
+//! and the one that takes it out, and between them no end of the queue touches the block; and the
 //! exclusive borrow of a `Sender` whose next block is free, because only that sender allots the blocks of
 //! its lane and only an allotted block is ever claimed. Every type that is made of the bytes is valid for
 //! any bits ([`AnyBitPattern`]), so what an earlier message left there is a value.
 //!
-//! Other trees may have the memory of a *named* queue, so nothing there is borrowed: a loan, a lease and what is
-//! decoded are private copies ([`Copied`]).
+//! That holds for whoever keeps to the protocol, which nothing enforces: it is *assumed* of the processes of the
+//! tree, all of which run this very program and reach the block through this file alone. Against one that has
+//! come to write elsewhere than its code says, a borrow is no protection (`docs::trust`). Other trees may have the
+//! memory of a *named* queue, of them nothing is assumed, so nothing there is borrowed: a loan and a lease are
+//! private copies ([`Copied`]). And bytes that the type's own code, or any check, is to look at are copied in
+//! every queue.
 
 #![allow(unsafe_code)]
 
@@ -153,7 +157,7 @@ pub struct Loan<'a, T: InPlace> {
 impl<T: InPlace> Sender<T> {
     /// Borrows the place of the next message, to be filled and committed; waits while there is none.
     ///
-    /// Nothing is copied, so its speed does not depend on the size. A `Vec` gives a slice as long as a
+    /// Nothing is copied, unless the queue has a name, so its speed does not depend on the size. A `Vec` gives a slice as long as a
     /// message may be; [`Loan::truncate`] makes it shorter.
     ///
     /// # Errors
@@ -263,7 +267,8 @@ impl<T: InPlace> Deref for Loan<'_, T> {
         }
         let at = self.sender.next_block();
         // SAFETY: because this loan borrows the sender of the lane exclusively and was made when the block
-        // was free, nobody else touches the block until `commit`; `Bytes::at` checks that the range lies inside the mapping.
+        // was free, no end of the queue touches the block until `commit`, and as the queue has no name there are no
+        // others (see the head of this file); `Bytes::at` checks that the range lies inside the mapping.
         let bytes = unsafe { std::slice::from_raw_parts(at.cast_const(), self.length) };
         T::view(bytes)
     }
@@ -293,7 +298,8 @@ impl<T: InPlace> fmt::Debug for Loan<'_, T> {
 /// A message read where its sender wrote it; see [`Receiver::lease`](super::Receiver::lease).
 ///
 /// [`ack`](Lease::ack) ends it. A lease that is dropped without, or whose process dies, goes to another
-/// receiver.
+/// receiver; not without end, if they die or panic: see
+/// [`delivery_limit`](crate::QueueBuilder::delivery_limit).
 #[must_use = "a lease that is dropped goes to another receiver"]
 pub struct Lease<T> {
     claim: Claim,
@@ -326,6 +332,12 @@ impl<T: Message> Lease<T> {
         self.claim.is_again()
     }
 
+    /// Receivers that have died, or panicked, with this message leased; see
+    /// [`delivery_limit`](crate::QueueBuilder::delivery_limit).
+    pub fn failures(&self) -> u32 {
+        self.claim.failures()
+    }
+
     /// Done: the message will not be received again, its place is the sender's.
     #[doc(alias = "task_done")]
     #[inline]
@@ -340,7 +352,18 @@ impl<T: Message> Lease<T> {
     /// When the bytes are not a value of the type.
     pub fn read(&self) -> Result<T, DecodeError> {
         let is_named = self.claim.lane().blocks.segment().is_named();
-        handle::with_names(is_named, || message::decode(self.bytes(self.length)))
+        handle::with_names(is_named, || {
+            if let Some(copy) = &self.copy {
+                return message::decode(&copy.bytes()[..self.length]);
+            }
+            // What the type's own code sees is private memory, so that nobody can change it under its eyes.
+            let (blocks, at) = (&self.claim.lane().blocks, self.claim.at());
+            message::read_from(blocks, at, self.length).unwrap_or_else(|| {
+                let mut bytes = Vec::new();
+                blocks.append_to(at, self.length, &mut bytes);
+                message::decode(&bytes)
+            })
+        })
     }
 
     #[inline]
@@ -383,26 +406,12 @@ impl<T> fmt::Debug for Lease<T> {
     }
 }
 
-/// The value of a held block, which is then its sender's again.
-pub(super) fn read<T: Message>(claim: Claim) -> Result<T, RecvError> {
-    let value = match claim.length() {
-        Ok(length) => match Copied::of::<T>(&claim, length) {
-            // It was opened by a name, and what it brings may be.
-            Some(copy) => handle::with_names(true, || message::decode(&copy.bytes()[..length])),
-            None => message::decode(bytes(&claim, length)),
-        }
-        .map_err(RecvError::Decode),
-        Err(corrupt) => Err(corrupt.into()),
-    };
-    claim.finish();
-    value
-}
-
-/// The first `length` bytes of a held block.
+/// The first `length` bytes of a held block of a queue without a name.
 #[inline]
 fn bytes(claim: &Claim, length: usize) -> &[u8] {
     let at = claim.lane().blocks.at(claim.at(), length);
-    // SAFETY: because the claim holds the block, nobody else writes it until the claim is finished or
-    // dropped, which ends the borrow first; `Bytes::at` checks that the range lies inside the mapping.
+    // SAFETY: because the claim holds the block, no end of the queue writes it until the claim is finished or
+    // dropped, which ends the borrow first, and as the queue has no name there are no others (see the head of
+    // this file); `Bytes::at` checks that the range lies inside the mapping.
     unsafe { std::slice::from_raw_parts(at.cast_const(), length) }
 }

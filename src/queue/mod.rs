@@ -6,9 +6,11 @@
 //! | `hub` | the header, lanes and seats; who comes, who is left, what is concluded |
 //! | `sender`, `receiver`, `desk` | the two ends, and where a receiver looks |
 //! | `words` | messages in slots |
+//! | `batch` | messages that were taken and are not decoded yet |
 //! | `blocks`, `claim`, `loan` | messages in blocks: their states, a held one, borrowing |
 //! | `travel` | ends inside messages |
 
+mod batch;
 mod blocks;
 mod builder;
 mod claim;

@@ -1,6 +1,6 @@
-//! How a queue lies in its segment: every size and offset, worked out from five numbers.
+//! How a queue lies in its segment: every size and offset, worked out from six numbers.
 //!
-//! The maker stores the five numbers; whoever attaches reads each once, works out everything else as the
+//! The maker stores the numbers; whoever attaches reads each once, works out everything else as the
 //! maker did, and checks the result against the segment's length. Nothing else of the shape is ever read
 //! from shared memory.
 
@@ -12,6 +12,7 @@ use crate::message::{self, Message};
 use crate::ring::Geometry;
 use crate::sync::Ordering;
 
+use super::blocks::MAX_FAILURES;
 use super::error::QueueError;
 
 /// Messages in flight per sender, unless asked otherwise.
@@ -20,6 +21,8 @@ const CAPACITY: usize = 1024;
 const INLINE: usize = 256;
 /// Set in a message's length word if the message names handles.
 pub(super) const CARRIES: u64 = 1 << 63;
+/// Receivers that may fail with the same message in their hands, unless asked otherwise.
+const DELIVERY_LIMIT: u32 = 16;
 /// Memory comes in pages of at least this many bytes.
 const PAGE: u64 = 4096;
 /// Bytes of a block's two words, in front of the message.
@@ -41,6 +44,7 @@ pub(super) struct Wishes {
     pub(super) senders: Option<usize>,
     pub(super) receivers: Option<usize>,
     pub(super) blocks: Option<usize>,
+    pub(super) delivery_limit: Option<usize>,
 }
 
 /// Where everything lies. Offsets are of the segment's body.
@@ -53,6 +57,8 @@ pub(super) struct Plan {
     pub(super) seats: u32,
     /// Blocks of each lane; 0 if messages lie in the slots.
     pub(super) blocks: u32,
+    /// Receivers that may fail with the same message in their hands.
+    pub(super) delivery_limit: u32,
     /// Words of a slot.
     stride: usize,
     /// Bytes from one block to the next.
@@ -113,9 +119,19 @@ impl Plan {
                 asked,
                 largest: MAX_BLOCKS,
             })?;
-        Plan::lay_out::<T>(capacity, message_size, lanes, seats, blocks).ok_or(QueueError::Segment(
-            SegmentError::NoSpace { needed: u64::MAX },
-        ))
+        let delivery_limit =
+            within(wishes.delivery_limit, DELIVERY_LIMIT, MAX_FAILURES).map_err(|asked| {
+                QueueError::DeliveryLimit {
+                    asked,
+                    largest: MAX_FAILURES,
+                }
+            })?;
+        let plan = Plan::lay_out::<T>(capacity, message_size, lanes, seats, blocks);
+        let no_space = SegmentError::NoSpace { needed: u64::MAX };
+        Ok(Plan {
+            delivery_limit,
+            ..plan.ok_or(no_space)?
+        })
     }
 
     /// The plan of a queue that exists, from its header; `None` if no queue has such numbers.
@@ -125,15 +141,20 @@ impl Plan {
         let lanes = header.lanes.load(Ordering::Relaxed);
         let seats = header.seats.load(Ordering::Relaxed);
         let blocks = header.blocks.load(Ordering::Relaxed);
+        let delivery_limit = header.delivery_limit.load(Ordering::Relaxed);
         let message_size = usize::try_from(message_size).ok()?;
         let possible = (1..=MAX_CAPACITY).contains(&capacity)
             && (message::fixed_size::<T>().unwrap_or(0)..=MAX_MESSAGE).contains(&message_size)
             && (1..=MAX_LANES).contains(&lanes)
             && (1..=MAX_SEATS).contains(&seats)
+            && (1..=MAX_FAILURES).contains(&delivery_limit)
             && blocks <= MAX_BLOCKS
             && (blocks > 0 || message_size <= INLINE);
-        let plan = Plan::lay_out::<T>(capacity, message_size, lanes, seats, blocks);
-        plan.filter(|plan| possible && plan.bytes() == length)
+        let plan = Plan::lay_out::<T>(capacity, message_size, lanes, seats, blocks)?;
+        (possible && plan.bytes() == length).then_some(Plan {
+            delivery_limit,
+            ..plan
+        })
     }
 
     /// Refuses the plan of a queue that exists if something else was asked for.
@@ -144,6 +165,7 @@ impl Plan {
             senders: Some(self.lanes as usize),
             receivers: Some(self.seats as usize),
             blocks: (self.blocks > 0).then_some(self.blocks as usize),
+            delivery_limit: Some(self.delivery_limit as usize),
         };
         let wanted = Plan::new::<T>(Wishes {
             capacity: wishes.capacity.or(there.capacity),
@@ -151,6 +173,7 @@ impl Plan {
             senders: wishes.senders.or(there.senders),
             receivers: wishes.receivers.or(there.receivers),
             blocks: wishes.blocks.or(there.blocks),
+            delivery_limit: wishes.delivery_limit.or(there.delivery_limit),
         })?;
         if wanted == *self {
             return Ok(());
@@ -170,6 +193,9 @@ impl Plan {
         header.lanes.store(self.lanes, Ordering::Relaxed);
         header.seats.store(self.seats, Ordering::Relaxed);
         header.blocks.store(self.blocks, Ordering::Relaxed);
+        header
+            .delivery_limit
+            .store(self.delivery_limit, Ordering::Relaxed);
     }
 
     /// `None` if it would not fit into any memory.
@@ -216,6 +242,7 @@ impl Plan {
             lanes,
             seats,
             blocks,
+            delivery_limit: DELIVERY_LIMIT,
             stride,
             block,
             lane,
@@ -295,6 +322,7 @@ impl fmt::Display for Plan {
             lanes,
             seats,
             blocks,
+            delivery_limit,
             ..
         } = self;
         write!(
@@ -304,6 +332,10 @@ impl fmt::Display for Plan {
         match blocks {
             0 => Ok(()),
             _ => write!(f, ", in place with {blocks} blocks"),
+        }?;
+        match *delivery_limit {
+            DELIVERY_LIMIT => Ok(()),
+            limit => write!(f, ", delivery limit {limit}"),
         }
     }
 }

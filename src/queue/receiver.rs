@@ -7,19 +7,24 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::error::RecvError;
+use crate::handle;
 use crate::kin;
-use crate::message::Message;
+use crate::message::{self, Message};
 use crate::roster::Owner;
 use crate::signal::Patience;
 
 use super::Waiting;
+use super::batch::Values;
 use super::claim::Claim;
-use super::desk::{Batch, Desk};
+use super::desk::{Desk, Took};
 use super::error::QueueError;
 use super::hub::{Hub, Side};
-use super::loan::{self, Lease};
+use super::loan::Lease;
 use super::stats::QueueStats;
 use super::travel::Whereabouts;
+
+/// Bytes of memory that are kept for the next message out of a block.
+const KEEP: usize = 1 << 20;
 
 /// The receiving end of a [`Queue`](crate::Queue).
 ///
@@ -35,6 +40,8 @@ pub struct Receiver<T> {
     hub: Hub,
     seat: u32,
     patience: Patience,
+    /// Memory for a message out of a block.
+    spare: Vec<u8>,
     /// A message in a batch that could not be read, to be told by the next call.
     failure: Option<RecvError>,
     /// Set when it was moved in a message, which was sent or not.
@@ -56,6 +63,7 @@ impl<T: Message> Receiver<T> {
             hub,
             seat,
             patience: Patience::new(),
+            spare: Vec::new(),
             failure: None,
             away: OnceLock::new(),
             _values: PhantomData,
@@ -90,7 +98,18 @@ impl<T: Message> Receiver<T> {
     /// # Errors
     ///
     /// [`RecvError::Closed`] when every sender is gone (dropped, exited or killed) and all they sent has
-    /// been received; [`RecvError::Decode`] when a message was not a value of the type.
+    /// been received; [`RecvError::Decode`] when a message was not a value of the type;
+    /// [`RecvError::Undeliverable`] when too many receivers have failed with a message that they had
+    /// [leased](Receiver::lease).
+    ///
+    /// # Panics
+    ///
+    /// If the type's own `Deserialize` does: that message is gone, the next call goes on behind it.
+    ///
+    /// # If a process dies
+    ///
+    /// The message is copied, and out of the queue, before it is decoded: one that kills who decodes it kills one
+    /// receiver.
     ///
     /// # Examples
     ///
@@ -141,29 +160,39 @@ impl<T: Message> Receiver<T> {
 
     /// Receives at least one value and at most `max`; waits while there is none.
     ///
-    /// What is there of one sender is taken in one step, up to about 4 KiB, which is several times faster
-    /// than one by one. It does not wait for more to come. No value for a `max` of 0.
+    /// What is there of one sender is taken in one step, up to about 4 KiB (64 KiB of messages in blocks), which
+    /// is several times faster than one by one. It does not wait for more to come. No value for a `max` of 0.
     ///
     /// # Errors
     ///
     /// As [`recv`](Receiver::recv). When only some of the messages cannot be read, the others are returned
     /// and the next call that finds nothing at once says so.
+    ///
+    /// # Panics
+    ///
+    /// If the type's own `Deserialize` does: that message is gone, the next call begins with the others.
     pub fn recv_many(&mut self, max: usize) -> Result<Vec<T>, RecvError> {
         if max == 0 {
             return Ok(Vec::new());
         }
+        if self.desk.has_unread() {
+            // Left by a call that ended in a panic.
+            self.check_fork()?;
+            return self.read(max);
+        }
         if self.hub.is_in_place() {
-            return self.read_many(max);
+            let first = self.claim(Waiting::Until(None))?;
+            let lane = first.shared_lane();
+            // Until all is decoded, if there may be handles in it.
+            let _hand = (!message::is_raw::<T>()).then(|| lane.hand(self.seat));
+            self.gather(first, max)?;
+            return handle::with_names(self.hub.segment.is_named(), || self.read(max));
         }
-        let find = |desk: &mut Desk, hub: &Hub| desk.find_values(hub, max);
-        let Batch {
-            values, failure, ..
-        } = self.wait_for(Waiting::Until(None), find)?;
-        match failure {
-            Some(failure) if values.is_empty() => return Err(failure),
-            failure => self.failure = failure,
+        let find = |desk: &mut Desk, hub: &Hub| desk.find_batch::<T>(hub, max);
+        match self.wait_for(Waiting::Until(None), find)? {
+            Took::Batch(_) => self.read(max),
+            Took::Rare(value) => Ok(vec![value]),
         }
-        Ok(values)
     }
 
     /// Receives values until the queue is closed, or one cannot be received.
@@ -182,7 +211,9 @@ impl<T: Message> Receiver<T> {
     ///
     /// # Errors
     ///
-    /// [`RecvError::NotInPlace`] when the queue was not built with `in_place`, else as [`recv`](Receiver::recv).
+    /// [`RecvError::NotInPlace`] when the queue was not built with `in_place`; [`RecvError::Undeliverable`] when as many
+    /// receivers as [`delivery_limit`](crate::QueueBuilder::delivery_limit) says have died, or panicked, with the
+    /// message; else as [`recv`](Receiver::recv).
     ///
     /// # Examples
     ///
@@ -281,27 +312,88 @@ impl<T: Message> Receiver<T> {
     }
 
     fn value(&mut self, waiting: Waiting) -> Result<T, RecvError> {
+        if self.desk.has_unread() {
+            self.check_fork()?;
+            let value = self.read(1)?.pop();
+            return value.ok_or(RecvError::Empty);
+        }
         if self.hub.is_in_place() {
-            return loan::read(self.claim(waiting)?);
+            return self.read_block(waiting);
         }
         self.wait_for(waiting, Desk::find_value)
     }
 
-    fn read_many(&mut self, max: usize) -> Result<Vec<T>, RecvError> {
-        let mut values = vec![self.value(Waiting::Until(None))?];
-        while values.len() < max {
-            let Some(claim) = self.desk.find_claim(&self.hub)? else {
-                break;
-            };
-            match loan::read(claim) {
-                Ok(value) => values.push(value),
-                Err(failure) => {
-                    self.failure = Some(failure);
-                    break;
-                }
+    fn check_fork(&self) -> Result<(), RecvError> {
+        match kin::forked() {
+            true => Err(RecvError::Forked),
+            false => Ok(()),
+        }
+    }
+
+    /// The value of a block, which is its sender's again before the type's own code sees the bytes.
+    ///
+    /// So nobody can change them while they are decoded, and a message that kills or panics who decodes it does so
+    /// once.
+    fn read_block(&mut self, waiting: Waiting) -> Result<T, RecvError> {
+        let claim = self.claim(waiting)?;
+        let (blocks, at) = (&claim.lane().blocks, claim.at());
+        let length = match claim.length() {
+            Ok(length) => length,
+            Err(corrupt) => {
+                claim.finish();
+                return Err(corrupt.into());
             }
+        };
+        if let Some(value) = message::read_from(blocks, at, length) {
+            claim.finish();
+            return value.map_err(RecvError::Decode);
+        }
+        let mut bytes = std::mem::take(&mut self.spare);
+        bytes.clear();
+        blocks.append_to(at, length, &mut bytes);
+        let lane = claim.shared_lane();
+        // Until it is decoded, if there are handles in it.
+        let _hand = claim.carries().then(|| lane.hand(self.seat));
+        claim.finish();
+        let value = handle::with_names(self.hub.segment.is_named(), || message::decode(&bytes));
+        bytes.shrink_to(KEEP);
+        self.spare = bytes;
+        value.map_err(RecvError::Decode)
+    }
+
+    /// Reads up to `max` of the messages that were taken; there is at least one.
+    fn read(&mut self, max: usize) -> Result<Vec<T>, RecvError> {
+        let Values { values, failure } = self.desk.read(&self.hub, max);
+        if let Some(failure) = failure {
+            if values.is_empty() {
+                return Err(failure);
+            }
+            self.failure = Some(failure);
         }
         Ok(values)
+    }
+
+    /// Takes the first and others, at most `max` in all, out of their blocks.
+    fn gather(&mut self, first: Claim, max: usize) -> Result<(), RecvError> {
+        let mut more = self.desk.gather(first)?;
+        for _ in 1..max {
+            if !more {
+                break;
+            }
+            let next = self
+                .desk
+                .find_claim(&self.hub)
+                .and_then(|claim| match claim {
+                    Some(claim) => Ok(self.desk.gather(claim)?),
+                    None => Ok(false),
+                });
+            // What is here already comes first.
+            more = next.unwrap_or_else(|failure| {
+                self.failure = Some(failure);
+                false
+            });
+        }
+        Ok(())
     }
 
     #[inline(always)]

@@ -130,6 +130,10 @@ impl<T: Message> Sender<T> {
     /// The value comes back in [`SendError::Closed`] when no receiver is left, [`SendError::TooLarge`] or
     /// [`SendError::Encode`] when it cannot be a message of this queue.
     ///
+    /// # Panics
+    ///
+    /// If the value's own `Serialize` does: nothing is sent.
+    ///
     /// # Examples
     ///
     /// ```
@@ -171,13 +175,18 @@ impl<T: Message> Sender<T> {
 
     /// Sends all values in order and returns how many there were; waits while the lane is full.
     ///
-    /// As many as the iterator's size hint promises are published at once (a `Vec`'s in batches of up to
-    /// 4 KiB; each alone if it promises none), which is several times faster than to send them one by one.
+    /// As many as the iterator's size hint promises and as there is room for are published at once (a `Vec`'s in
+    /// batches of up to 4 KiB; each alone if it promises none), which is several times faster than to send them one
+    /// by one.
     ///
     /// # Errors
     ///
     /// As [`send`](Sender::send), with the value that could not be sent. All before it are sent; those
     /// after it are still in the iterator, if it was passed by reference.
+    ///
+    /// # Panics
+    ///
+    /// If the iterator, or a value's `Serialize`, does: all values before are sent.
     pub fn send_many(
         &mut self,
         values: impl IntoIterator<Item = T>,
@@ -288,41 +297,41 @@ impl<T: Message> Sender<T> {
         others: &mut impl Iterator<Item = T>,
     ) -> Result<usize, SendError<T>> {
         let limit = self.hub.plan.message_size;
-        let most = self
-            .writer
-            .room_hint(&self.lane.header)
-            .min((BATCH_BYTES / limit.max(8)).max(1) as u64);
-        let most = most.min(others.size_hint().0 as u64 + 1);
-        let mut on_their_way = Vec::new();
+        let room = self.writer.room_hint(&self.lane.header);
+        let some = (BATCH_BYTES / limit.max(8)).max(1) as u64;
+        // A hint may say anything.
+        let ready = (others.size_hint().0 as u64).saturating_add(1);
+        let most = room.min(some).min(ready);
+        let mut batch = Batch {
+            sender: self,
+            written: 0,
+            on_their_way: Vec::new(),
+        };
         let mut value = first;
-        let mut written = 0;
-        let failure = loop {
-            match write(
-                self.writer.payload(&self.lane.slots, written),
-                limit,
-                &value,
-            ) {
-                Ok(passed) => on_their_way.extend(passed.map(|passed| (written, passed))),
-                Err(unwritten) => break Some(unwritten.of(value, limit)),
+        loop {
+            let Sender { writer, lane, .. } = &*batch.sender;
+            match write(writer.payload(&lane.slots, batch.written), limit, &value) {
+                Ok(passed) => {
+                    let ahead = batch.written;
+                    batch
+                        .on_their_way
+                        .extend(passed.map(|passed| (ahead, passed)));
+                }
+                Err(unwritten) => return Err(unwritten.of(value, limit)),
             }
-            written += 1;
-            if written == most {
-                break None;
+            batch.written += 1;
+            if batch.written >= most {
+                break;
             }
             match others.next() {
                 Some(next) => value = next,
-                None => break None,
+                None => break,
             }
-        };
-        let first = self.writer.position();
-        self.publish(written);
-        for (ahead, passed) in on_their_way {
-            self.hold(passed, first.wrapping_add(ahead), None);
+            if kin::forked() {
+                return Err(Refusal::Forked.of(value));
+            }
         }
-        match failure {
-            Some(error) => Err(error),
-            None => Ok(written as usize),
-        }
+        Ok(batch.written as usize)
     }
 
     fn write_block(&mut self, value: T) -> Result<(), SendError<T>> {
@@ -491,6 +500,30 @@ impl<T> fmt::Debug for Sender<T> {
         f.debug_struct("Sender")
             .field("lane", &self.number)
             .finish_non_exhaustive()
+    }
+}
+
+/// Messages that are written, in the slots from the sender's position on, and not published yet.
+///
+/// It publishes them when it is dropped: also if the iterator they come from, a value's `Serialize` or its
+/// `Drop` panics, since nobody has these values any more.
+struct Batch<'a, T: Message> {
+    sender: &'a mut Sender<T>,
+    written: u64,
+    /// What each of them names, by how many come before it.
+    on_their_way: Vec<(u64, Passed)>,
+}
+
+impl<T: Message> Drop for Batch<'_, T> {
+    fn drop(&mut self) {
+        // A forked copy of the iterator's making owns nothing.
+        if self.written > 0 && !kin::forked() {
+            let first = self.sender.writer.position();
+            self.sender.publish(self.written);
+            for (ahead, passed) in self.on_their_way.drain(..) {
+                self.sender.hold(passed, first.wrapping_add(ahead), None);
+            }
+        }
     }
 }
 

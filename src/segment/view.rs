@@ -4,12 +4,23 @@
 //!
 //! It turns addresses that the segment has checked into references to atomics ([`View`], [`Words`]) and
 //! copies bulk bytes ([`Bytes`]). The memory stays mapped as long as the [`Segment`] that each part holds.
+//!
+//! # Copies, and who else writes
+//!
+//! A copy is made of plain loads and stores, since those are several times faster than atomic ones. Nothing of this
+//! crate touches the bytes meanwhile: a protocol gives each stretch to one end at a time (a claimed block, the
+//! free lines of a pipe, a leased chunk, a held lock), and the edge that hands it over is named where it is. What
+//! is not excluded is a process that has the memory and breaks the protocol. Rust's memory model knows nothing of
+//! other processes; what they can do to a copy is to make its bytes any bytes. To make that all they can do,
+//! every copy out is to private memory, no reference into the shared bytes is made for it, and a compiler
+//! fence behind it forbids to read them again: whatever is checked afterwards is what is used.
 
 #![allow(unsafe_code)]
 
 use std::fmt;
 use std::ops::Deref;
 use std::ptr::NonNull;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 use bytemuck::CheckedBitPattern;
 
@@ -76,7 +87,8 @@ fn in_file(offset: u64) -> Result<usize, SegmentError> {
 /// An address in shared memory, which is nobody's own and stays where it is.
 struct Address<T: ?Sized>(NonNull<T>);
 
-// SAFETY: it gives no more than a `&T` would, or copies of bytes, which any thread may make.
+// SAFETY: it gives no more than a `&T` would, or, to `Bytes`, copies of bytes and words; that two threads do not copy
+// the same bytes to and fro is seen to by the protocol that is between any two processes as well.
 unsafe impl<T: ?Sized + Sync> Send for Address<T> {}
 // SAFETY: as above.
 unsafe impl<T: ?Sized + Sync> Sync for Address<T> {}
@@ -147,8 +159,8 @@ impl fmt::Debug for Words {
 
 /// Bulk bytes in a segment, only ever copied; holds the segment.
 ///
-/// A protocol (a claimed block, a free stretch of a pipe) says who may touch which bytes when. A peer that
-/// breaks it gives wrong bytes, which the reader decodes from its own copy.
+/// A protocol (a claimed block, a free stretch of a pipe) says who may touch which bytes when; see the head of
+/// this file for one who breaks it.
 #[derive(Clone)]
 pub(crate) struct Bytes {
     at: Address<u8>,
@@ -178,8 +190,13 @@ impl Bytes {
             offset <= self.len && from.len() <= self.len - offset,
             "a copy beyond its part"
         );
+        assert!(
+            self.is_apart(from.as_ptr(), from.len()),
+            "a copy of a part to itself"
+        );
         // SAFETY: the range lies inside the part (asserted), which lies inside the mapping (checked at
-        // `Segment::bytes`); `from` is private memory and cannot overlap a shared mapping.
+        // `Segment::bytes`), is written by nobody but its owner (see the head of this file), and is apart from
+        // `from` (asserted).
         unsafe {
             self.at
                 .0
@@ -200,7 +217,11 @@ impl Bytes {
             offset <= self.len && to.len() <= self.len - offset,
             "a copy beyond its part"
         );
-        // SAFETY: as in `copy_in`, the other way round.
+        assert!(
+            self.is_apart(to.as_ptr(), to.len()),
+            "a copy of a part to itself"
+        );
+        // SAFETY: as in `copy_in`, the other way round; any bytes are right for `to`.
         unsafe {
             self.at
                 .0
@@ -208,6 +229,15 @@ impl Bytes {
                 .as_ptr()
                 .copy_to_nonoverlapping(to.as_mut_ptr(), to.len())
         }
+        // Nothing is read a second time.
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Whether none of `len` bytes from `at` are of this part.
+    #[inline]
+    fn is_apart(&self, at: *const u8, len: usize) -> bool {
+        let (here, there) = (self.at.0.addr().get(), at.addr());
+        there.wrapping_sub(here) >= self.len && here.wrapping_sub(there) >= len
     }
 
     /// Appends `len` bytes from `offset` to `to`.
@@ -237,12 +267,14 @@ impl Bytes {
         }
         to.reserve(count);
         // SAFETY: the range lies inside the part (just checked); `reserve` made room for `count` values behind the
-        // vector's length. Their bytes are initialised by the copy, are read as `Bits`, for which any bits are
-        // right and which has the layout of `T`, and become part of the vector if each is a value of `T`.
+        // vector's length, in private memory that no mapping overlaps, since an allocator gave it. Their bytes are
+        // initialised by the copy, are read as `Bits`, for which any bits are right and which has the layout of
+        // `T`, and become part of the vector if each is a value of `T`: what is checked is the copy, behind a fence.
         unsafe {
             let end = to.as_mut_ptr().add(to.len());
             let from = self.at.0.add(offset).as_ptr();
             from.copy_to_nonoverlapping(end.cast(), len);
+            compiler_fence(Ordering::SeqCst);
             let bits = std::slice::from_raw_parts(end.cast::<T::Bits>(), count);
             let are_values = bits.iter().all(T::is_valid_bit_pattern);
             if are_values {
@@ -262,11 +294,13 @@ impl Bytes {
         let at = self.at(offset, 8).cast::<AtomicU64>();
         assert!(at.is_aligned(), "a word across words");
         // SAFETY: because the word lies inside the part (`at`) and is aligned (asserted), the mapping lives
-        // as long as `self`, and any bits are a value, the reference is good.
+        // as long as `self`, any bits are a value, and no geometry copies a stretch that has words in it, the
+        // reference is good.
         unsafe { &*at }
     }
 
-    /// The address of `len` bytes from `offset`, for the places that may borrow (a held block).
+    /// The address of `len` bytes from `offset`, for the places that may borrow (a held block). Whether nobody
+    /// else writes there is theirs to prove.
     ///
     /// # Panics
     ///
@@ -280,7 +314,8 @@ impl Bytes {
         self.at.0.as_ptr().wrapping_add(offset)
     }
 
-    /// The address, for the two places that may borrow (a held lock, a sealed array).
+    /// The address, for the two places that may borrow (a held lock, a sealed array). Whether nobody else writes
+    /// there is theirs to prove.
     pub(crate) fn as_ptr(&self) -> *mut u8 {
         self.at.0.as_ptr()
     }

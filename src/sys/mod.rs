@@ -8,6 +8,7 @@
 //! | `liveness` | byte locks that the kernel drops when their process dies |
 //! | `fork` | a fork that gives the caller a sibling; what `ps` shows |
 //! | `thread` | what a thread hands on to the programs that it executes |
+//! | `stack` | where a thread's stack ends |
 //! | `program` | how the running program was started |
 //! | `process` | sockets that carry descriptors, process descriptors, signals, the running image |
 //!
@@ -19,6 +20,7 @@ mod liveness;
 mod memory;
 mod process;
 mod program;
+mod stack;
 mod thread;
 mod wait;
 
@@ -28,5 +30,6 @@ pub(crate) use liveness::*;
 pub(crate) use memory::*;
 pub(crate) use process::*;
 pub(crate) use program::*;
+pub(crate) use stack::*;
 pub(crate) use thread::*;
 pub(crate) use wait::*;

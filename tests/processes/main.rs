@@ -26,6 +26,7 @@ mod locks;
 mod named;
 mod orphans;
 mod parity;
+mod poison;
 mod pool;
 mod queues;
 mod results;
@@ -62,6 +63,7 @@ const ONCE: &[(&str, &[help::Test])] = &[
     ("pool", pool::TESTS),
     ("parity", parity::TESTS),
     ("queues", queues::TESTS),
+    ("poison", poison::TESTS),
     ("costs", costs::TESTS),
     ("surroundings", surroundings::TESTS),
 ];
