@@ -31,6 +31,7 @@ mod queues;
 mod results;
 mod strangers;
 mod surroundings;
+mod waiting;
 mod zygote;
 
 use std::process::{Command, ExitCode};
@@ -62,6 +63,7 @@ const ONCE: &[(&str, &[help::Test])] = &[
     ("queues", queues::TESTS),
     ("costs", costs::TESTS),
     ("surroundings", surroundings::TESTS),
+    ("waiting", waiting::TESTS),
 ];
 
 fn main() -> ExitCode {
