@@ -45,9 +45,12 @@ const ASLEEP: u64 = 1;
 const FENCES: u64 = 2;
 const ONE: u64 = 4;
 
-/// The longest sleep, and the longest time between two looks at who is dead. Who waits costs a two
-/// thousandth of a processor or less.
+/// The longest sleep before a look at who is dead, and the shortest time between two such looks.
 pub(crate) const SLICE: Duration = Duration::from_millis(20);
+/// The longest of later sleeps of the same wait, each twice as long as the one before: who has waited long
+/// costs less than a thousandth of a processor. So this is how late, at most, a death is seen that nobody
+/// counts; the public pages say so.
+const LONG_SLICE: Duration = Duration::from_millis(80);
 /// The first sleep of one that rests is on one word alone, which is quicker than on two; a death is
 /// seen so much later at most.
 const NAP: Duration = Duration::from_micros(500);
@@ -63,8 +66,8 @@ const SPARK: Duration = Duration::from_micros(1);
 /// The most waits without a spin before another is tried.
 const LONGEST_REST: u32 = 256;
 
-/// When to ask who is dead: after a death in the tree, which is counted, and every [`SLICE`] for the sake of
-/// those whose deaths nobody counts.
+/// When to ask who is dead: after a death in the tree, which is counted, and when the last time was a
+/// [`SLICE`] ago, for the sake of those whose deaths nobody counts.
 #[derive(Debug, Clone)]
 pub(crate) struct Vigil {
     deaths: u32,
@@ -294,15 +297,16 @@ impl SignalWords {
     ) -> Result<Option<R>, E> {
         let mut seq = None;
         let mut naps = patience.is_resting();
+        let mut slice = SLICE;
         loop {
-            let mut slice = SLICE;
+            let mut hearing = LONG_SLICE;
             let died = deaths.load(Ordering::Acquire);
             // After a slice that nobody ended, the announcement still stands: no second barrier is needed.
             let seq = match seq {
                 Some(seq) if self.is_announced(seq) => seq,
                 _ => {
                     if !self.is_heard() {
-                        slice = HEARING;
+                        hearing = HEARING;
                     }
                     // Acquire: before the announcement. Read after it, `seq` might be that of a waker which
                     // has seen the announcement and cleared it, for a message that another then took.
@@ -326,7 +330,12 @@ impl SignalWords {
                 Some(end) => slice.min(end - now),
                 None => slice,
             };
-            limit = limit.min(patience.vigil.left(now));
+            limit = limit.min(hearing);
+            // What was asked a moment ago need not be asked now, but when its time is over.
+            if !ask {
+                limit = limit.min(patience.vigil.left(now));
+            }
+            slice = (slice * 2).min(LONG_SLICE);
             let mine = sync::processor();
             match std::mem::take(&mut naps) {
                 true => self.seq.wait(seq, limit.min(NAP)),

@@ -28,7 +28,8 @@
 //! Inside a tree of processes the parent watches its children through descriptors the kernel signals at
 //! death. It then raises one counter that every sleeper in the tree sleeps on besides its own word; so a
 //! sleeper learns of a death in well under a millisecond. Between unrelated programs, and where a parent
-//! died as well, every sleeper looks each 20 ms. The kernel itself needs time to tear a process down: tens
+//! died as well, every sleeper asks the system, at least every
+//! 80 ms, and who waits for a lock every 20 ms. The kernel itself needs time to tear a process down: tens
 //! of milliseconds for one with gigabytes of memory, longer while it writes a core dump.
 //!
 //! # Handles on their way

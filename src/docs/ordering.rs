@@ -50,12 +50,13 @@
 //! stores became visible, the message would lie there and the sleeper would sleep. A full fence on both
 //! sides forbids that. A fence in every `send` would cost four fifths of the speed, so the dear half is
 //! moved to the sleeper: `membarrier` makes every registered process pass a full fence *now*, and the
-//! waker only keeps its compiler from reordering the two. A process that may not register sets a flag in
-//! the announcement word that every waker reads anyway; from then on wakers use a real fence.
+//! waker only keeps its compiler from reordering the two. A process that may not register uses a real fence
+//! whenever it wakes, and before it first sleeps it sets a flag in the announcement word that every waker
+//! reads anyway; from then on wakers use a real fence there.
 //!
 //! The sleeper reads the futex word *before* it announces itself. Were it the other way round, a waker
 //! could raise the word in between, wake nobody, clear the announcement, and the sleeper would then sleep
-//! on the raised word.
+//! on the raised word. So it is an acquire load, which no later step of its thread comes before.
 //!
 //! # E: gone, then empty
 //!

@@ -4,7 +4,7 @@
 //! those who come later sleep until their own job has ended or the role is free. Between two calls nobody
 //! has the role; for tasks that nobody waits for, the pool's supervisor takes it.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU32, AtomicUsize};
 use std::sync::{Mutex, TryLockError};
 use std::thread::{self, Thread, ThreadId};
 use std::time::Instant;
@@ -21,8 +21,10 @@ use crate::ring::Reader;
 use crate::signal::Patience;
 use crate::sync::{Ordering, fence, spin_loop};
 
-/// Looks a follower takes before it sleeps.
+/// The most looks a follower takes before it sleeps.
 const LOOKS: usize = 2_000;
+/// How often they are halved at most.
+const HALVINGS: u32 = 6;
 
 /// What belongs to the role.
 pub(super) struct Role {
@@ -42,10 +44,28 @@ pub(super) struct Ears {
 #[derive(Default)]
 pub(super) struct Followers {
     count: AtomicUsize,
+    /// How often the looks are halved, since they found nothing: whoever has the role, and the workers, may need this
+    /// processor.
+    halvings: AtomicU32,
     threads: Mutex<Vec<Thread>>,
 }
 
 impl Followers {
+    /// Looks whether it is `done` as often as has been worth while.
+    fn spin(&self, done: &mut impl FnMut() -> bool) -> bool {
+        let halvings = self.halvings.load(Ordering::Relaxed).min(HALVINGS);
+        let found = (0..LOOKS >> halvings).any(|_| {
+            spin_loop();
+            done()
+        });
+        let next = match found {
+            true => halvings.saturating_sub(1),
+            false => halvings + 1,
+        };
+        self.halvings.store(next, Ordering::Relaxed);
+        found
+    }
+
     fn enter(&self) -> ThreadId {
         let me = thread::current();
         let id = me.id();
@@ -116,11 +136,8 @@ impl Engine {
                 }
                 Err(TryLockError::WouldBlock) => {}
             }
-            for _ in 0..LOOKS {
-                if done() {
-                    return true;
-                }
-                spin_loop();
+            if self.followers.spin(&mut done) {
+                return true;
             }
             let now = Instant::now();
             if deadline.is_some_and(|deadline| deadline <= now) {

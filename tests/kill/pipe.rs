@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libtest_mimic::Failed;
 use multiproc::{
@@ -14,7 +14,7 @@ use multiproc::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{LONG, Random, Toll, Watch, give_way};
+use crate::{LONG, Pace, Random, Toll, Watch, give_way};
 
 pub(crate) const TESTS: &[crate::Test] = &[
     ("pipe_of_numbers", || torture::<u64>(&Toll::of(5_000))),
@@ -119,9 +119,9 @@ impl Board {
         const TICK: Duration = Duration::from_micros(100);
         let progress =
             || [0, 1].map(|side| self.seat(side)[seat::RECEIVED].load(Ordering::Relaxed));
-        let (mut last, mut still) = (progress(), Duration::ZERO);
+        let (mut last, mut since) = (progress(), Pace::now());
         while self.seat(side)[word].load(Ordering::Acquire) != round {
-            if still > Watch::HUNG {
+            if Pace::now().saturating_sub(since) > Watch::HUNG {
                 let what = if word == seat::BEGUN {
                     "beginning"
                 } else {
@@ -129,12 +129,10 @@ impl Board {
                 };
                 return Err(format!("hung: no {what} of round {round} at side {side}"));
             }
-            let start = Instant::now();
             thread::sleep(TICK);
-            // What is not seen is not counted: a machine that stops is not a pipe that hangs.
-            match progress() {
-                now if now == last => still += start.elapsed().min(2 * TICK),
-                now => (last, still) = (now, Duration::ZERO),
+            let (pace, now) = (Pace::now(), progress());
+            if now != last {
+                (last, since) = (now, pace);
             }
         }
         Ok(())

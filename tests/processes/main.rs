@@ -33,6 +33,7 @@ mod results;
 mod road;
 mod strangers;
 mod surroundings;
+mod waiting;
 mod zygote;
 
 use std::process::{Command, ExitCode};
@@ -66,6 +67,7 @@ const ONCE: &[(&str, &[help::Test])] = &[
     ("poison", poison::TESTS),
     ("costs", costs::TESTS),
     ("surroundings", surroundings::TESTS),
+    ("waiting", waiting::TESTS),
 ];
 
 fn main() -> ExitCode {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::{costs, faults, named, surroundings};
+use crate::{costs, faults, named, surroundings, waiting};
 
 /// What a stranger does with the name it is given.
 pub(crate) type Part = fn(&str);
@@ -15,6 +15,7 @@ const PARTS: &[&[(&str, Part)]] = &[
     faults::STRANGERS,
     costs::STRANGERS,
     surroundings::STRANGERS,
+    waiting::STRANGERS,
 ];
 
 /// The parts of a module, with their names.

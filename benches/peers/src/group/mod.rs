@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod borrow;
+pub mod crowded;
 pub mod death;
 pub mod lock;
 pub mod many;
@@ -16,6 +17,7 @@ pub fn rows() -> Vec<Row> {
     [
         base::rows(),
         roundtrip::rows(),
+        crowded::rows(),
         oneway::rows(),
         many::rows(),
         lock::rows(),

@@ -34,6 +34,11 @@ impl Part {
 
     /// One for each seat.
     pub fn all(board: &Board, shape: Shape, measure: usize) -> Result<Vec<Part>> {
+        Ok(Part::on(board, shape, measure, cpu::seats(shape.seats())?))
+    }
+
+    /// One for each seat, each on a CPU of `cpus`.
+    pub fn on(board: &Board, shape: Shape, measure: usize, cpus: Vec<usize>) -> Vec<Part> {
         let part = |(seat, cpu)| Part {
             board: board.path(),
             senders: shape.senders,
@@ -42,10 +47,6 @@ impl Part {
             cpu,
             measure,
         };
-        Ok(cpu::seats(shape.seats())?
-            .into_iter()
-            .enumerate()
-            .map(part)
-            .collect())
+        cpus.into_iter().enumerate().map(part).collect()
     }
 }

@@ -2,8 +2,9 @@
 
 use super::Ours;
 use super::part::Part;
-use crate::group::{borrow, many, oneway, roundtrip};
+use crate::group::{borrow, crowded, many, oneway, roundtrip};
 use crate::rig::board::Board;
+use crate::rig::place::Place;
 use crate::rig::roles::*;
 use crate::rig::row::{Ask, Group};
 use crate::rig::runs::{answered, rate};
@@ -117,7 +118,13 @@ pub fn add(ours: &mut Ours) {
             false => Ask::Times(1.0 / 1.2),
         };
         ours.cell(Group::Roundtrip, name, "Queue", Some(ask), move |pace| {
-            answers(pause, pace)
+            answers(Place::Apart, pause, pace)
+        });
+    }
+    for (name, place) in crowded::ROWS {
+        let ask = Ask::Times(1.0 / 1.5);
+        ours.cell(Group::Crowded, name, "Queue", Some(ask), move |pace| {
+            answers(place, Think::default(), pace)
         });
     }
 }
@@ -325,10 +332,11 @@ fn replies(part: Part, pause: (Duration, Duration), tx: Sender<u64>, rx: Receive
     );
 }
 
-fn answers(pause: Think, pace: &Pace) -> Result<Sample> {
+fn answers(place: Place, pause: Think, pace: &Pace) -> Result<Sample> {
     let board = Board::new()?;
+    let _crowd = place.crowd(&board)?;
     let (there, back) = (Queue::<u64>::new(1024)?, Queue::<u64>::new(1024)?);
-    let mut parts = Part::all(&board, oneway::ONE, 1)?.into_iter();
+    let mut parts = Part::on(&board, oneway::ONE, 1, place.seats()?).into_iter();
     let (first, second) = (parts.next().expect("two"), parts.next().expect("two"));
     let times = (pause.ping, pause.pong);
     let asking = Process::spawn(

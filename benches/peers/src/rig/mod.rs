@@ -4,6 +4,7 @@ pub mod board;
 pub mod chart;
 pub mod cpu;
 pub mod crew;
+pub mod place;
 pub mod report;
 pub mod roles;
 pub mod row;

@@ -11,6 +11,8 @@ pub enum Group {
     Base,
     /// A question and its answer
     Roundtrip,
+    /// The same where others want the CPU as well
+    Crowded,
     /// One sender, one receiver
     Oneway,
     /// Several senders or receivers

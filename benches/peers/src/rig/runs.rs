@@ -3,6 +3,7 @@
 
 use super::board::{Board, Common, Control, Shared};
 use super::crew::Crew;
+use super::place::Place;
 use super::roles::*;
 use super::{Pace, Sample, cpu};
 use anyhow::{Result, ensure};
@@ -149,6 +150,24 @@ pub fn roundtrip<D: Duplex>(
     let cpu = |seat: usize| pinned.then_some(cpus[seat]);
     crew.fork(cpu(0), &board, || ping(&board, &mut side(0), pause, *pace))?;
     crew.fork(cpu(1), &board, || pong(&board, &mut side(1), pause))?;
+    let sample = answered(&board)?;
+    crew.join()?;
+    Ok(sample)
+}
+
+/// The same at a place, which may be crowded.
+pub fn roundtrip_at<D: Duplex>(
+    place: Place,
+    pace: &Pace,
+    side: impl Fn(usize) -> D,
+) -> Result<Sample> {
+    let (board, mut crew, cpus) = (Board::new()?, Crew::default(), place.seats()?);
+    let _crowd = place.crowd(&board)?;
+    let pause = Think::default();
+    crew.fork(Some(cpus[0]), &board, || {
+        ping(&board, &mut side(0), pause, *pace)
+    })?;
+    crew.fork(Some(cpus[1]), &board, || pong(&board, &mut side(1), pause))?;
     let sample = answered(&board)?;
     crew.join()?;
     Ok(sample)
