@@ -25,8 +25,11 @@ mod named;
 mod orphans;
 mod parity;
 mod pool;
+mod privilege;
 mod queues;
 mod results;
+mod seccomp;
+mod starts;
 mod strangers;
 mod surroundings;
 mod zygote;
@@ -58,6 +61,8 @@ const ONCE: &[(&str, &[help::Test])] = &[
     ("queues", queues::TESTS),
     ("costs", costs::TESTS),
     ("surroundings", surroundings::TESTS),
+    ("privilege", privilege::TESTS),
+    ("starts", starts::TESTS),
 ];
 
 fn main() -> ExitCode {
