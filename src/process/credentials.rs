@@ -26,8 +26,6 @@ const WATCHED: &[&[u8]] = &[
     b"Groups:",
     b"NSpgid:",
     b"NSsid:",
-    // A program inherits which signals are ignored, but no handlers.
-    b"SigIgn:",
     b"CapInh:",
     b"CapPrm:",
     b"CapEff:",
@@ -57,6 +55,9 @@ impl Credentials {
                 account.extend_from_slice(line);
                 could_be_restricted |= allows_restriction(line);
             }
+            if let Some(set) = ignored_signals(line) {
+                account.extend_from_slice(&set.to_ne_bytes());
+            }
         }
         // A kernel may be built without control groups.
         for name in ["cgroup", "oom_score_adj"] {
@@ -76,6 +77,15 @@ impl Credentials {
     }
 }
 
+/// The ignored signals, which a program inherits, unlike handlers. Without those of the C library, which uses
+/// them from the first thread on.
+fn ignored_signals(line: &[u8]) -> Option<u64> {
+    const OF_THE_C_LIBRARY: u64 = 0b111 << (32 - 1);
+    let set = std::str::from_utf8(line.strip_prefix(b"SigIgn:")?).ok()?;
+    let set = u64::from_str_radix(set.trim(), 16).ok()?;
+    Some(set & !OF_THE_C_LIBRARY)
+}
+
 fn allows_restriction(line: &[u8]) -> bool {
     let text = std::str::from_utf8(line).unwrap_or_default();
     match text.split_once(':') {
@@ -90,6 +100,15 @@ fn allows_restriction(line: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn signals_of_the_c_library_do_not_count() {
+        assert_eq!(
+            ignored_signals(b"SigIgn:\t0000000780001000\n"),
+            Some(1 << 34 | 1 << 12)
+        );
+        assert_eq!(ignored_signals(b"SigCgt:\t0000000780001000\n"), None);
+    }
 
     #[test]
     fn who_could_be_restricted() {

@@ -20,7 +20,7 @@ use rustix::process::Resource;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ThreadState {
     /// `struct sched_attr`: policy, nice value, priority, and the limits of a deadline.
-    scheduling: [u64; 7],
+    scheduling: [u32; 14],
     /// Personality, timer slack, secure bits, transparent huge pages, machine checks, I/O priority.
     settings: [libc::c_long; 6],
     /// On which memory nodes it allocates.
@@ -44,6 +44,22 @@ const NAMESPACES: [&str; 8] = [
     "user",
     "uts",
 ];
+
+/// Of a thread or process, and of the calling one.
+const IOPRIO_WHO_PROCESS: libc::c_long = 1;
+
+/// The I/O priority that a thread was given, or 0: until it first reads from a disk the kernel tells nothing for
+/// none, and from then on what it makes of the nice value.
+fn own_io_priority(told: libc::c_long, scheduling: &[u32; 14]) -> libc::c_long {
+    let nice = libc::c_long::from(scheduling[4] as i32);
+    let class = match scheduling[1] as libc::c_int {
+        libc::SCHED_IDLE => 3,
+        libc::SCHED_FIFO | libc::SCHED_RR | libc::SCHED_DEADLINE => 1,
+        _ => 2,
+    };
+    let derived = class << 13 | (nice + 20) / 5;
+    if told == derived { 0 } else { told }
+}
 
 /// The folder in which the kernel gives account of the calling thread.
 pub(crate) fn own_account() -> io::Result<OwnedFd> {
@@ -72,7 +88,7 @@ pub(crate) fn read_account(account: &OwnedFd, name: &str) -> io::Result<Vec<u8>>
 impl ThreadState {
     /// That of the calling thread, whose account that is.
     pub(crate) fn now(account: &OwnedFd) -> io::Result<ThreadState> {
-        let mut scheduling = [0_u64; 7];
+        let mut scheduling = [0_u32; 14];
         // SAFETY: the kernel writes a `struct sched_attr` of at most the size given, all of it numbers, to
         // a place of that size.
         unsafe {
@@ -84,6 +100,10 @@ impl ThreadState {
                 0,
             )
         };
+        if scheduling[1] as libc::c_int != libc::SCHED_DEADLINE {
+            // The slice of time that the scheduler gives at the moment, not a setting.
+            scheduling[6..8].fill(0);
+        }
         let mut memory_policy = (0, [0_u64; 16]);
         // SAFETY: the kernel writes one number to the first place and as many bits as are said to the
         // second.
@@ -104,15 +124,16 @@ impl ThreadState {
             unsafe { libc::syscall(number, first, second, 0, 0, 0) as libc::c_long }
         };
         let get = |what: libc::c_int| ask(libc::SYS_prctl, [what.into(), 0]);
-        // Of a thread, and of the calling one.
-        const IOPRIO_WHO_PROCESS: libc::c_long = 1;
         let settings = [
             ask(libc::SYS_personality, [0xffff_ffff, 0]),
             get(libc::PR_GET_TIMERSLACK),
             get(libc::PR_GET_SECUREBITS),
             get(libc::PR_GET_THP_DISABLE),
             get(libc::PR_MCE_KILL_GET),
-            ask(libc::SYS_ioprio_get, [IOPRIO_WHO_PROCESS, 0]),
+            own_io_priority(
+                ask(libc::SYS_ioprio_get, [IOPRIO_WHO_PROCESS, 0]),
+                &scheduling,
+            ),
         ];
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::openat(account, "ns", flags, Mode::empty())?;

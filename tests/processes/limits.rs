@@ -171,6 +171,9 @@ fn run_copy(scenario: &str) {
 
 /// What a copy of this program does.
 pub(crate) fn scenario(name: &OsStr) {
+    if crate::privilege::scenario(name) {
+        return;
+    }
     let path = std::env::current_exe().unwrap();
     if name == "removed" {
         std::fs::remove_file(path).unwrap();

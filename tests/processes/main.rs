@@ -28,9 +28,12 @@ mod orphans;
 mod parity;
 mod poison;
 mod pool;
+mod privilege;
 mod queues;
 mod results;
 mod road;
+mod seccomp;
+mod starts;
 mod strangers;
 mod surroundings;
 mod waiting;
@@ -68,6 +71,8 @@ const ONCE: &[(&str, &[help::Test])] = &[
     ("costs", costs::TESTS),
     ("surroundings", surroundings::TESTS),
     ("waiting", waiting::TESTS),
+    ("privilege", privilege::TESTS),
+    ("starts", starts::TESTS),
 ];
 
 fn main() -> ExitCode {

@@ -47,7 +47,9 @@ tests![
     titles_and_arguments,
 ];
 
-fn by_zygote<F: Function<(), Output: multiproc::Message>>(function: F) -> Child<F::Output> {
+pub(crate) fn by_zygote<F: Function<(), Output: multiproc::Message>>(
+    function: F,
+) -> Child<F::Output> {
     Process::builder()
         .start_method(StartMethod::Zygote)
         .spawn(function, ())
@@ -55,7 +57,7 @@ fn by_zygote<F: Function<(), Output: multiproc::Message>>(function: F) -> Child<
 }
 
 /// The zygote of this process, and how many spares wait.
-fn zygote() -> Option<(Pid, usize)> {
+pub(crate) fn zygote() -> Option<(Pid, usize)> {
     let all: Vec<u32> = help::all_children()
         .into_iter()
         .filter(|pid| help::is_zygote(*pid))
@@ -71,7 +73,7 @@ fn zygote() -> Option<(Pid, usize)> {
 }
 
 /// Waits until the zygote has made its spares.
-fn settled() -> Pid {
+pub(crate) fn settled() -> Pid {
     wait_until(Duration::from_secs(20), "two spares wait", || {
         zygote().is_some_and(|(_, spares)| spares == 2)
     });
