@@ -50,7 +50,7 @@ pub(crate) struct SegmentHeader {
     pub(crate) cookie: [AtomicU64; 2],
     /// What the segment holds, as UTF-8 padded with zeroes: kind, type, geometry.
     pub(crate) shape: [AtomicU64; SHAPE_WORDS],
-    pub(crate) unused: AtomicU32,
+    _unused: AtomicU32,
     /// Next participant of a named segment; a kin segment's participants are the tree's.
     pub(crate) next: AtomicU32,
     pub(crate) reserved: [AtomicU64; 4],
@@ -347,7 +347,7 @@ const _: () = {
     assert!(size_of::<SegmentHeader>() == HEADER);
     assert!(offset_of!(SegmentHeader, cookie) == 24);
     assert!(offset_of!(SegmentHeader, shape) == 40);
-    assert!(offset_of!(SegmentHeader, unused) == 216);
+    assert!(offset_of!(SegmentHeader, next) == 220);
     assert!(size_of::<SignalWords>() == 16);
     assert!(size_of::<LatchWords>() == 16);
     assert!(offset_of!(LatchWords, thread) == 8);

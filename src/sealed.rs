@@ -5,8 +5,8 @@
 //! writing. Then it is [`Sealed`], and mapped for reading; only from then on can others get it, and they check
 //! the seals before they believe in it.
 //!
-//! Sealed memory cannot count the handles to it that are on their way. So it always stands beside an ordinary
-//! [`Segment`](crate::segment::Segment), which has its cookie and counts for both.
+//! It always stands beside an ordinary [`Segment`](crate::segment::Segment), which has its cookie, says what it holds, and
+//! travels for both.
 
 use std::any::TypeId;
 use std::io;

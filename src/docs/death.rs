@@ -17,7 +17,7 @@
 //! | holding a lock | the next taker gets [`Abandoned`](crate::LockError::Abandoned) and decides |
 //! | waiting for a lock or a message | nothing |
 //! | writing into a pipe | everything before the unfinished message, then `Closed` |
-//! | a handle it sent is on its way | the handle, if anybody else has what it leads to; else [`RecvError::Decode`](crate::RecvError::Decode) says that it is gone |
+//! | a handle it sent is on its way | the handle, if one of the processes between has what it leads to; else [`RecvError::Decode`](crate::RecvError::Decode) says that it is gone |
 //! | running a task | that task's [`TaskError::WorkerDied`](crate::TaskError::WorkerDied); the worker is replaced |
 //! | after a task's result was committed | the result |
 //! | starting a process | [`SpawnError`](crate::SpawnError) or `JoinError`, and no process is left |
@@ -34,12 +34,28 @@
 //!
 //! # Handles on their way
 //!
-//! A handle in a message leads to memory that its sender keeps until it is taken. A process that comes to the end
-//! of its function, or panics, leaves to its parent what it still keeps, the parent holds the last 32 of such
-//! things; so it may send a handle to something of its own as the last thing it does. If it is killed, or calls
-//! [`std::process::exit`], the handle still arrives when any other process has what it leads to. A lane or seat
-//! that was reserved for a [`Sender`](crate::Sender) or [`Receiver`](crate::Receiver) on its way is free again when
-//! the process that sent it ends: it takes another one where it arrives, but in between nobody counts it.
+//! A handle in a message leads to memory that its sender holds until the message is over: read (and acknowledged, if
+//! it was leased), or in a queue or pipe that nobody is left to read. Until then it can be decoded any number of times,
+//! so a message that is handed out again, or an item that is begun again, has its handles still. The memory is free
+//! 100 ms after the message is over, at the latest.
+//!
+//! A process that comes to the end of its function, or panics, leaves to its parent what it still holds; so it may
+//! send a handle to something of its own as the last thing it does. If it is killed, or calls
+//! [`std::process::exit`], the handle still arrives when its parent, or another process between, has what it leads to.
+//!
+//! A [`Sender`](crate::Sender), [`Receiver`](crate::Receiver) or [`PipeEnd`](crate::PipeEnd) in a message, an
+//! argument or a result *moves*: it takes its own lane or seat along, and counts as somebody on its way, so nobody
+//! sees `Closed` in between, also when the sender has ended in order. If it was killed, the end counts no more until it
+//! arrives, where it takes another lane or seat. An end that nobody takes is free when its message is over. What a pool
+//! keeps for its workers (arguments of the initializer, a context) counts as an end of the pool's until it is over.
+//!
+//! # When the sender may not be looked into
+//!
+//! A receiver opens what a handle leads to through `/proc` of the sender's process. The system refuses that to a process
+//! of other rights: another user, fewer capabilities, a user namespace, Landlock; of a sender that is not dumpable; and
+//! where there is no `/proc`. Then the receiver asks its parent, and that the next, and whoever has it sends the
+//! descriptor: some 50 µs more for the first time that an object is received. If a process between is stopped, or
+//! nobody has it, the receiver is told after two seconds at most, with what the system had said.
 //!
 //! # A stopped process is not a dead one
 //!

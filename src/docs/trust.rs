@@ -44,6 +44,10 @@
 //! * Anonymous segments are sealed against shrinking and growing before anyone else sees them, and their
 //!   memory is allocated before it is mapped. So no later shortage, and no peer, can turn an access into a
 //!   bus error.
+//! * What a handle leads to is known by the file behind the descriptor that arrived (device and inode), not by what
+//!   a peer writes: it must be sealed, as long as it says, have all its memory, and hold what the asking type
+//!   holds. A handle by name is refused, unless this process has opened that name itself, or was given it by its
+//!   parent or over something that it opened by a name. Handles mean something in messages of this crate alone.
 //! * No byte of private memory enters a segment but the value sent: types with padding are refused at
 //!   compile time ([`Plain`](crate::Plain)), the rest is encoded.
 //!

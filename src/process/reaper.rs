@@ -460,6 +460,8 @@ impl Reaper {
     fn bury(&self, record: &Record, how: Ended) {
         self.look_away(record);
         self.table().living.remove(&record.token());
+        // What it left is here.
+        road::forget_dead();
         record.call_back(how);
     }
 }

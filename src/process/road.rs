@@ -205,7 +205,7 @@ fn note(number: u32, mut descriptors: impl Iterator<Item = OwnedFd>) {
     {
         let mut branches = BRANCHES.lock().unwrap_or_else(PoisonError::into_inner);
         let branches = branches.get_or_insert_default();
-        // Those of the dead are kept for as long as somebody may ask for what they left.
+        // Those of children's children are kept for as long as somebody may ask for what they left.
         let dead = |number: u32, branch: &mut Branch| {
             kin.is_dead(number) && branch.ended.get_or_insert_with(Instant::now).elapsed() >= JUST
         };
@@ -226,6 +226,14 @@ fn note(number: u32, mut descriptors: impl Iterator<Item = OwnedFd>) {
     };
     if told.is_err() {
         say(&reply, &Answer::Known, &[]);
+    }
+}
+
+/// Closes the ways to those who have died, whose parents have what they left.
+pub(super) fn forget_dead() {
+    let mut branches = BRANCHES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let (Some(branches), Ok(kin)) = (&mut *branches, kin::kin()) {
+        branches.retain(|number, _| !kin.is_dead(*number));
     }
 }
 

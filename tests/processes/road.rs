@@ -70,13 +70,13 @@ fn use_pool(pool: &Pool) {
         .map(|x: u64| x.to_string().repeat(1000), 0..500)
         .unwrap();
     assert_eq!(texts[499].len(), 3000);
-    // Arrays there and back.
+    // Objects there and back.
     let arrays: Vec<_> = (0..20u64)
         .map(|n| Frozen::from_slice(&[n; 50]).unwrap())
         .collect();
-    let more = |array: Frozen<u64>| Frozen::from_slice(&[array[0] + 1; 50]).unwrap();
-    let back = pool.map(more, arrays).unwrap();
-    assert!(back.iter().map(|array| array[49]).eq(1..21));
+    let locked = |array: Frozen<u64>| Lock::new(array[49] + 1).unwrap();
+    let back = pool.map(locked, arrays).unwrap();
+    assert!(back.iter().map(|lock| *lock.lock().unwrap()).eq(1..21));
     let lock = Lock::new(0_u64).unwrap();
     let add = |lock: &Lock<u64>, n: u64| *lock.lock().unwrap() += n;
     pool.with(lock.clone()).map(add, 0..10).unwrap();
