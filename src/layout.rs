@@ -128,7 +128,8 @@ pub(crate) struct LaneHeader {
 #[repr(C)]
 #[derive(Debug, Default)]
 pub(crate) struct QueueHeader {
-    /// Messages a lane holds at most. This and the next five are written once, before anyone else looks.
+    /// Messages a lane holds at most. This and the next five are written once, before anyone else
+    /// looks.
     pub(crate) capacity: AtomicU64,
     /// Bytes a message may have.
     pub(crate) message_size: AtomicU64,

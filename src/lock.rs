@@ -2,17 +2,20 @@
 //!
 //! # Why this file may use `unsafe`
 //!
-//! It borrows the value of a lock from shared memory. A [`Guard`] is made only by entering the lock, and
-//! leaves it when it is dropped; all processes that have a lock without a name are of one tree, run this very program
-//! and reach the value through this file alone, so while a guard exists nobody else reads or writes the value.
+//! It borrows the value of a lock from shared memory. A [`Guard`] is made only by entering the
+//! lock, and leaves it when it is dropped; all processes that have a lock without a name are of one
+//! tree, run this very program and reach the value through this file alone, so while a guard exists
+//! nobody else reads or writes the value.
 //!
-//! That the others do so is *assumed*, of the processes of one tree and of nobody else: the lock's word excludes
-//! those who look at it, and nothing keeps a process from writing to memory that it has mapped for writing.
-//! Against one that does, a guard is no protection (`docs::trust`). It also assumes that this process is not
-//! taken for dead while it lives, which its own closing of our descriptors can bring about (`docs::death`).
+//! That the others do so is *assumed*, of the processes of one tree and of nobody else: the lock's
+//! word excludes those who look at it, and nothing keeps a process from writing to memory that it
+//! has mapped for writing. Against one that does, a guard is no protection (`docs::trust`). It also
+//! assumes that this process is not taken for dead while it lives, which its own closing of our
+//! descriptors can bring about (`docs::death`).
 //!
-//! A *named* lock may be had by programs of other trees, of which nothing is assumed, so its value is never
-//! borrowed: its guard holds a checked copy (in [`Apart`]), made before anybody sees the guard.
+//! A *named* lock may be had by programs of other trees, of which nothing is assumed, so its value
+//! is never borrowed: its guard holds a checked copy (in [`Apart`]), made before anybody sees the
+//! guard.
 
 #![allow(unsafe_code)]
 
@@ -472,10 +475,10 @@ impl<T> Guard<'_, T> {
 impl<T: CheckedBitPattern> Guard<'_, T> {
     #[inline]
     fn bits(&self) -> &T::Bits {
-        // SAFETY: the value lies inside the segment and is aligned (`Lock::VALUE`); `T::Bits` has the same size
-        // and alignment and any bits are one of its values. `enter` asks this of locks without a name alone, which
-        // no process of another tree has, and those of this one stay out while this guard exists (see the head of
-        // this file).
+        // SAFETY: the value lies inside the segment and is aligned (`Lock::VALUE`); `T::Bits` has
+        // the same size and alignment and any bits are one of its values. `enter` asks this of
+        // locks without a name alone, which no process of another tree has, and those of this one
+        // stay out while this guard exists (see the head of this file).
         unsafe { &*self.value().cast() }
     }
 }
@@ -490,9 +493,9 @@ impl<T> Deref for Guard<'_, T> {
                 return value;
             }
         }
-        // SAFETY: as in `bits`: a guard without a copy is one of a lock without a name, and `enter` gives out none
-        // that has not passed that check. Since then only the guard's owner wrote, through `deref_mut`, which
-        // takes values of `T`.
+        // SAFETY: as in `bits`: a guard without a copy is one of a lock without a name, and `enter`
+        // gives out none that has not passed that check. Since then only the guard's owner wrote,
+        // through `deref_mut`, which takes values of `T`.
         unsafe { &*self.value() }
     }
 }

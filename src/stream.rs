@@ -349,7 +349,8 @@ impl Writer {
     }
 
     /// Copies the bytes of the next run to where it will lie. Nobody sees them before
-    /// [`publish_run`](Writer::publish_run), which may as well never come: they are written over then.
+    /// [`publish_run`](Writer::publish_run), which may as well never come: they are written over
+    /// then.
     ///
     /// # Panics
     ///

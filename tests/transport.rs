@@ -1,5 +1,5 @@
-//! What a peer, an iterator, or a type's own `Serialize`, `Deserialize` and `Drop` may do to a queue or a pipe:
-//! nothing but what they do to their own message.
+//! What a peer, an iterator, or a type's own `Serialize`, `Deserialize` and `Drop` may do to a
+//! queue or a pipe: nothing but what they do to their own message.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -443,7 +443,8 @@ fn another_length_is_refused_in_the_middle_of_a_stream() {
 
 // Bytes that change while they are read.
 
-/// Sees bytes as they lie while they are decoded, changes them in shared memory, and sees them again.
+/// Sees bytes as they lie while they are decoded, changes them in shared memory, and sees them
+/// again.
 #[derive(Debug)]
 struct Watched;
 
@@ -481,7 +482,8 @@ impl<'de> Deserialize<'de> for Watched {
     }
 }
 
-/// Writes over the mark wherever it is in a queue's memory of this process, as a peer may; how often.
+/// Writes over the mark wherever it is in a queue's memory of this process, as a peer may; how
+/// often.
 fn scribble() -> u64 {
     let mut found = 0;
     for entry in fs::read_dir("/proc/self/fd").unwrap() {

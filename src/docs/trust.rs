@@ -2,16 +2,17 @@
 //!
 //! This page is the whole of the promise: what is not in the table is not promised anywhere else.
 //!
-//! Three kinds of processes may have memory of this crate mapped for writing. *Kin* are the processes of one tree:
-//! they run the same program, and what is assumed of them is that they write where their code says. *Friends* are
-//! other programs of the same user, which find an object by its name; nothing is assumed of their code. *Strangers*
-//! are whoever else came to the memory, through a descriptor that got away.
+//! Three kinds of processes may have memory of this crate mapped for writing. *Kin* are the
+//! processes of one tree: they run the same program, and what is assumed of them is that they write
+//! where their code says. *Friends* are other programs of the same user, which find an object by
+//! its name; nothing is assumed of their code. *Strangers* are whoever else came to the memory,
+//! through a descriptor that got away.
 //!
-//! *Safe* means, of a peer that writes anything at any moment: this process keeps its memory safety, no call
-//! hangs because of it beyond the times that it was given, nonsense is an error
-//! ([`Corrupt`](crate::Corrupt), `Decode`, `TooLarge`) or a wrong value of the right type. *Assumed* means that such a peer can make
-//! what is borrowed change under the eyes of this process, and with it break anything; that it does not is
-//! assumed.
+//! *Safe* means, of a peer that writes anything at any moment: this process keeps its memory
+//! safety, no call hangs because of it beyond the times that it was given, nonsense is an error
+//! ([`Corrupt`](crate::Corrupt), `Decode`, `TooLarge`) or a wrong value of the right type.
+//! *Assumed* means that such a peer can make what is borrowed change under the eyes of this
+//! process, and with it break anything; that it does not is assumed.
 //!
 //! | object | kin may write it | friends may write it | what is promised against a peer that breaks the rules |
 //! |---|---|---|---|
@@ -27,20 +28,21 @@
 //! | the tree's own page, proofs of life, sockets of children | yes | no | **assumed** |
 //! | a *named* object's file | | yes | that nobody makes it shorter is **assumed**: an access would be a bus error |
 //!
-//! Against strangers the column of friends holds, for whatever they have: an object without a name that came into
-//! a stranger's hands is one that kin may write.
+//! Against strangers the column of friends holds, for whatever they have: an object without a name
+//! that came into a stranger's hands is one that kin may write.
 //!
 //! How that is kept:
 //!
-//! * Shared structures are atomics and integers for which every bit pattern is valid. A reference into
-//!   shared memory is only ever a reference to atomics, but for the three rows above that say "borrowed".
+//! * Shared structures are atomics and integers for which every bit pattern is valid. A reference
+//!   into shared memory is only ever a reference to atomics, but for the three rows above that say
+//!   "borrowed".
 //! * An attaching process copies sizes and offsets once, checks the copy against the length the kernel
 //!   reports, and computes every address from its private copy. Positions from shared memory are masked,
 //!   lengths checked; a value is read once and then used, never read twice for one decision.
 //! * Every loop over shared state has a bound and ends in [`Corrupt`](crate::Corrupt).
-//! * Messages are decoded from a private copy, by a decoder that accepts any bytes, never allocates more than they
-//!   justify, and stops before the stack ends. Bulk bytes are copied by plain loads; see `src/segment/view.rs` for what
-//!   a peer that writes meanwhile can do to them.
+//! * Messages are decoded from a private copy, by a decoder that accepts any bytes, never allocates
+//!   more than they justify, and stops before the stack ends. Bulk bytes are copied by plain loads;
+//!   see `src/segment/view.rs` for what a peer that writes meanwhile can do to them.
 //! * Anonymous segments are sealed against shrinking and growing before anyone else sees them, and their
 //!   memory is allocated before it is mapped. So no later shortage, and no peer, can turn an access into a
 //!   bus error.
@@ -51,5 +53,5 @@
 //! * No byte of private memory enters a segment but the value sent: types with padding are refused at
 //!   compile time ([`Plain`](crate::Plain)), the rest is encoded.
 //!
-//! What is never promised: that a peer that breaks the rules delivers, keeps order or keeps secrets. It has the
-//! memory. Use one object for each pair that trusts each other.
+//! What is never promised: that a peer that breaks the rules delivers, keeps order or keeps
+//! secrets. It has the memory. Use one object for each pair that trusts each other.

@@ -37,14 +37,15 @@ pub enum EncodeError {
         /// Elements without bytes that a message may have.
         limit: usize,
     },
-    /// Reading the value back would nest so deep that it could run out of stack, as writing it did nearly.
+    /// Reading the value back would nest so deep that it could run out of stack, as writing it did
+    /// nearly.
     #[error("the value nests so deep that less than {reserve} bytes of stack are left")]
     NoStack {
         /// Bytes of stack that are left untouched.
         reserve: usize,
     },
-    /// The type's `Serialize` wrote more or fewer bytes than its `Deserialize` reads, or than it had written
-    /// the time before, when room was made for them.
+    /// The type's `Serialize` wrote more or fewer bytes than its `Deserialize` reads, or than it
+    /// had written the time before, when room was made for them.
     #[error("the value was written as {written} bytes where {needed} are read")]
     WrongLength {
         /// Bytes that `Serialize` wrote.

@@ -150,15 +150,16 @@ pub enum RecvError {
         /// Bytes the buffer has.
         given: usize,
     },
-    /// A message has more bytes than one may have, which no sender of this crate sends: it is thrown away, the
-    /// next call goes on behind it.
+    /// A message has more bytes than one may have, which no sender of this crate sends: it is
+    /// thrown away, the next call goes on behind it.
     #[error("a message of more than {limit} bytes came, which is the most one may have")]
     TooLarge {
         /// Bytes a message may have.
         limit: usize,
     },
-    /// As many receivers as the queue allows have died, or panicked, with this message in their hands: it is
-    /// taken out of the queue and handed out no more. See [`QueueBuilder::delivery_limit`].
+    /// As many receivers as the queue allows have died, or panicked, with this message in their
+    /// hands: it is taken out of the queue and handed out no more. See
+    /// [`QueueBuilder::delivery_limit`].
     ///
     /// [`QueueBuilder::delivery_limit`]: crate::QueueBuilder::delivery_limit
     #[error("{} receivers failed with the same message in their hands", .0.failures())]
@@ -182,8 +183,8 @@ impl Undeliverable {
         self.failures
     }
 
-    /// The message's bytes: of a number, a `String`, a `Vec` of numbers or a [`Plain`](crate::Plain) value
-    /// its own, of other types those of the message format.
+    /// The message's bytes: of a number, a `String`, a `Vec` of numbers or a
+    /// [`Plain`](crate::Plain) value its own, of other types those of the message format.
     pub fn message(&self) -> &[u8] {
         &self.message
     }

@@ -1,9 +1,9 @@
-//! How deep a value may nest: by levels, which both sides count alike, and by the stack that is left, which no
-//! level may use up.
+//! How deep a value may nest: by levels, which both sides count alike, and by the stack that is
+//! left, which no level may use up.
 //!
-//! A level takes as much stack as the type's own code and its value on the way out of there need, and a value of
-//! some KiB at each of 256 levels is more than a thread has. So every 16 KiB further down the system's word on where
-//! the stack ends is asked for.
+//! A level takes as much stack as the type's own code and its value on the way out of there need,
+//! and a value of some KiB at each of 256 levels is more than a thread has. So every 16 KiB further
+//! down the system's word on where the stack ends is asked for.
 
 use crate::sys;
 
@@ -11,11 +11,13 @@ use super::LEVEL_LIMIT;
 
 /// Bytes of stack between two looks at where it ends.
 const STRIDE: usize = 16 << 10;
-/// Bytes of stack that are left untouched: for what runs between two levels, and for the type's own code.
+/// Bytes of stack that are left untouched: for what runs between two levels, and for the type's own
+/// code.
 pub(super) const RESERVE: usize = 64 << 10;
 /// Bytes of stack to use where nobody knows how much there is.
 const UNKNOWN: usize = 256 << 10;
-/// A frame may be followed by another like it; a larger one is believed to be alone until there are two.
+/// A frame may be followed by another like it; a larger one is believed to be alone until there are
+/// two.
 const ALONE: usize = 256 << 10;
 
 /// Why a value may not nest deeper.

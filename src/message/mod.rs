@@ -50,14 +50,16 @@ const BLOCK: usize = 32;
 /// | [`Plain<T>`] | its bytes, copied; alone or inside any other type |
 /// | every other type | [postcard](https://postcard.jamesmunns.com)'s format, without names |
 ///
-/// The format does not describe itself, so `#[serde(flatten)]`, `#[serde(untagged)]`, `#[serde(tag)]` and a field that
-/// `#[serde(skip_serializing_if)]` left out cannot travel. A value may nest 256 levels deep (each sequence, map,
-/// tuple, struct, enum, `Some` and newtype is one) and have 65,536 elements that take no bytes, like `()`.
-/// Values that are large at every level may take more stack than the thread that reads them has: reading
-/// stops with [`DecodeError::NoStack`] while 64 KiB are left.
+/// The format does not describe itself, so `#[serde(flatten)]`, `#[serde(untagged)]`,
+/// `#[serde(tag)]` and a field that `#[serde(skip_serializing_if)]` left out cannot travel. A value
+/// may nest 256 levels deep (each sequence, map, tuple, struct, enum, `Some` and newtype is one)
+/// and have 65,536 elements that take no bytes, like `()`. Values that are large at every level may
+/// take more stack than the thread that reads them has: reading stops with [`DecodeError::NoStack`]
+/// while 64 KiB are left.
 ///
-/// A type's `Serialize` must write what its `Deserialize` reads; derived ones do. Where the number of bytes is known
-/// from the type, another number is refused when it is sent, with [`EncodeError::WrongLength`].
+/// A type's `Serialize` must write what its `Deserialize` reads; derived ones do. Where the number
+/// of bytes is known from the type, another number is refused when it is sent, with
+/// [`EncodeError::WrongLength`].
 ///
 /// Bytes that are not a value of the type, whoever wrote them, end in a [`DecodeError`], in time and memory
 /// bounded by their number.
@@ -100,8 +102,8 @@ pub(crate) fn encode<T: Message, S: Sink>(value: &T, sink: &mut S) -> Result<usi
 
 /// Refuses what a type of [`fixed_size`] wrote, if its reader would not find it there.
 ///
-/// `Serialize` and `Deserialize` are the user's, and nothing makes them agree; every place in shared memory
-/// that has room for values of a fixed size relies on this.
+/// `Serialize` and `Deserialize` are the user's, and nothing makes them agree; every place in
+/// shared memory that has room for values of a fixed size relies on this.
 #[inline(always)]
 fn expect_written<T: Message>(written: usize) -> Result<usize, EncodeError> {
     match fixed_size::<T>() {
@@ -200,7 +202,8 @@ pub(crate) fn append_from<T: Message>(
     raw::append_from(from, offset, count, to)
 }
 
-/// The value of so many bytes of shared memory, if a `T` travels raw: copied out once, then checked.
+/// The value of so many bytes of shared memory, if a `T` travels raw: copied out once, then
+/// checked.
 ///
 /// No code of the user's runs.
 #[inline]

@@ -17,8 +17,8 @@ pub(crate) fn is_raw<T: Message>() -> bool {
     raw::size::<T>().is_some() || plain_size::<T>().is_some()
 }
 
-/// Whether no code of the user's runs when a value is written or read: its bytes come in one piece, as
-/// many as there are.
+/// Whether no code of the user's runs when a value is written or read: its bytes come in one piece,
+/// as many as there are.
 #[inline]
 pub(crate) fn runs_no_code<T: Message>() -> bool {
     raw::size::<T>().is_some()

@@ -52,11 +52,13 @@ impl<Up: Message, Down: Message> PipeBuilder<Up, Down> {
         self
     }
 
-    /// The most bytes that a message may have, in both directions: 1 GiB unless set, and at least 1 KiB.
+    /// The most bytes that a message may have, in both directions: 1 GiB unless set, and at least 1
+    /// KiB.
     ///
-    /// It bounds the memory that a peer can make this process use: a receiving call gathers a whole message
-    /// before it gives it out. A larger one is refused when it is sent ([`SendError::TooLarge`]); if a peer sends
-    /// it all the same, the receiver throws it away and says [`RecvError::TooLarge`] once.
+    /// It bounds the memory that a peer can make this process use: a receiving call gathers a whole
+    /// message before it gives it out. A larger one is refused when it is sent
+    /// ([`SendError::TooLarge`]); if a peer sends it all the same, the receiver throws it away and
+    /// says [`RecvError::TooLarge`] once.
     ///
     /// [`SendError::TooLarge`]: crate::SendError::TooLarge
     /// [`RecvError::TooLarge`]: crate::RecvError::TooLarge
@@ -95,8 +97,8 @@ impl<Up: Message, Down: Message> PipeBuilder<Up, Down> {
 
     /// A name at which others connect, as [`Pipe::listen`](crate::Pipe::listen).
     ///
-    /// Who connects chooses the [`size`](PipeBuilder::size) and a limit of its own; of the two limits the
-    /// smaller one holds for what the listener's ends send and receive.
+    /// Who connects chooses the [`size`](PipeBuilder::size) and a limit of its own; of the two
+    /// limits the smaller one holds for what the listener's ends send and receive.
     ///
     /// # Errors
     ///
@@ -110,7 +112,8 @@ impl<Up: Message, Down: Message> PipeBuilder<Up, Down> {
     ///
     /// # Errors
     ///
-    /// As [`Pipe::connect`](crate::Pipe::connect), and [`PipeError::Size`], [`PipeError::MessageLimit`].
+    /// As [`Pipe::connect`](crate::Pipe::connect), and [`PipeError::Size`],
+    /// [`PipeError::MessageLimit`].
     pub fn connect(self, name: &str) -> Result<PipeEnd<Down, Up>, PipeError> {
         self.connect_until(name, None)
     }

@@ -24,9 +24,9 @@ const PIECES: usize = 64;
 
 /// One end of a [`Pipe`](crate::Pipe): sends `S`, receives `R`.
 ///
-/// Messages larger than the pipe's memory, up to its [`message_limit`](crate::PipeBuilder::message_limit), stream
-/// through it while the other end receives them. Values and byte strings may be mixed: a value's message is its
-/// bytes.
+/// Messages larger than the pipe's memory, up to its
+/// [`message_limit`](crate::PipeBuilder::message_limit), stream through it while the other end
+/// receives them. Values and byte strings may be mixed: a value's message is its bytes.
 ///
 /// # If a process dies
 ///
@@ -62,9 +62,10 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
     ///
     /// # Errors
     ///
-    /// The value comes back in [`SendError::Closed`] when the other end is gone: dropped, exited or killed;
-    /// in [`SendError::TooLarge`] when it has more bytes than the pipe's
-    /// [`message_limit`](crate::PipeBuilder::message_limit); in [`SendError::Encode`] when it cannot be a message.
+    /// The value comes back in [`SendError::Closed`] when the other end is gone: dropped, exited or
+    /// killed; in [`SendError::TooLarge`] when it has more bytes than the pipe's
+    /// [`message_limit`](crate::PipeBuilder::message_limit); in [`SendError::Encode`] when it
+    /// cannot be a message.
     ///
     /// # Examples
     ///
@@ -87,8 +88,9 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
     ///
     /// # Errors
     ///
-    /// [`SendError::Full`] when there is no room; [`SendError::TooLarge`] also when the message is larger than
-    /// the pipe's memory and can only stream through it; else as [`send`](PipeEnd::send).
+    /// [`SendError::Full`] when there is no room; [`SendError::TooLarge`] also when the message is
+    /// larger than the pipe's memory and can only stream through it; else as
+    /// [`send`](PipeEnd::send).
     #[inline]
     pub fn try_send(&mut self, value: S) -> Result<(), SendError<S>> {
         self.send_within(value, || Waiting::Not)
@@ -110,8 +112,8 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
     ///
     /// # Errors
     ///
-    /// [`SendError::Closed`] when the other end is gone, [`SendError::TooLarge`] when there are more bytes than
-    /// the pipe's [`message_limit`](crate::PipeBuilder::message_limit).
+    /// [`SendError::Closed`] when the other end is gone, [`SendError::TooLarge`] when there are
+    /// more bytes than the pipe's [`message_limit`](crate::PipeBuilder::message_limit).
     pub fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), SendError<()>> {
         let waiting = Waiting::Until(None);
         let Self { outlet, link, .. } = self;
@@ -129,11 +131,12 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
     ///
     /// # Errors
     ///
-    /// [`RecvError::Closed`] when the other end is gone (dropped, exited or killed) and all it sent has been
-    /// received; [`RecvError::Decode`] when a message was not a value of the type: it is gone, the next call goes
-    /// on behind it; [`RecvError::TooLarge`] when a message has more bytes than the pipe's
-    /// [`message_limit`](crate::PipeBuilder::message_limit), which a sender of this crate never sends: it is told
-    /// once, and what there is of that message is thrown away as it comes.
+    /// [`RecvError::Closed`] when the other end is gone (dropped, exited or killed) and all it sent
+    /// has been received; [`RecvError::Decode`] when a message was not a value of the type: it is
+    /// gone, the next call goes on behind it; [`RecvError::TooLarge`] when a message has more bytes
+    /// than the pipe's [`message_limit`](crate::PipeBuilder::message_limit), which a sender of this
+    /// crate never sends: it is told once, and what there is of that message is thrown away as it
+    /// comes.
     ///
     /// # Panics
     ///
@@ -387,7 +390,8 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
         if let Some(value) = message::decode_owned(|| self.inlet.take_message()) {
             return value.map_err(RecvError::Decode);
         }
-        // The message is gone before the type's own code sees it: if that panics, it does not come again.
+        // The message is gone before the type's own code sees it: if that panics, it does not come
+        // again.
         let message = self.inlet.take_out();
         let value = decode(self.link.segment.is_named(), &message);
         self.inlet.keep(message);

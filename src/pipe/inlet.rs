@@ -48,7 +48,8 @@ enum Held {
     Part,
     /// A message.
     Whole,
-    /// Nothing of a message that is longer than one may be, which was told; the rest of it is still to come.
+    /// Nothing of a message that is longer than one may be, which was told; the rest of it is still
+    /// to come.
     Beyond,
 }
 

@@ -35,8 +35,10 @@ pub use self::error::PipeError;
 /// Two connected ends, each of which sends to the other and receives from it.
 ///
 /// Messages come in the order they were sent, each whole, and may have any size up to a
-/// [limit](PipeBuilder::message_limit), 1 GiB unless set: what is larger than the pipe's memory streams through it. Each end belongs to one thread of one process at a time, and can be sent to any
-/// process of the tree, as an argument, in a result or inside a message; on its way it counts as there.
+/// [limit](PipeBuilder::message_limit), 1 GiB unless set: what is larger than the pipe's memory
+/// streams through it. Each end belongs to one thread of one process at a time, and can be sent to
+/// any process of the tree, as an argument, in a result or inside a message; on its way it counts
+/// as there.
 ///
 /// # If a process dies
 ///

@@ -136,7 +136,8 @@ impl Outlet {
         done
     }
 
-    /// Copies the bytes of the next run to where it will lie; there is room for them. Nobody sees them yet.
+    /// Copies the bytes of the next run to where it will lie; there is room for them. Nobody sees
+    /// them yet.
     #[inline(always)]
     fn fill_run(&mut self, link: &Link, bytes: &[u8]) {
         let ring = Ring {
@@ -177,8 +178,8 @@ impl Outlet {
         Ok(())
     }
 
-    /// Sends bytes, more than a small message has, as the end of a message, but for the publication of the
-    /// last run; how many bytes that has.
+    /// Sends bytes, more than a small message has, as the end of a message, but for the publication
+    /// of the last run; how many bytes that has.
     #[inline]
     fn fill_runs(
         &mut self,
@@ -393,7 +394,8 @@ impl Word {
 impl Sink for Word {
     #[inline]
     fn put(&mut self, bytes: &[u8]) {
-        // Sizes up to eight known when compiling come as words; what does not is written some other way.
+        // Sizes up to eight known when compiling come as words; what does not is written some other
+        // way.
         if !bytes.is_empty() {
             self.bytes = usize::MAX;
         }
@@ -408,10 +410,11 @@ impl Sink for Word {
     }
 }
 
-/// Fills a run, for which there is room, with the bytes of a value of fixed size, if they come in one piece.
+/// Fills a run, for which there is room, with the bytes of a value of fixed size, if they come in
+/// one piece.
 ///
-/// Nothing is published before the value's own code has come to its end: that may write something else than
-/// its type says, or panic.
+/// Nothing is published before the value's own code has come to its end: that may write something
+/// else than its type says, or panic.
 pub(super) struct Direct<'a> {
     outlet: &'a mut Outlet,
     link: &'a Link,
@@ -497,10 +500,11 @@ impl Sink for Whole<'_> {
     }
 }
 
-/// Sends the bytes of a value of fixed size, if they come in one piece, but for the publication of the end.
+/// Sends the bytes of a value of fixed size, if they come in one piece, but for the publication of
+/// the end.
 ///
-/// So what is found to be wrong afterwards, or ends in a panic, is taken back like a message that was
-/// interrupted.
+/// So what is found to be wrong afterwards, or ends in a panic, is taken back like a message that
+/// was interrupted.
 struct WholeAtOnce<'a> {
     outlet: &'a mut Outlet,
     link: &'a Link,

@@ -14,7 +14,8 @@ const LEAST: usize = 4096;
 const LARGEST: usize = 1 << 40;
 /// The most bytes a message may have, unless asked otherwise.
 pub(super) const MESSAGE_LIMIT: usize = 1 << 30;
-/// The least that limit may be: the short ways, which do not ask for it, are for messages up to that.
+/// The least that limit may be: the short ways, which do not ask for it, are for messages up to
+/// that.
 const LEAST_LIMIT: usize = Lines::LEAST_PIECE;
 
 /// Where the first ring lies: the second page of the segment. The other one follows it.
@@ -58,7 +59,8 @@ pub(super) struct Plan {
 impl Plan {
     /// The plan of a pipe that exists; `None` if none has that length.
     ///
-    /// Each number is read once. A peer may have written any limit: it is kept within what a maker can ask for.
+    /// Each number is read once. A peer may have written any limit: it is kept within what a maker
+    /// can ask for.
     pub(super) fn of(segment: &Segment) -> Option<Plan> {
         let header = segment.view::<StreamHeader>(0).ok()?;
         let limit = header.message_limit.load(Ordering::Relaxed);

@@ -1,8 +1,8 @@
 //! Messages that a receiver has taken and not decoded yet.
 //!
-//! A batch is copied and taken in one step; then the types' own code decodes it, which may panic. So the bytes
-//! stay here until all of them are decoded: a panic costs the message that it came from, and the next call
-//! goes on with the others.
+//! A batch is copied and taken in one step; then the types' own code decodes it, which may panic.
+//! So the bytes stay here until all of them are decoded: a panic costs the message that it came
+//! from, and the next call goes on with the others.
 
 use std::ops::Range;
 
@@ -73,7 +73,8 @@ impl Batch {
         (self.at, self.count, self.from_blocks) = (0, count, false);
     }
 
-    /// Copies a message out of its block and finishes with that; false if no more should be gathered.
+    /// Copies a message out of its block and finishes with that; false if no more should be
+    /// gathered.
     ///
     /// # Errors
     ///
@@ -150,8 +151,9 @@ impl Batch {
     }
 }
 
-/// Messages being read. Dropped before it is [`done`](Reading::done), which only a panic does, it leaves all of
-/// them to be read but the one in which the panic began: the values of those before went with the call.
+/// Messages being read. Dropped before it is [`done`](Reading::done), which only a panic does, it
+/// leaves all of them to be read but the one in which the panic began: the values of those before
+/// went with the call.
 struct Reading<'a> {
     batch: &'a mut Batch,
     /// Where the first message begins.

@@ -11,8 +11,8 @@
 //! | HELD(participant, seat, again, failures) | 2, again bit 2, failures bits 3 to 10, seat bits 11 to 31, participant from bit 32 | FREE, RETURNED | the receiver that holds it; RETURNED also by whoever finds it dead |
 //! | RETURNED(failures) | 3, failures bits 3 to 10 | HELD, again | any receiver |
 //!
-//! *Failures* are the receivers that died, or panicked, with the message in their hands: it says when to give the
-//! message up.
+//! *Failures* are the receivers that died, or panicked, with the message in their hands: it says
+//! when to give the message up.
 //!
 //! Every change but the first is one compare-and-swap from the exact word seen. A position is never used
 //! twice in a lane and a participant never twice in a tree, so none can succeed on a word that merely looks the same.
@@ -202,8 +202,8 @@ pub(super) fn finish(shelf: &impl Shelf, block: u32, hold: Hold) {
         .compare_exchange(hold.0, FREE, Ordering::Release, Ordering::Relaxed);
 }
 
-/// The message is not done with, perhaps because its holder failed: another receiver gets it. Edge G,
-/// holder's end.
+/// The message is not done with, perhaps because its holder failed: another receiver gets it. Edge
+/// G, holder's end.
 pub(super) fn give_back(shelf: &impl Shelf, block: u32, hold: Hold, failed: bool) {
     let _ = shelf.state(block).compare_exchange(
         hold.0,

@@ -82,10 +82,11 @@ impl<T: Message> QueueBuilder<T> {
 
     /// Receivers that may fail with the same message leased: 16 unless set, 255 at most.
     ///
-    /// A receiver fails with a message when its process dies, or a panic drops the [lease](Receiver::lease). When as many
-    /// have, the next receiver gets [`RecvError::Undeliverable`] with the message's bytes in place of the message, which
-    /// is then out of the queue: what kills everyone who looks at it kills no more. A lease that is
-    /// dropped otherwise does not count, and may be as often as one likes.
+    /// A receiver fails with a message when its process dies, or a panic drops the
+    /// [lease](Receiver::lease). When as many have, the next receiver gets
+    /// [`RecvError::Undeliverable`] with the message's bytes in place of the message, which is then
+    /// out of the queue: what kills everyone who looks at it kills no more. A lease that is dropped
+    /// otherwise does not count, and may be as often as one likes.
     ///
     /// [`RecvError::Undeliverable`]: crate::RecvError::Undeliverable
     #[must_use]

@@ -24,8 +24,9 @@ const STAY: u64 = 64;
 const STAY_BATCHES: u64 = 8;
 /// Rounds over all lanes in which others were quicker, before this thread lets others run.
 const ROUNDS: usize = 100;
-/// How often it does so before it is told that those others do not exist. In each round somebody moved a head,
-/// so no receiver of this crate is that unlucky; a peer that scribbles over heads must not keep it for ever.
+/// How often it does so before it is told that those others do not exist. In each round somebody
+/// moved a head, so no receiver of this crate is that unlucky; a peer that scribbles over heads
+/// must not keep it for ever.
 const YIELDS: usize = 100;
 
 /// What came of a look at one lane.
@@ -155,7 +156,8 @@ impl Desk {
         found
     }
 
-    /// Takes a message out of its block, to be [read](Desk::read) afterwards; whether there may be more.
+    /// Takes a message out of its block, to be [read](Desk::read) afterwards; whether there may be
+    /// more.
     pub(super) fn gather(&mut self, claim: Claim) -> Result<bool, Corrupt> {
         self.batch.push(claim)
     }
@@ -266,8 +268,9 @@ impl Desk {
         Ok(())
     }
 
-    /// Goes round the lanes, from this one or, if I have been here long, from the next. `None` means that
-    /// each was empty when it was looked at: a round in which somebody was quicker says nothing of the kind.
+    /// Goes round the lanes, from this one or, if I have been here long, from the next. `None`
+    /// means that each was empty when it was looked at: a round in which somebody was quicker says
+    /// nothing of the kind.
     fn find<R>(
         &mut self,
         hub: &Hub,

@@ -9,12 +9,12 @@
 //! its lane and only an allotted block is ever claimed. Every type that is made of the bytes is valid for
 //! any bits ([`AnyBitPattern`]), so what an earlier message left there is a value.
 //!
-//! That holds for whoever keeps to the protocol, which nothing enforces: it is *assumed* of the processes of the
-//! tree, all of which run this very program and reach the block through this file alone. Against one that has
-//! come to write elsewhere than its code says, a borrow is no protection (`docs::trust`). Other trees may have the
-//! memory of a *named* queue, of them nothing is assumed, so nothing there is borrowed: a loan and a lease are
-//! private copies ([`Copied`]). And bytes that the type's own code, or any check, is to look at are copied in
-//! every queue.
+//! That holds for whoever keeps to the protocol, which nothing enforces: it is *assumed* of the
+//! processes of the tree, all of which run this very program and reach the block through this file
+//! alone. Against one that has come to write elsewhere than its code says, a borrow is no
+//! protection (`docs::trust`). Other trees may have the memory of a *named* queue, of them nothing
+//! is assumed, so nothing there is borrowed: a loan and a lease are private copies ([`Copied`]).
+//! And bytes that the type's own code, or any check, is to look at are copied in every queue.
 
 #![allow(unsafe_code)]
 
@@ -157,8 +157,8 @@ pub struct Loan<'a, T: InPlace> {
 impl<T: InPlace> Sender<T> {
     /// Borrows the place of the next message, to be filled and committed; waits while there is none.
     ///
-    /// Nothing is copied, unless the queue has a name, so its speed does not depend on the size. A `Vec` gives a slice as long as a
-    /// message may be; [`Loan::truncate`] makes it shorter.
+    /// Nothing is copied, unless the queue has a name, so its speed does not depend on the size. A
+    /// `Vec` gives a slice as long as a message may be; [`Loan::truncate`] makes it shorter.
     ///
     /// # Errors
     ///
@@ -266,9 +266,10 @@ impl<T: InPlace> Deref for Loan<'_, T> {
             return T::view(&copy.bytes()[..self.length]);
         }
         let at = self.sender.next_block();
-        // SAFETY: because this loan borrows the sender of the lane exclusively and was made when the block
-        // was free, no end of the queue touches the block until `commit`, and as the queue has no name there are no
-        // others (see the head of this file); `Bytes::at` checks that the range lies inside the mapping.
+        // SAFETY: because this loan borrows the sender of the lane exclusively and was made when
+        // the block was free, no end of the queue touches the block until `commit`, and as the
+        // queue has no name there are no others (see the head of this file); `Bytes::at` checks
+        // that the range lies inside the mapping.
         let bytes = unsafe { std::slice::from_raw_parts(at.cast_const(), self.length) };
         T::view(bytes)
     }
@@ -356,7 +357,8 @@ impl<T: Message> Lease<T> {
             if let Some(copy) = &self.copy {
                 return message::decode(&copy.bytes()[..self.length]);
             }
-            // What the type's own code sees is private memory, so that nobody can change it under its eyes.
+            // What the type's own code sees is private memory, so that nobody can change it under
+            // its eyes.
             let (blocks, at) = (&self.claim.lane().blocks, self.claim.at());
             message::read_from(blocks, at, self.length).unwrap_or_else(|| {
                 let mut bytes = Vec::new();
@@ -410,8 +412,9 @@ impl<T> fmt::Debug for Lease<T> {
 #[inline]
 fn bytes(claim: &Claim, length: usize) -> &[u8] {
     let at = claim.lane().blocks.at(claim.at(), length);
-    // SAFETY: because the claim holds the block, no end of the queue writes it until the claim is finished or
-    // dropped, which ends the borrow first, and as the queue has no name there are no others (see the head of
-    // this file); `Bytes::at` checks that the range lies inside the mapping.
+    // SAFETY: because the claim holds the block, no end of the queue writes it until the claim is
+    // finished or dropped, which ends the borrow first, and as the queue has no name there are no
+    // others (see the head of this file); `Bytes::at` checks that the range lies inside the
+    // mapping.
     unsafe { std::slice::from_raw_parts(at.cast_const(), length) }
 }

@@ -97,10 +97,10 @@ impl<T: Message> Receiver<T> {
     ///
     /// # Errors
     ///
-    /// [`RecvError::Closed`] when every sender is gone (dropped, exited or killed) and all they sent has
-    /// been received; [`RecvError::Decode`] when a message was not a value of the type;
-    /// [`RecvError::Undeliverable`] when too many receivers have failed with a message that they had
-    /// [leased](Receiver::lease).
+    /// [`RecvError::Closed`] when every sender is gone (dropped, exited or killed) and all they
+    /// sent has been received; [`RecvError::Decode`] when a message was not a value of the type;
+    /// [`RecvError::Undeliverable`] when too many receivers have failed with a message that they
+    /// had [leased](Receiver::lease).
     ///
     /// # Panics
     ///
@@ -108,8 +108,8 @@ impl<T: Message> Receiver<T> {
     ///
     /// # If a process dies
     ///
-    /// The message is copied, and out of the queue, before it is decoded: one that kills who decodes it kills one
-    /// receiver.
+    /// The message is copied, and out of the queue, before it is decoded: one that kills who
+    /// decodes it kills one receiver.
     ///
     /// # Examples
     ///
@@ -160,8 +160,9 @@ impl<T: Message> Receiver<T> {
 
     /// Receives at least one value and at most `max`; waits while there is none.
     ///
-    /// What is there of one sender is taken in one step, up to about 4 KiB (64 KiB of messages in blocks), which
-    /// is several times faster than one by one. It does not wait for more to come. No value for a `max` of 0.
+    /// What is there of one sender is taken in one step, up to about 4 KiB (64 KiB of messages in
+    /// blocks), which is several times faster than one by one. It does not wait for more to come.
+    /// No value for a `max` of 0.
     ///
     /// # Errors
     ///
@@ -170,7 +171,8 @@ impl<T: Message> Receiver<T> {
     ///
     /// # Panics
     ///
-    /// If the type's own `Deserialize` does: that message is gone, the next call begins with the others.
+    /// If the type's own `Deserialize` does: that message is gone, the next call begins with the
+    /// others.
     pub fn recv_many(&mut self, max: usize) -> Result<Vec<T>, RecvError> {
         if max == 0 {
             return Ok(Vec::new());
@@ -211,9 +213,10 @@ impl<T: Message> Receiver<T> {
     ///
     /// # Errors
     ///
-    /// [`RecvError::NotInPlace`] when the queue was not built with `in_place`; [`RecvError::Undeliverable`] when as many
-    /// receivers as [`delivery_limit`](crate::QueueBuilder::delivery_limit) says have died, or panicked, with the
-    /// message; else as [`recv`](Receiver::recv).
+    /// [`RecvError::NotInPlace`] when the queue was not built with `in_place`;
+    /// [`RecvError::Undeliverable`] when as many receivers as
+    /// [`delivery_limit`](crate::QueueBuilder::delivery_limit) says have died, or panicked, with
+    /// the message; else as [`recv`](Receiver::recv).
     ///
     /// # Examples
     ///
@@ -332,8 +335,8 @@ impl<T: Message> Receiver<T> {
 
     /// The value of a block, which is its sender's again before the type's own code sees the bytes.
     ///
-    /// So nobody can change them while they are decoded, and a message that kills or panics who decodes it does so
-    /// once.
+    /// So nobody can change them while they are decoded, and a message that kills or panics who
+    /// decodes it does so once.
     fn read_block(&mut self, waiting: Waiting) -> Result<T, RecvError> {
         let claim = self.claim(waiting)?;
         let (blocks, at) = (&claim.lane().blocks, claim.at());

@@ -175,9 +175,9 @@ impl<T: Message> Sender<T> {
 
     /// Sends all values in order and returns how many there were; waits while the lane is full.
     ///
-    /// As many as the iterator's size hint promises and as there is room for are published at once (a `Vec`'s in
-    /// batches of up to 4 KiB; each alone if it promises none), which is several times faster than to send them one
-    /// by one.
+    /// As many as the iterator's size hint promises and as there is room for are published at once
+    /// (a `Vec`'s in batches of up to 4 KiB; each alone if it promises none), which is several
+    /// times faster than to send them one by one.
     ///
     /// # Errors
     ///
@@ -307,31 +307,32 @@ impl<T: Message> Sender<T> {
             written: 0,
             on_their_way: Vec::new(),
         };
-        let mut value = first;
+        let mark = kin::fork_mark().ok();
+        let (mut value, mut written) = (first, 0);
         loop {
             let Sender { writer, lane, .. } = &*batch.sender;
-            match write(writer.payload(&lane.slots, batch.written), limit, &value) {
+            match write(writer.payload(&lane.slots, written), limit, &value) {
                 Ok(passed) => {
-                    let ahead = batch.written;
-                    batch
-                        .on_their_way
-                        .extend(passed.map(|passed| (ahead, passed)));
+                    let passed = passed.map(|passed| (written, passed));
+                    batch.on_their_way.extend(passed);
                 }
                 Err(unwritten) => return Err(unwritten.of(value, limit)),
             }
-            batch.written += 1;
-            if batch.written >= most {
+            written += 1;
+            batch.written = written;
+            if written >= most {
                 break;
             }
             match others.next() {
                 Some(next) => value = next,
                 None => break,
             }
-            if kin::forked() {
+            // The iterator may return in a forked copy as well: the slots are not its own.
+            if mark.is_some_and(|mark| mark.load(Ordering::Relaxed) == 0) {
                 return Err(Refusal::Forked.of(value));
             }
         }
-        Ok(batch.written as usize)
+        Ok(written as usize)
     }
 
     fn write_block(&mut self, value: T) -> Result<(), SendError<T>> {
@@ -505,8 +506,8 @@ impl<T> fmt::Debug for Sender<T> {
 
 /// Messages that are written, in the slots from the sender's position on, and not published yet.
 ///
-/// It publishes them when it is dropped: also if the iterator they come from, a value's `Serialize` or its
-/// `Drop` panics, since nobody has these values any more.
+/// It publishes them when it is dropped: also if the iterator they come from, a value's `Serialize`
+/// or its `Drop` panics, since nobody has these values any more.
 struct Batch<'a, T: Message> {
     sender: &'a mut Sender<T>,
     written: u64,

@@ -7,13 +7,14 @@
 //!
 //! # Copies, and who else writes
 //!
-//! A copy is made of plain loads and stores, since those are several times faster than atomic ones. Nothing of this
-//! crate touches the bytes meanwhile: a protocol gives each stretch to one end at a time (a claimed block, the
-//! free lines of a pipe, a leased chunk, a held lock), and the edge that hands it over is named where it is. What
-//! is not excluded is a process that has the memory and breaks the protocol. Rust's memory model knows nothing of
-//! other processes; what they can do to a copy is to make its bytes any bytes. To make that all they can do,
-//! every copy out is to private memory, no reference into the shared bytes is made for it, and a compiler
-//! fence behind it forbids to read them again: whatever is checked afterwards is what is used.
+//! A copy is made of plain loads and stores, since those are several times faster than atomic ones.
+//! Nothing of this crate touches the bytes meanwhile: a protocol gives each stretch to one end at a
+//! time (a claimed block, the free lines of a pipe, a leased chunk, a held lock), and the edge that
+//! hands it over is named where it is. What is not excluded is a process that has the memory and
+//! breaks the protocol. Rust's memory model knows nothing of other processes; what they can do to a
+//! copy is to make its bytes any bytes. To make that all they can do, every copy out is to private
+//! memory, no reference into the shared bytes is made for it, and a compiler fence behind it
+//! forbids to read them again: whatever is checked afterwards is what is used.
 
 #![allow(unsafe_code)]
 
@@ -87,8 +88,9 @@ fn in_file(offset: u64) -> Result<usize, SegmentError> {
 /// An address in shared memory, which is nobody's own and stays where it is.
 struct Address<T: ?Sized>(NonNull<T>);
 
-// SAFETY: it gives no more than a `&T` would, or, to `Bytes`, copies of bytes and words; that two threads do not copy
-// the same bytes to and fro is seen to by the protocol that is between any two processes as well.
+// SAFETY: it gives no more than a `&T` would, or, to `Bytes`, copies of bytes and words; that two
+// threads do not copy the same bytes to and fro is seen to by the protocol that is between any two
+// processes as well.
 unsafe impl<T: ?Sized + Sync> Send for Address<T> {}
 // SAFETY: as above.
 unsafe impl<T: ?Sized + Sync> Sync for Address<T> {}
@@ -159,8 +161,8 @@ impl fmt::Debug for Words {
 
 /// Bulk bytes in a segment, only ever copied; holds the segment.
 ///
-/// A protocol (a claimed block, a free stretch of a pipe) says who may touch which bytes when; see the head of
-/// this file for one who breaks it.
+/// A protocol (a claimed block, a free stretch of a pipe) says who may touch which bytes when; see
+/// the head of this file for one who breaks it.
 #[derive(Clone)]
 pub(crate) struct Bytes {
     at: Address<u8>,
@@ -194,9 +196,9 @@ impl Bytes {
             self.is_apart(from.as_ptr(), from.len()),
             "a copy of a part to itself"
         );
-        // SAFETY: the range lies inside the part (asserted), which lies inside the mapping (checked at
-        // `Segment::bytes`), is written by nobody but its owner (see the head of this file), and is apart from
-        // `from` (asserted).
+        // SAFETY: the range lies inside the part (asserted), which lies inside the mapping (checked
+        // at `Segment::bytes`), is written by nobody but its owner (see the head of this file), and
+        // is apart from `from` (asserted).
         unsafe {
             self.at
                 .0
@@ -266,10 +268,11 @@ impl Bytes {
             return false;
         }
         to.reserve(count);
-        // SAFETY: the range lies inside the part (just checked); `reserve` made room for `count` values behind the
-        // vector's length, in private memory that no mapping overlaps, since an allocator gave it. Their bytes are
-        // initialised by the copy, are read as `Bits`, for which any bits are right and which has the layout of
-        // `T`, and become part of the vector if each is a value of `T`: what is checked is the copy, behind a fence.
+        // SAFETY: the range lies inside the part (just checked); `reserve` made room for `count`
+        // values behind the vector's length, in private memory that no mapping overlaps, since an
+        // allocator gave it. Their bytes are initialised by the copy, are read as `Bits`, for which
+        // any bits are right and which has the layout of `T`, and become part of the vector if each
+        // is a value of `T`: what is checked is the copy, behind a fence.
         unsafe {
             let end = to.as_mut_ptr().add(to.len());
             let from = self.at.0.add(offset).as_ptr();
@@ -293,14 +296,14 @@ impl Bytes {
     pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
         let at = self.at(offset, 8).cast::<AtomicU64>();
         assert!(at.is_aligned(), "a word across words");
-        // SAFETY: because the word lies inside the part (`at`) and is aligned (asserted), the mapping lives
-        // as long as `self`, any bits are a value, and no geometry copies a stretch that has words in it, the
-        // reference is good.
+        // SAFETY: because the word lies inside the part (`at`) and is aligned (asserted), the
+        // mapping lives as long as `self`, any bits are a value, and no geometry copies a stretch
+        // that has words in it, the reference is good.
         unsafe { &*at }
     }
 
-    /// The address of `len` bytes from `offset`, for the places that may borrow (a held block). Whether nobody
-    /// else writes there is theirs to prove.
+    /// The address of `len` bytes from `offset`, for the places that may borrow (a held block).
+    /// Whether nobody else writes there is theirs to prove.
     ///
     /// # Panics
     ///
@@ -314,8 +317,8 @@ impl Bytes {
         self.at.0.as_ptr().wrapping_add(offset)
     }
 
-    /// The address, for the two places that may borrow (a held lock, a sealed array). Whether nobody else writes
-    /// there is theirs to prove.
+    /// The address, for the two places that may borrow (a held lock, a sealed array). Whether
+    /// nobody else writes there is theirs to prove.
     pub(crate) fn as_ptr(&self) -> *mut u8 {
         self.at.0.as_ptr()
     }

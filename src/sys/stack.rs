@@ -11,8 +11,8 @@ use std::mem::MaybeUninit;
 
 use nix::libc;
 
-/// The lowest address of this thread's stack; `None` if the system does not say, or if `inside`, an address
-/// on the stack in use, is not on it: then the program has switched stacks by itself.
+/// The lowest address of this thread's stack; `None` if the system does not say, or if `inside`, an
+/// address on the stack in use, is not on it: then the program has switched stacks by itself.
 ///
 /// The first call in a thread costs some microseconds.
 pub(crate) fn stack_end(inside: usize) -> Option<usize> {
@@ -40,8 +40,8 @@ fn bounds() -> Option<(usize, usize)> {
         return None;
     }
     let (mut end, mut len) = (std::ptr::null_mut(), 0);
-    // SAFETY: because the call above succeeded the structure is initialised; it is read, then freed once, and not
-    // used after that.
+    // SAFETY: because the call above succeeded the structure is initialised; it is read, then freed
+    // once, and not used after that.
     let failed = unsafe {
         let failed = libc::pthread_attr_getstack(attributes.as_ptr(), &mut end, &mut len) != 0;
         libc::pthread_attr_destroy(attributes.as_mut_ptr());

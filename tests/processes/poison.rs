@@ -52,7 +52,8 @@ fn receive(mut rx: Receiver<Deadly>, many: bool) -> u64 {
     }
 }
 
-/// Leases, reads and acknowledges until the queue is closed or a message is given up: how many, and what was given up.
+/// Leases, reads and acknowledges until the queue is closed or a message is given up: how many, and
+/// what was given up.
 fn lease(mut rx: Receiver<Deadly>) -> (u64, Vec<(u32, Vec<u8>)>) {
     let (mut received, mut given_up) = (0, Vec::new());
     loop {
