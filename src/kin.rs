@@ -62,7 +62,10 @@ pub(crate) fn adopt(roster: OwnedFd, page: OwnedFd) -> io::Result<()> {
 fn enter(roster: OwnedFd, page_file: OwnedFd) -> io::Result<Kin> {
     let page = page_of(&page_file)?;
     // Numbers are never used twice, so a number in a shared word means one process for ever.
+    let mut tries = 0..TRIES;
     let me = loop {
+        // Only a process that has locked what is not its own, or has written to the page, makes this fail.
+        tries.next().ok_or(rustix::io::Errno::NOLCK)?;
         let me = page.next.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         if me != 0 && me < MAX_PARTICIPANT && sys::lock_byte(&roster, u64::from(me))? {
             break me;
@@ -91,6 +94,9 @@ fn page_of(file: &OwnedFd) -> io::Result<&'static TreePage> {
         .part_for_ever(HEADER)
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
+
+/// Numbers that a process tries for itself; the first is free unless somebody is hostile.
+const TRIES: usize = 1024;
 
 /// Bytes of the file of the tree's page.
 const PAGE: usize = HEADER + size_of::<TreePage>();

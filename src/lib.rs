@@ -42,7 +42,7 @@ pub use pool::{
     With, Worker,
 };
 pub use process::{
-    Child, Function, JoinError, Process, ProcessBuilder, SpawnError, StartMethod, Stdio,
+    Child, Function, JoinError, Output, Process, ProcessBuilder, SpawnError, StartMethod, Stdio,
     active_children, current_process, end_zygote, init, parent_process, wait_any,
 };
 pub use queue::{

@@ -221,6 +221,20 @@ multiproc = { path = "THIS" }
     assert!(said.contains("must not capture anything"), "{said}");
     assert!(said.contains("Pass what it needs as an argument"), "{said}");
 
+    // Values of no size that the type tells of.
+    let said = refused(
+        "impossible",
+        "use std::convert::Infallible; #[allow(unreachable_code)] fn never(no: Infallible) { \
+         let _ = multiproc::Process::spawn(move || { let _ = &no; }, ()); } \
+         fn main() { let f = never as fn(Infallible); std::hint::black_box(f); }",
+    );
+    assert!(said.contains("a type that has none"), "{said}");
+    let said = refused(
+        "aligned",
+        "fn main() { let token: [u64; 0] = []; let _ = multiproc::Process::spawn(move || { let _ = &token; }, ()); }",
+    );
+    assert!(said.contains("must not capture anything"), "{said}");
+
     let pointer = "fn f() {} fn main() { let _ = multiproc::Process::spawn(f as fn(), ()); }";
     let said = refused("pointer", pointer);
     assert!(
@@ -235,5 +249,228 @@ multiproc = { path = "THIS" }
     assert!(
         said.contains("is not a function that a process can call with the arguments"),
         "{said}"
+    );
+}
+
+/// Writes the package of a program that has statics of C++, one of them in a library, and plugins that enter
+/// themselves before `main`; what its children see of them is what it sees.
+fn constructed() -> PathBuf {
+    let manifest = r#"
+[dependencies]
+multiproc = { path = "THIS" }
+inventory = "0.3"
+
+[profile.thin]
+inherits = "release"
+lto = "thin"
+
+[profile.fat]
+inherits = "release"
+lto = "fat"
+codegen-units = 1
+"#;
+    let build = r#"
+use std::path::Path;
+use std::process::Command;
+
+fn compile(arguments: &[&str]) {
+    assert!(Command::new("c++").args(arguments).status().unwrap().success());
+}
+
+fn main() {
+    let out = std::env::var("OUT_DIR").unwrap();
+    let at = |name: &str| Path::new(&out).join(name).to_str().unwrap().to_owned();
+    compile(&["-fPIC", "-O1", "-c", "src/statics.cpp", "-o", &at("statics.o")]);
+    println!("cargo:rustc-link-arg={}", at("statics.o"));
+    println!("cargo:rustc-check-cfg=cfg(shared)");
+    let features = std::env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
+    if !features.contains("crt-static") {
+        compile(&["-fPIC", "-O1", "-shared", "-Dcounted=shared_counted", "src/statics.cpp", "-o", &at("libshared.so")]);
+        println!("cargo:rustc-link-search=native={out}");
+        println!("cargo:rustc-link-lib=dylib=shared");
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{out}");
+        println!("cargo:rustc-cfg=shared");
+    }
+}
+"#;
+    let statics = r#"
+static volatile int seed = 41;
+
+struct Counter {
+    int value;
+    Counter() : value(seed + 1) {}
+};
+
+static Counter counter;
+
+extern "C" int counted(void) { return counter.value; }
+"#;
+    let main = r#"
+use multiproc::{Pool, Process, StartMethod};
+
+unsafe extern "C" {
+    fn counted() -> i32;
+    #[cfg(shared)]
+    fn shared_counted() -> i32;
+}
+
+struct Plugin(&'static str);
+
+inventory::collect!(Plugin);
+inventory::submit! { Plugin("one") }
+inventory::submit! { Plugin("two") }
+
+fn seen() -> (i32, i32, Vec<String>) {
+    let mut plugins: Vec<String> = inventory::iter::<Plugin>().map(|one| one.0.to_owned()).collect();
+    plugins.sort();
+    #[cfg(shared)]
+    let shared = unsafe { shared_counted() };
+    #[cfg(not(shared))]
+    let shared = 42;
+    (unsafe { counted() }, shared, plugins)
+}
+
+fn main() {
+    let here = (42, 42, vec!["one".to_owned(), "two".to_owned()]);
+    assert_eq!(seen(), here);
+    for method in [StartMethod::Exec, StartMethod::Zygote] {
+        let child = Process::builder().start_method(method).spawn(seen, ()).unwrap();
+        assert_eq!(child.join().unwrap(), here, "{method:?}");
+    }
+    let nested = || Process::spawn(seen, ()).unwrap().join().unwrap();
+    assert_eq!(Process::spawn(nested, ()).unwrap().join().unwrap(), here);
+    assert_eq!(Pool::new(1).unwrap().apply(seen, ()).unwrap(), here);
+    println!("done");
+}
+"#;
+    let files = [
+        ("main.rs", main),
+        ("../build.rs", build),
+        ("statics.cpp", statics),
+    ];
+    package("constructed", manifest, &files)
+}
+
+#[test]
+fn constructors_that_come_later_run_in_children() {
+    let folder = constructed();
+    for profile in ["dev", "release", "thin", "fat"] {
+        expect_done(&cargo(&folder, &["run", "--profile", profile]));
+    }
+}
+
+#[test]
+fn constructors_of_static_programs_run_in_children() {
+    let folder = constructed();
+    let said = Command::new("rustc")
+        .args(["-vV", "--print=target-libdir"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    let host = said
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .unwrap();
+    // Moved when it is loaded, and not.
+    for model in ["pic", "static"] {
+        let flags = format!(
+            "build.rustflags=['-Ctarget-feature=+crt-static', '-Crelocation-model={model}']"
+        );
+        expect_done(&cargo(
+            &folder,
+            &["run", "--release", "--target", host, "--config", &flags],
+        ));
+    }
+    let musl = host.replace("-gnu", "-musl");
+    let there = Command::new("rustc")
+        .args(["--print=target-libdir", "--target", &musl])
+        .output();
+    let folder_of = |output: Output| String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    if there.is_ok_and(|output| Path::new(&folder_of(output)).is_dir()) {
+        for profile in ["release", "fat"] {
+            expect_done(&cargo(
+                &folder,
+                &["run", "--profile", profile, "--target", &musl],
+            ));
+        }
+    } else {
+        eprintln!("not shown for musl: the target {musl} is not installed");
+    }
+}
+
+#[test]
+fn inside_a_host_that_reads_scripts() {
+    let python = Command::new("python3")
+        .args(["-c", "import ctypes"])
+        .status();
+    if !python.is_ok_and(|status| status.success()) {
+        eprintln!("not shown: there is no python3 with ctypes");
+        return;
+    }
+    let manifest = r#"
+[lib]
+crate-type = ["cdylib"]
+
+[dependencies]
+multiproc = { path = "THIS" }
+"#;
+    let library = r#"
+use multiproc::{Process, StartMethod};
+
+#[unsafe(no_mangle)]
+pub extern "C" fn start() {
+    multiproc::init();
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn run() -> i32 {
+    let child = Process::builder().start_method(StartMethod::Exec).spawn(|n: u32| n + 1, (4,));
+    match child.map_err(|error| error.to_string()).and_then(|child| child.join().map_err(|error| error.to_string())) {
+        Ok(5) => 0,
+        Ok(_) => 1,
+        Err(error) => {
+            eprintln!("{error}");
+            2
+        }
+    }
+}
+"#;
+    let folder = package("hosted", manifest, &[("lib.rs", library)]);
+    let built = cargo(&folder, &["build"]);
+    assert!(
+        built.status.success(),
+        "{}",
+        String::from_utf8_lossy(&built.stderr)
+    );
+    let library = folder.with_file_name("target").join("debug/libhosted.so");
+    let script = format!(
+        "import ctypes\nlibrary = ctypes.CDLL({:?})\nlibrary.start()\nprint(library.run(), flush=True)\n",
+        library.to_str().unwrap()
+    );
+    let file = folder.join("script.py");
+    fs::write(&file, &script).unwrap();
+    // Whatever it does, it ends.
+    let host = |arguments: &[&str], input: fs::File| {
+        let output = Command::new("timeout")
+            .args(["-s", "KILL", "120", "python3"])
+            .args(arguments)
+            .stdin(input)
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr))
+    };
+    let nothing = fs::File::open("/dev/null").unwrap();
+    let (said, complained) = host(&[file.to_str().unwrap()], nothing);
+    assert_eq!((said.as_str(), complained.as_str()), ("0\n", ""));
+    let (said, complained) = host(&["-"], fs::File::open(&file).unwrap());
+    assert_eq!(said, "2\n", "{complained}");
+    assert!(
+        complained.contains("when the host program loads it"),
+        "{complained}"
+    );
+    assert!(
+        complained.contains("not from standard input"),
+        "{complained}"
     );
 }

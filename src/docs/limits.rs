@@ -23,5 +23,12 @@
 //! * **Waiting for every child.** A program that has started two processes has a zygote and two spares among
 //!   its children, as long as it runs: `wait()` until there is no child left does not return. Wait for the
 //!   children that are yours, or start them with [`StartMethod::Exec`](crate::StartMethod::Exec).
+//! * **Anything a child likes to say.** It may be hostile, so its parent takes from it at most one result,
+//!   which is memory that the child has filled (at most
+//!   [`max_result`](crate::ProcessBuilder::max_result) bytes of it), texts of 1 MiB each about a panic or an
+//!   error (longer ones are cut), 4,096 descriptors beside a result, and objects of 1 TiB together.
+//! * **Other people's orphans.** Where orphans become children of the program, because it is the first
+//!   process of a container or has asked for them, the zygotes that dead children leave behind are reaped. Of
+//!   all other orphans, also of children's children, the program takes the statuses, as it must anyway.
 //! * **The user's own `fork`.** A forked copy shares its parent's memory but not its place in the tree: every
 //!   handle answers `Forked` there. Start processes with [`Process`](crate::Process).

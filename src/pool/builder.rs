@@ -42,6 +42,7 @@ pub struct PoolBuilder {
     on_death: OnDeath,
     task_timeout: Option<Duration>,
     method: Option<StartMethod>,
+    kill_tree: bool,
 }
 
 struct Initializer {
@@ -59,6 +60,7 @@ impl std::fmt::Debug for PoolBuilder {
             .field("on_death", &self.on_death)
             .field("task_timeout", &self.task_timeout)
             .field("method", &self.method)
+            .field("kill_tree", &self.kill_tree)
             .finish_non_exhaustive()
     }
 }
@@ -73,6 +75,7 @@ impl PoolBuilder {
             on_death: OnDeath::Fail,
             task_timeout: None,
             method: None,
+            kill_tree: false,
         }
     }
 
@@ -119,8 +122,21 @@ impl PoolBuilder {
     }
 
     /// Ends an item that runs longer than this, by killing its worker, which is replaced.
+    ///
+    /// Programs that the worker has started, by [`Command`](std::process::Command) say, go on and outlive it
+    /// and the pool, unless [`kill_tree`](PoolBuilder::kill_tree) is set.
     pub fn task_timeout(mut self, limit: Duration) -> Self {
         self.task_timeout = Some(limit);
+        self
+    }
+
+    /// Whether everything that a worker has started is ended with it when the pool kills it: for an item that
+    /// ran too long, when the pool is dropped or terminated, and when it does not end in time after
+    /// [`join`](Pool::join). Otherwise, and when a worker ends by itself, programs that it has started go on.
+    ///
+    /// It takes up to 200 ms for each worker: see [`Child::kill_tree`](crate::Child::kill_tree).
+    pub fn kill_tree(mut self, tree: bool) -> Self {
+        self.kill_tree = tree;
         self
     }
 
@@ -158,6 +174,7 @@ impl PoolBuilder {
             on_death: self.on_death,
             task_timeout: self.task_timeout,
             method: self.method,
+            kill_tree: self.kill_tree,
         })
     }
 }

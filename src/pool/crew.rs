@@ -187,7 +187,7 @@ impl Engine {
             };
             // All it ever said comes first.
             ears.listen_to(seat, self)?;
-            if let Some(ticket) = self.bury(seat, how) {
+            if let Some(ticket) = self.bury(seat, how)? {
                 ears.recount(ticket);
             }
             // Whoever counted on it to look for tickets may have woken nobody.
@@ -197,7 +197,7 @@ impl Engine {
     }
 
     /// Gives what a dead worker leaves to others; the job it was at, if it has not ended.
-    fn bury(&self, seat: usize, how: Ended) -> Option<Ticket> {
+    fn bury(&self, seat: usize, how: Ended) -> Result<Option<Ticket>, Corrupt> {
         let row = &self.control.seats[seat];
         let naming = row.item.load(Ordering::Acquire);
         let ticket = Ticket::from_word(row.ticket.load(Ordering::Acquire));
@@ -235,8 +235,11 @@ impl Engine {
             for block in blocks {
                 intake.give_back(&self.control, block);
             }
-            self.take_over(intake, ticket?.cell, &dead)
-        });
+            match ticket {
+                Some(ticket) => self.take_over(intake, ticket.cell, &dead),
+                None => Ok(None),
+            }
+        })?;
         lock(&self.crew).vacant.push(seat);
         if is_broken {
             self.break_down(&format!(
@@ -246,13 +249,21 @@ impl Engine {
                 dead.death()
             ));
         }
-        ticket
+        Ok(ticket)
     }
 
     /// Sees to a cell whose ticket a dead worker had, or was about to take.
-    fn take_over(&self, intake: &mut Intake, number: u16, dead: &Dead) -> Option<Ticket> {
-        let (generation, work) = intake.work_in(number)?;
-        let cell = self.control.cell(number)?;
+    fn take_over(
+        &self,
+        intake: &mut Intake,
+        number: u16,
+        dead: &Dead,
+    ) -> Result<Option<Ticket>, Corrupt> {
+        let (Some((generation, work)), Some(cell)) =
+            (intake.work_in(number), self.control.cell(number))
+        else {
+            return Ok(None);
+        };
         let ticket = Ticket {
             cell: number,
             generation,
@@ -260,14 +271,14 @@ impl Engine {
         let chunks = &cell.chunks()[..work.chunks()];
         for chunk in chunks {
             if let Some(attempt) = job::bury(&chunk.state, generation, dead.seat) {
-                match self.remainder(intake, &work, chunk, attempt, dead) {
+                match self.remainder(intake, &work, chunk, attempt, dead)? {
                     Some(attempt) => job::offer(&chunk.state, generation, attempt),
                     None => job::settle(&chunk.state, generation),
                 }
             }
         }
         self.offer_again(intake, ticket, cell, chunks);
-        Some(ticket)
+        Ok(Some(ticket))
     }
 
     /// Pushes tickets for chunks that are on offer and that perhaps nobody is sent to.
@@ -285,6 +296,11 @@ impl Engine {
 
     /// Cuts a dead worker's chunk: what it had finished counts, the item it died in fails or is begun again,
     /// the rest is for others. The attempt at the first item that is left; `None` if none is.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if the chunk says that it is of items which the job does not have: which ones it was of,
+    /// nobody knows then.
     fn remainder(
         &self,
         intake: &Intake,
@@ -292,15 +308,19 @@ impl Engine {
         chunk: &Chunk,
         attempt: u8,
         dead: &Dead,
-    ) -> Option<u8> {
+    ) -> Result<Option<u8>, Corrupt> {
         let piece = piece(chunk);
         let span = piece.span;
+        let end = span.start.checked_add(span.count);
+        if end.is_none_or(|end| end > work.items) {
+            return Err(Corrupt("a dead worker's chunk has items beyond its job's"));
+        }
         let room = chunk.room.load(Ordering::Relaxed);
         let input = Place::from_word(chunk.input.load(Ordering::Relaxed));
         let input_len = chunk.input_len.load(Ordering::Relaxed);
         let Some(item) = dead.naming.begun(span) else {
             chunk.used.store(0, Ordering::Relaxed);
-            return Some(attempt);
+            return Ok(Some(attempt));
         };
         let attempts = if item == span.start {
             u32::from(attempt) + 1
@@ -353,7 +373,7 @@ impl Engine {
                     work.fail(item, dead.died(item, attempts));
                 }
             }
-            return None;
+            return Ok(None);
         };
         if work.out_size.is_none() {
             work.keep(Piece {
@@ -370,11 +390,11 @@ impl Engine {
         let input = (input.after(consumed), input_len.saturating_sub(consumed));
         let output = (piece.place.after(produced), room.saturating_sub(produced));
         describe(chunk, rest, input, output);
-        (rest.count > 0).then_some(if again {
+        Ok((rest.count > 0).then_some(if again {
             attempts.min(u32::from(u8::MAX)) as u8
         } else {
             0
-        })
+        }))
     }
 
     fn memory(&self, intake: &Intake, place: Place) -> Option<crate::segment::Bytes> {
@@ -387,6 +407,7 @@ impl Engine {
     /// Kills workers that have been at one item for longer than the limit.
     pub(super) fn kill_the_overdue(&self, limit: Duration) {
         let now = Instant::now();
+        let mut enders = Vec::new();
         let mut crew = lock(&self.crew);
         for (place, row) in crew.places.iter_mut().zip(&self.control.seats) {
             let word = row.item.load(Ordering::Acquire);
@@ -396,15 +417,16 @@ impl Engine {
                 Some((seen, since)) if is_at_work && seen == word => {
                     if now.duration_since(since) >= limit && place.overdue != Some(word) {
                         place.overdue = Some(word);
-                        if let Some(child) = &place.child {
-                            // Refused only if it has ended.
-                            let _ = child.kill();
-                        }
+                        let tree = self.settings.kill_tree;
+                        enders.extend(place.child.as_ref().map(|child| child.ender(tree)));
                     }
                 }
                 _ => place.seen = is_at_work.then_some((word, now)),
             }
         }
+        // Not under the lock: a whole tree takes a while.
+        drop(crew);
+        enders.into_iter().for_each(|end| end());
     }
 
     /// Kills all workers and waits until they are reaped.
@@ -415,8 +437,7 @@ impl Engine {
             .filter_map(|place| place.child.take())
             .collect();
         for child in &children {
-            // Refused only if it has ended.
-            let _ = child.kill();
+            child.ender(self.settings.kill_tree)();
         }
         // Dropped, each is reaped.
         drop(children);
@@ -435,8 +456,10 @@ impl Engine {
             .collect();
         for child in children {
             let left = deadline.saturating_duration_since(Instant::now());
-            // However it ended, it has nothing to say any more; if it has not, its drop ends it.
-            let _ = child.join_timeout(left);
+            // However it ended, it has nothing to say any more.
+            if let Ok(None) = child.join_timeout(left) {
+                child.ender(self.settings.kill_tree)();
+            }
         }
     }
 

@@ -131,6 +131,7 @@ impl Game {
             on_death: OnDeath::Fail,
             task_timeout: None,
             method: None,
+            kill_tree: false,
         })
         .expect("there is memory for a pool");
         let text = String::from;

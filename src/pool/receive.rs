@@ -21,6 +21,9 @@ use crate::ring::Reader;
 use crate::signal::Patience;
 use crate::sync::{Ordering, fence, spin_loop};
 
+/// Bytes that a worker may take to say why something failed.
+const LONGEST_REASON: u64 = 16 << 20;
+
 /// The most looks a follower takes before it sleeps.
 const LOOKS: usize = 2_000;
 /// How often they are halved at most.
@@ -375,9 +378,16 @@ impl Engine {
 
     fn make_room(&self, seat: usize, ticket: Option<Ticket>, bytes: u64) {
         let granted = self.with_intake(|intake| {
+            let work = ticket.and_then(|ticket| intake.work_of(ticket)).cloned();
+            // Results of a fixed size have their place. All else that a worker has to write is why something
+            // has failed.
+            let is_for_results = work.as_ref().is_some_and(|work| work.out_size.is_none());
+            if !is_for_results && bytes > LONGEST_REASON {
+                return None;
+            }
             let block = intake.grant(&self.control, bytes)?;
             let place = block.place;
-            match ticket.and_then(|ticket| intake.work_of(ticket)) {
+            match work {
                 Some(work) => work.own(block),
                 None => lock(&self.crew).own(seat, block),
             }

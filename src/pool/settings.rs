@@ -28,4 +28,5 @@ pub(super) struct Settings {
     pub(super) on_death: OnDeath,
     pub(super) task_timeout: Option<Duration>,
     pub(super) method: Option<StartMethod>,
+    pub(super) kill_tree: bool,
 }

@@ -61,19 +61,62 @@ static INITIALISED: AtomicBool = AtomicBool::new(false);
 // SAFETY: the section holds pointers to functions of this type, which the loader calls once each, on the
 // only thread, with the C library set up; `hook` does not unwind into it, for it is `extern "C"`.
 #[unsafe(link_section = ".init_array")]
-static HOOK: extern "C" fn() = hook;
+static HOOK: Constructor = hook;
+
+/// What the loader calls before `main`; glibc gives it what `main` is given.
+#[cfg(feature = "hook")]
+type Constructor = extern "C" fn(usize, usize, usize);
 
 #[cfg(feature = "hook")]
-extern "C" fn hook() {
-    if std::env::var_os(MARK).is_some() && task::image().is_some_and(|image| image.is_program) {
+extern "C" fn hook(count: usize, arguments: usize, environment: usize) {
+    let Some(found) = std::env::var_os(MARK) else {
+        return;
+    };
+    let image = task::image().filter(|image| image.is_program);
+    if let Some(image) = image.filter(|image| found == *mark(image)) {
+        run_later_constructors(&sys::constructors(image), [count, arguments, environment]);
         serve_if_marked();
+    }
+}
+
+/// Runs what the loader would run after [`HOOK`]: the program's own statics may be made there, and the loader
+/// never comes to it, for `hook` does not return in a child. Which come after it, is the linker's choice.
+#[cfg(feature = "hook")]
+fn run_later_constructors(
+    list: &std::ops::Range<usize>,
+    [count, arguments, environment]: [usize; 3],
+) {
+    let here = (&raw const HOOK).expose_provenance();
+    if !list.contains(&here) {
+        return;
+    }
+    for at in (here..list.end).step_by(size_of::<Constructor>()).skip(1) {
+        // SAFETY: the linker has put the static `HOOK` into the list of this program's constructors (just
+        // checked), which is of words and reaches to the end of that range.
+        let entry = unsafe { std::ptr::with_exposed_provenance::<usize>(at).read() };
+        // Some linkers mark the ends of lists like this.
+        if entry != 0 && entry != usize::MAX {
+            let entry = std::ptr::with_exposed_provenance::<()>(entry);
+            // SAFETY: what else stands in the list are functions that the loader would call in this order, on
+            // this thread and with these arguments (which those that take none do not look at), and that it
+            // will not call any more.
+            let entry = unsafe { std::mem::transmute::<*const (), Constructor>(entry) };
+            entry(count, arguments, environment);
+        }
     }
 }
 
 /// Runs the work of a child, in a program whose start hook is off.
 ///
-/// With the feature `hook`, which is on by default, it does nothing: children never come to `main`.
-/// Without it, it must be the first line of `main`; a child stays inside it and exits from there.
+/// With the feature `hook`, which is on by default, it does nothing in a program that holds this crate:
+/// children never come to `main`. Without it, it must be the first line of `main`; a child stays inside it
+/// and exits from there.
+///
+/// A library that a host program loads, such as a module for Python, must call it where the host loads it.
+/// A child there executes the host once more, with the same arguments, and comes to the same place; the
+/// control socket is its standard input. So the host's script must come from a file, not from standard
+/// input. Whoever starts a child without the hook waits until it has come here, at most 20 seconds; then it
+/// is ended, and the call returns [`SpawnError::NotReady`].
 ///
 /// In a program that has rights which its caller does not have (set-user-ID, set-group-ID, file
 /// capabilities) it does nothing, and [no process can be started](crate::SpawnError::Privileged).
@@ -99,8 +142,7 @@ pub(super) fn ready() -> Result<&'static Image, SpawnError> {
     // Named here so that no linker drops it from a program that starts processes.
     #[cfg(feature = "hook")]
     std::hint::black_box(&HOOK);
-    // In the program itself it runs before `main`; in a library that is loaded later, too late.
-    let hooked = cfg!(feature = "hook") && image.is_program;
+    let hooked = is_hooked(image);
     // A mark of ours that is still there means that this is a child that has not found its work.
     let lost = std::env::var_os(MARK).is_some_and(|found| found == *mark(image));
     if lost || !(hooked || INITIALISED.load(Ordering::Relaxed)) {
@@ -121,6 +163,11 @@ fn started_by_loader(image: &Image) -> Option<&'static (PathBuf, PathBuf)> {
     // A library's host is what its children execute, and they come to `init` by the host's own ways.
     let look = || image.is_program.then(|| sys::loader_of(image, IMAGE))?;
     FOUND.get_or_init(look).as_ref()
+}
+
+/// Whether a child finds its work before `main`. Not in a library that is loaded later.
+pub(super) fn is_hooked(image: &Image) -> bool {
+    cfg!(feature = "hook") && image.is_program
 }
 
 fn serve_if_marked() {
@@ -147,9 +194,9 @@ static CONTROL: OnceLock<OwnedFd> = OnceLock::new();
 /// The parent's number in the tree.
 static PARENT: OnceLock<u32> = OnceLock::new();
 
-fn say(report: &Report, body: &[u8]) -> io::Result<()> {
+fn say(report: Report, body: &[u8]) -> io::Result<()> {
     let control = CONTROL.get().ok_or(io::ErrorKind::NotConnected)?;
-    control::send(control, report, body, &[])
+    control::send(control, &report.cut(), body, &[])
 }
 
 /// The whole life of a child.
@@ -168,13 +215,20 @@ fn serve(image: &Image) -> ! {
     let prepared = match first.head {
         Order::Run(start) => {
             CONTROL.get_or_init(|| control);
-            settle(place, start.tied, false)
+            let Some(lifeline) = descriptors.next() else {
+                std::process::exit(FAILED);
+            };
+            settle(place, lifeline, start.tied)
                 .and_then(|_parent| prepare(image, start, first.body, descriptors, Titles::new()))
         }
         Order::Breed(other) if other == image.fingerprint => {
-            let Newborn { control, titles } = zygote::breed(image, control, place.parent.as_fd());
+            let Newborn {
+                control,
+                lifeline,
+                titles,
+            } = zygote::breed(image, control, place.parent.as_fd());
             let control = CONTROL.get_or_init(|| control);
-            settle(place, true, true).and_then(|parent| {
+            settle(place, lifeline, true).and_then(|parent| {
                 // What is refused here is said when it matters.
                 let _ = rehearse(image);
                 let (start, body, descriptors) = wait_for_order(control, &parent);
@@ -189,7 +243,7 @@ fn serve(image: &Image) -> ! {
         Err((step, error)) => {
             let errno = error.raw_os_error().unwrap_or(nix::libc::EINVAL);
             // The exit says it too, only less precisely.
-            let _ = say(&Report::Refused(step, errno), &[]);
+            let _ = say(Report::Refused(step, errno), &[]);
             std::process::exit(FAILED);
         }
     };
@@ -204,12 +258,11 @@ fn at(step: Step) -> impl Fn(io::Error) -> Failure {
     move |error| (step, error)
 }
 
-/// What a child needs to find its place in the tree, and to end with its parent.
+/// What a child needs to find its place in the tree.
 pub(super) struct Place {
     roster: OwnedFd,
     page: OwnedFd,
     parent: OwnedFd,
-    lifeline: OwnedFd,
     inbox: OwnedFd,
 }
 
@@ -219,7 +272,6 @@ impl Place {
             roster: descriptors.next()?,
             page: descriptors.next()?,
             parent: descriptors.next()?,
-            lifeline: descriptors.next()?,
             inbox: descriptors.next()?,
         })
     }
@@ -229,8 +281,8 @@ impl Place {
 ///
 /// It makes no thread, so that the function finds itself alone whichever way the process was made, and
 /// may do what the kernel allows to processes of one thread only.
-fn settle(place: Place, tied: bool, is_shared: bool) -> Result<OwnedFd, Failure> {
-    be_watched(&place.parent, place.lifeline, tied, is_shared).map_err(at(Step::Watch))?;
+fn settle(place: Place, lifeline: OwnedFd, tied: bool) -> Result<OwnedFd, Failure> {
+    be_watched(&place.parent, lifeline, tied).map_err(at(Step::Watch))?;
     // In this order: one that came in the meantime is dropped, as it will be from now on.
     sys::settle_signals().map_err(at(Step::Signals))?;
     sys::unblock_signals();
@@ -241,14 +293,10 @@ fn settle(place: Place, tied: bool, is_shared: bool) -> Result<OwnedFd, Failure>
 
 /// Ends this process when its parent does, whatever it is doing then: the kernel ends it when the parent's
 /// end of a pipe is closed; and, as an extra, when the thread ends that made it.
-fn be_watched(parent: &OwnedFd, lifeline: OwnedFd, tied: bool, is_shared: bool) -> io::Result<()> {
+fn be_watched(parent: &OwnedFd, lifeline: OwnedFd, tied: bool) -> io::Result<()> {
     if tied {
         sys::die_with_parent()?;
     }
-    let lifeline = match is_shared {
-        true => sys::open_pipe_anew(lifeline.as_fd())?,
-        false => lifeline,
-    };
     sys::die_with_pipe(lifeline.as_fd())?;
     // It may have been too late.
     if sys::is_ready(lifeline.as_fd()) || sys::is_ready(parent.as_fd()) {
@@ -380,7 +428,7 @@ fn prepare(
     let entry =
         task::resolve(start.task).map_err(|_| (Step::Image, io::ErrorKind::InvalidData.into()))?;
     if start.say_ready {
-        say(&Report::Ready, &[]).map_err(at(Step::Watch))?;
+        say(Report::Ready, &[]).map_err(at(Step::Watch))?;
     }
     let exchange = Exchange {
         arguments: body.into_bytes().map_err(at(Step::Kin))?,
@@ -393,7 +441,7 @@ fn prepare(
 
 fn say_began() {
     // If the parent is gone there is nobody to be told.
-    let _ = say(&Report::Began, &[]);
+    let _ = say(Report::Began, &[]);
 }
 
 /// Runs the function and tells the parent how it went; gives the exit code.
@@ -416,10 +464,10 @@ fn run(task: task::Entry<Exchange>, mut exchange: Exchange) -> i32 {
                 location,
                 backtrace,
             };
-            return say(&report, &[]).map_or(FAILED, |()| PANICKED);
+            return say(report, &[]).map_or(FAILED, |()| PANICKED);
         }
         (Ok(()), Answer::None) => Ok(()),
-        (Ok(()), Answer::Failed(report)) => say(&report, &[]),
+        (Ok(()), Answer::Failed(report)) => say(report, &[]),
         (Ok(()), Answer::Returned(bytes, passed)) => answer(&bytes, passed),
     };
     said.map_or(FAILED, |()| 0)
@@ -440,7 +488,7 @@ fn answer(bytes: &[u8], passed: handle::Passed) -> io::Result<()> {
             passed.forget();
             Ok(())
         }
-        Err(error) => say(&Report::BadResult(error.to_string()), &[]),
+        Err(error) => say(Report::BadResult(error.to_string()), &[]),
     }
 }
 
@@ -532,7 +580,7 @@ fn on_panic(info: &PanicHookInfo<'_>) {
             backtrace: backtrace.to_string(),
         };
         // The abort that follows says it too, only less precisely.
-        let _ = say(&report, &[]);
+        let _ = say(report, &[]);
     } else {
         LAST_PANIC.set(Some(Panic {
             message,

@@ -88,6 +88,16 @@ impl ProcessBuilder {
         self
     }
 
+    /// Bytes that its result may have at most, encoded; otherwise as many as it likes to share.
+    ///
+    /// A result is memory that the child has filled, so it costs this process no more than it has cost the
+    /// child. A larger one is not read: [`join`](Child::join) returns
+    /// [`ResultTooLarge`](crate::JoinError::ResultTooLarge).
+    pub fn max_result(mut self, bytes: usize) -> Self {
+        self.0.max_result = Some(bytes);
+        self
+    }
+
     /// How it is made. [`StartMethod::Zygote`] waits until there is a zygote; when nothing is said here,
     /// the first processes are made by [`StartMethod::Exec`] while the zygote starts.
     pub fn start_method(mut self, method: StartMethod) -> Self {
@@ -115,7 +125,7 @@ impl ProcessBuilder {
         let task = task::name::<Call<F, A>>()?;
         let (bytes, passed) = function::encode(&arguments)?;
         let (record, pipes) = start::start(&self.0, task, &bytes, &passed)?;
-        let child = Child::new(record, pipes);
+        let child = Child::new(record, pipes, self.0.max_result);
         child.settle(passed);
         Ok(child)
     }

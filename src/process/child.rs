@@ -1,14 +1,15 @@
 //! A running child, as its parent holds it.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::control::{Arrived, Report};
+use super::control::{self, Arrived, Report};
 use super::error::JoinError;
 use super::execute::end_now;
 use super::reaper::Record;
@@ -30,6 +31,8 @@ use crate::sys::{self, Ended};
 pub struct Child<R> {
     record: Arc<Record>,
     pipes: Mutex<Pipes>,
+    /// Bytes that its result may have.
+    max_result: Option<usize>,
     taken: AtomicBool,
     detached: bool,
     result: PhantomData<fn() -> R>,
@@ -42,10 +45,11 @@ impl<R> std::fmt::Debug for Child<R> {
 }
 
 impl<R> Child<R> {
-    pub(super) fn new(record: Arc<Record>, pipes: Pipes) -> Child<R> {
+    pub(super) fn new(record: Arc<Record>, pipes: Pipes, max_result: Option<usize>) -> Child<R> {
         Child {
             record,
             pipes: Mutex::new(pipes),
+            max_result,
             taken: AtomicBool::new(false),
             detached: false,
             result: PhantomData,
@@ -102,14 +106,31 @@ impl<R> Child<R> {
     /// whose own parent had ended before are not found, unless they are of this crate: those have ended
     /// with their parent.
     ///
+    /// # Blocking
+    ///
+    /// Until all of them have stopped, 200 ms at most.
+    ///
     /// # Errors
     ///
-    /// What the system said; none if it has ended.
+    /// If this process may not signal some of them (a program that runs as another user), an error that names
+    /// those that are left; all others are ended. None if the process has ended.
     pub fn kill_tree(&self) -> io::Result<()> {
         if self.record.how().is_some() {
             return Ok(());
         }
         tree::kill(self.record.pid, self.record.process())
+    }
+
+    /// What ends it, with all that it has started if `tree`; to be called later, where it may take a while.
+    pub(crate) fn ender(&self, tree: bool) -> impl FnOnce() + use<R> {
+        let record = Arc::clone(&self.record);
+        move || {
+            // Refused only if it has ended, or if it may not be signalled: then its drop ends it.
+            let _ = match tree && record.how().is_none() {
+                true => tree::kill(record.pid, record.process()),
+                false => sys::send_signal(record.process(), nix::libc::SIGKILL),
+            };
+        }
     }
 
     /// Lets it go on when this value is dropped. It still ends when this process does.
@@ -166,7 +187,10 @@ impl<R: Message> Child<R> {
     ///
     /// # Blocking
     ///
-    /// Until the process has ended. Its standard input, if it is a pipe, is closed first.
+    /// Until the process has ended. Its standard input, if it is a pipe, is closed first. A process whose
+    /// standard output or error is a pipe stops when it has printed more than the pipe holds (64 KiB as a
+    /// rule) until somebody reads: take the pipe and read it before, or call
+    /// [`join_with_output`](Child::join_with_output).
     ///
     /// # Errors
     ///
@@ -178,6 +202,46 @@ impl<R: Message> Child<R> {
             if let Some(result) = self.wait(None)? {
                 return Ok(result);
             }
+        }
+    }
+
+    /// As [`join`](Child::join), but reads meanwhile what it prints to those of its standard streams that are
+    /// [pipes](super::Stdio::Pipe) and were not taken. What was printed is there also when there is no result.
+    ///
+    /// # Blocking
+    ///
+    /// Until the process has ended and its pipes are closed: also by every program that it has started and
+    /// that has them as well.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc::{Process, Stdio};
+    ///
+    /// let child = Process::builder().stdout(Stdio::Pipe).spawn(|| print!("hello"), ())?;
+    /// let output = child.join_with_output();
+    /// output.result?;
+    /// assert_eq!(output.stdout, b"hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "wait_with_output")]
+    pub fn join_with_output(self) -> Output<R> {
+        drop(self.take_stdin());
+        let (stdout, stderr) = (self.take_stdout(), self.take_stderr());
+        let mut printed = [Vec::new(), Vec::new()];
+        let read = read_both(
+            [stdout.map(Into::into), stderr.map(Into::into)],
+            &mut printed,
+        );
+        let result = self.join();
+        let [stdout, stderr] = printed;
+        Output {
+            result: match (result, read) {
+                (Ok(_), Err(error)) => Err(error.into()),
+                (result, _) => result,
+            },
+            stdout,
+            stderr,
         }
     }
 
@@ -207,17 +271,64 @@ impl<R: Message> Child<R> {
             .into_iter()
             .rfind(|report| !matches!(report.head, Report::Ready));
         match (last, failed) {
-            (Some(report), _) => outcome(report, how).map(Some),
+            (Some(report), _) => outcome(report, how, self.max_result).map(Some),
             (None, Some(error)) => Err(error.into()),
             (None, None) => Err(without_report(how)),
         }
     }
 }
 
+/// What came of a process, and what it has printed to pipes: see [`Child::join_with_output`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Output<R> {
+    /// What its function returned, or how it ended instead.
+    pub result: Result<R, JoinError>,
+    /// What it has written to its standard output, if that was a pipe.
+    pub stdout: Vec<u8>,
+    /// What it has written to its standard error, if that was a pipe.
+    pub stderr: Vec<u8>,
+}
+
+/// Reads two pipes to their ends, whichever has something.
+fn read_both(pipes: [Option<OwnedFd>; 2], printed: &mut [Vec<u8>; 2]) -> io::Result<()> {
+    let both = pipes.into_iter().zip(printed);
+    let mut open: Vec<_> = both
+        .filter_map(|(pipe, printed)| Some((File::from(pipe?), printed)))
+        .collect();
+    let mut buffer = vec![0; 64 * 1024];
+    while !open.is_empty() {
+        let files: Vec<_> = open.iter().map(|(pipe, _)| pipe.as_fd()).collect();
+        let Some(ready) = sys::poll_any(&files, None)? else {
+            continue;
+        };
+        match open[ready].0.read(&mut buffer) {
+            Ok(0) => drop(open.remove(ready)),
+            Ok(len) => {
+                open[ready].1.extend_from_slice(&buffer[..len]);
+                // The other one is next, so that neither waits for the end of the one before it.
+                open.rotate_left(1);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// What the child's last word means.
-fn outcome<R: Message>(report: Arrived<Report>, how: Ended) -> Result<R, JoinError> {
+fn outcome<R: Message>(
+    report: Arrived<Report>,
+    how: Ended,
+    limit: Option<usize>,
+) -> Result<R, JoinError> {
     match report.head {
         Report::Returned => {
+            let bytes = report.body.len();
+            if let Some(limit) = limit.filter(|limit| bytes > *limit) {
+                return Err(JoinError::ResultTooLarge { bytes, limit });
+            }
+            control::check_lengths(&report.descriptors)?;
             let bytes = report.body.into_bytes()?;
             let decode = || message::decode(&bytes);
             handle::with_descriptors(report.descriptors, decode)

@@ -4,6 +4,11 @@
 //! fits travels in the socket itself; more travels in a sealed file in memory, sent by its descriptor,
 //! so that nobody ever waits for the other side to read.
 //!
+//! A child may be hostile, so whoever receives believes nothing beyond these bounds: a head has at most
+//! [`HEAD`] bytes, a message at most [`DESCRIPTORS`] descriptors and, in the socket itself, [`IN_SOCKET`]
+//! bytes; a file is one in memory that can no longer change, and all of it that counts is there, not
+//! holes. To read a message never waits for anything, and takes no more memory than its sender has given.
+//!
 //! ```text
 //! 0        4          8           16
 //! +--------+----------+-----------+---------+---------+
@@ -14,6 +19,7 @@
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::SealFlags;
 use serde::{Deserialize, Serialize};
@@ -31,6 +37,14 @@ const IN_FILE: u32 = 1;
 const MORE: u32 = 2;
 /// More bytes than any message has: a length above it is not ours.
 const LIMIT: u64 = 1 << 46;
+/// Bytes of a head at most.
+const HEAD: usize = 16 << 20;
+/// Bytes of one text in a report at most; a longer one is cut.
+const TEXT: usize = 1 << 20;
+/// Descriptors of a message at most.
+const DESCRIPTORS: usize = 4096;
+/// Bytes of memory that the descriptors of one report may bring with them: the largest object there is.
+const MAPPED: u64 = 1 << 40;
 
 /// The parent's first word.
 #[derive(Debug, Serialize, Deserialize)]
@@ -123,6 +137,33 @@ pub(crate) enum Report {
     Left,
 }
 
+impl Report {
+    /// The same with its texts cut to what a report may hold.
+    pub(crate) fn cut(mut self) -> Report {
+        let texts = match &mut self {
+            Report::Panicked {
+                message,
+                location,
+                backtrace,
+            } => vec![message, location, backtrace],
+            Report::BadArguments(why) | Report::BadResult(why) => vec![why],
+            Report::Ready
+            | Report::Refused(..)
+            | Report::Began
+            | Report::Ends
+            | Report::Returned
+            | Report::Left => Vec::new(),
+        };
+        for text in texts {
+            if text.len() > TEXT {
+                let end = (0..=TEXT).rev().find(|&end| text.is_char_boundary(end));
+                text.truncate(end.unwrap_or(0));
+            }
+        }
+        self
+    }
+}
+
 /// What a child does before its function runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Step {
@@ -152,15 +193,26 @@ pub(crate) enum Body {
 }
 
 impl Body {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Body::Here(bytes) => bytes.len(),
+            Body::File { len, .. } => *len,
+        }
+    }
+
     pub(crate) fn into_bytes(self) -> io::Result<Vec<u8>> {
         match self {
             Body::Here(bytes) => Ok(bytes),
-            Body::File { mut file, len } => {
+            Body::File { file, len } => {
                 let mut bytes = Vec::new();
                 bytes
                     .try_reserve_exact(len)
                     .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-                file.read_to_end(&mut bytes)?;
+                file.take(len as u64).read_to_end(&mut bytes)?;
+                // Whoever sent the file can still move where it is read from.
+                if bytes.len() != len {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
                 Ok(bytes)
             }
         }
@@ -171,7 +223,8 @@ impl Body {
 ///
 /// # Errors
 ///
-/// What the kernel said; `BrokenPipe` when the other side is gone.
+/// What the kernel said; `BrokenPipe` when the other side is gone; `InvalidInput` if the head or the
+/// descriptors are beyond the bounds.
 pub(crate) fn send(
     socket: impl AsFd,
     head: &impl Message,
@@ -181,6 +234,15 @@ pub(crate) fn send(
     let mut encoded = Vec::new();
     message::encode(head, &mut encoded).map_err(io::Error::other)?;
     let head = encoded;
+    if head.len() > HEAD || descriptors.len() > DESCRIPTORS {
+        let why = format!(
+            "a message between processes holds at most {HEAD} bytes of settings and {DESCRIPTORS} descriptors, \
+             this one has {} and {}",
+            head.len(),
+            descriptors.len()
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
     let mut flags = 0;
     let mut all = Vec::with_capacity(descriptors.len() + 1);
     let file;
@@ -228,11 +290,31 @@ fn written(head: &[u8], body: &[u8]) -> io::Result<File> {
 ///
 /// `WouldBlock` if there is none and `wait` is false; what the kernel said.
 pub(crate) fn receive<H: Message>(socket: impl AsFd, wait: bool) -> io::Result<Option<Arrived<H>>> {
-    let mut descriptors = Vec::new();
+    receive_rest(socket, &mut Vec::new(), wait)
+}
+
+/// As [`receive`]; `early` keeps the descriptors of a message of which the rest has not come yet, until the
+/// next call.
+///
+/// # Errors
+///
+/// As [`receive`].
+pub(crate) fn receive_rest<H: Message>(
+    socket: impl AsFd,
+    early: &mut Vec<OwnedFd>,
+    wait: bool,
+) -> io::Result<Option<Arrived<H>>> {
     loop {
         // Asked first: a child would touch much memory for the largest.
-        let mut buffer = vec![0; sys::next_message(&socket, wait)?];
-        let len = sys::receive(&socket, &mut buffer, &mut descriptors, wait)?;
+        let len = sys::next_message(&socket, wait)?;
+        if len > HEADER + IN_SOCKET {
+            // Taken from the socket all the same, so that it does not stand before the next one.
+            let _ = sys::receive(&socket, &mut [0; HEADER], &mut Vec::new(), wait);
+            return Err(beyond("a message is longer than any"));
+        }
+        let mut buffer = vec![0; len];
+        let before = early.len();
+        let len = sys::receive(&socket, &mut buffer, early, wait)?;
         if len == 0 {
             return Ok(None);
         }
@@ -240,9 +322,17 @@ pub(crate) fn receive<H: Message>(socket: impl AsFd, wait: bool) -> io::Result<O
             return Err(io::ErrorKind::InvalidData.into());
         };
         let (flags, head_len, body_len) = parse(header)?;
+        if early.len() > DESCRIPTORS {
+            return Err(beyond("a message has too many descriptors"));
+        }
         if flags & MORE != 0 {
+            // Each brings some, so that there is an end to them.
+            if early.len() == before {
+                return Err(beyond("a part of a message has no descriptors"));
+            }
             continue;
         }
+        let mut descriptors = std::mem::take(early);
         let (head, body) = if flags & IN_FILE == 0 {
             let parts = inline.split_at_checked(head_len);
             let (head, body) = parts.ok_or(io::ErrorKind::InvalidData)?;
@@ -252,11 +342,8 @@ pub(crate) fn receive<H: Message>(socket: impl AsFd, wait: bool) -> io::Result<O
                 return Err(io::ErrorKind::InvalidData.into());
             }
             let mut file = File::from(descriptors.remove(0));
-            // Nothing is allocated for bytes that are not there.
             let len = body_len;
-            if file.metadata()?.len() < head_len as u64 + len as u64 {
-                return Err(io::ErrorKind::InvalidData.into());
-            }
+            check_file(&file, head_len, len)?;
             let mut head = vec![0; head_len];
             file.read_exact(&mut head)?;
             (head, Body::File { file, len })
@@ -266,6 +353,44 @@ pub(crate) fn receive<H: Message>(socket: impl AsFd, wait: bool) -> io::Result<O
             body,
             descriptors,
         }));
+    }
+}
+
+fn beyond(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// Refuses a file that could change, that waits for somebody when it is read, or that has less in it than
+/// is to be read from it.
+fn check_file(file: &File, head: usize, body: usize) -> io::Result<()> {
+    // Only files in memory carry seals.
+    if !sys::is_sealed_against_writing(file) {
+        return Err(beyond("the file of a message is not sealed"));
+    }
+    if head > HEAD {
+        return Err(beyond("the head of a message is longer than any"));
+    }
+    let needed = head as u64 + body as u64;
+    let its = file.metadata()?;
+    // A hole costs its sender nothing and whoever reads it as much as data.
+    if its.len() < needed || its.blocks().saturating_mul(512) < needed {
+        return Err(beyond("the file of a message is not all there"));
+    }
+    Ok(())
+}
+
+/// Refuses descriptors that would take more of this process's address space than any object needs.
+pub(crate) fn check_lengths(files: &[OwnedFd]) -> io::Result<()> {
+    let mut all = 0_u64;
+    for file in files {
+        let length = rustix::fs::fstat(file)?.st_size;
+        all = all.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+    }
+    match all <= MAPPED {
+        true => Ok(()),
+        false => Err(beyond(
+            "the memory that a child passes on is larger than any",
+        )),
     }
 }
 
@@ -304,11 +429,54 @@ mod tests {
     }
 
     #[test]
+    fn descriptors_that_come_early_are_kept() {
+        let (here, there) = sys::socket_pair().unwrap();
+        let mut early = Vec::new();
+        sys::send(&here, &[IoSlice::new(&header(MORE, 0, 0))], &[here.as_fd()]).unwrap();
+        let nothing = receive_rest::<String>(&there, &mut early, false).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        send(&here, &"rest".to_string(), &[], &[here.as_fd()]).unwrap();
+        let arrived = receive_rest::<String>(&there, &mut early, false)
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (arrived.head.as_str(), arrived.descriptors.len()),
+            ("rest", 2)
+        );
+        assert!(early.is_empty());
+    }
+
+    #[test]
+    fn what_is_sent_stays_within_the_bounds() {
+        let (here, there) = sys::socket_pair().unwrap();
+        let error = send(&here, &"x".repeat(HEAD + 1), &[], &[]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        let files = vec![here.as_fd(); DESCRIPTORS + 1];
+        let error = send(&here, &String::new(), &[], &files).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        let report = Report::Panicked {
+            message: "\u{e9}".repeat(TEXT),
+            location: String::new(),
+            backtrace: "x".repeat(TEXT + 1),
+        };
+        send(&here, &report.cut(), &[], &[]).unwrap();
+        let arrived = receive::<Report>(&there, false).unwrap().unwrap();
+        assert!(
+            matches!(arrived.head, Report::Panicked { message, backtrace, .. }
+                if message.len() == TEXT && backtrace.len() == TEXT)
+        );
+    }
+
+    #[test]
     fn arbitrary_bytes_are_an_error() {
         let (here, there) = sys::socket_pair().unwrap();
-        for bytes in [vec![1], vec![255; HEADER], vec![1; 40], vec![0; 40]] {
+        let long = vec![0; HEADER + IN_SOCKET + 1];
+        for bytes in [vec![1], vec![255; HEADER], vec![1; 40], vec![0; 40], long] {
             sys::send(&here, &[IoSlice::new(&bytes)], &[]).unwrap();
-            assert!(receive::<Order>(&there, false).is_err());
+            let error = receive::<Order>(&there, false).unwrap_err();
+            assert_ne!(error.kind(), io::ErrorKind::WouldBlock);
+            let nothing = receive::<Order>(&there, false).unwrap_err();
+            assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
         }
     }
 }

@@ -13,7 +13,8 @@ pub enum SpawnError {
     /// A child could not find its work: the start hook does not run in this program (the feature `hook`
     /// is off, or this crate was loaded as part of a library), and `multiproc::init()` was not called.
     #[error(
-        "no child was started, for it could not find its work: call `multiproc::init()` as the first line of `main`"
+        "no child was started, for it could not find its work: call `multiproc::init()` as the first line of \
+         `main`, or, in a library, when the host program loads it"
     )]
     NotInitialised,
     /// This program has rights that its caller does not have: it is a set-user-ID or set-group-ID program
@@ -184,8 +185,18 @@ pub enum JoinError {
     #[error("the process exited with code {0}")]
     Exited(i32),
     /// This signal ended it.
-    #[error("the process was ended by signal {0}")]
+    #[error("the process was ended by signal {}", named(*.0))]
     Signalled(i32),
+    /// Its result has more bytes than [`max_result`](super::ProcessBuilder::max_result) allows.
+    #[error(
+        "the result has {bytes} bytes, at most {limit} are allowed (`ProcessBuilder::max_result`)"
+    )]
+    ResultTooLarge {
+        /// Bytes of the result.
+        bytes: usize,
+        /// Bytes that are allowed.
+        limit: usize,
+    },
     /// Its result could not be decoded.
     #[error("the result cannot be decoded: {0}")]
     Decode(#[source] DecodeError),
@@ -210,4 +221,25 @@ pub enum JoinError {
     /// The operating system refused.
     #[error("operating system: {0}")]
     Io(#[from] io::Error),
+}
+
+/// A signal's number, and its name if it has one.
+fn named(signal: i32) -> String {
+    match nix::sys::signal::Signal::try_from(signal) {
+        Ok(name) => format!("{signal} ({name})"),
+        Err(_) => signal.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_has_its_name() {
+        let text = JoinError::Signalled(nix::libc::SIGABRT).to_string();
+        assert_eq!(text, "the process was ended by signal 6 (SIGABRT)");
+        let text = JoinError::Signalled(40).to_string();
+        assert_eq!(text, "the process was ended by signal 40");
+    }
 }

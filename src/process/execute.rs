@@ -35,10 +35,9 @@ impl Place {
         })
     }
 
-    /// With the reading end of the pipe that is closed when this process ends.
-    pub(super) fn descriptors<'a>(&'a self, lifeline: BorrowedFd<'a>) -> Vec<BorrowedFd<'a>> {
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let mut all = self.kin.descriptors().to_vec();
-        all.extend([self.myself.as_fd(), lifeline, self.inbox]);
+        all.extend([self.myself.as_fd(), self.inbox]);
         all
     }
 }
@@ -126,8 +125,10 @@ pub(super) fn execute_for_caller(
 
 /// Kills a child and waits until it is reaped.
 pub(super) fn end_now(record: &Record) {
-    // Refused only when it has ended.
-    let _ = sys::send_signal(record.process(), nix::libc::SIGKILL);
+    if sys::send_signal(record.process(), nix::libc::SIGKILL).is_err() {
+        // One of the two has changed its user since. It still ends when nobody holds its lifeline any more.
+        record.close();
+    }
     // A process in the hands of a broken device may outlast its kill; the reaper gets it when it goes.
     record.wait(Some(Instant::now() + Duration::from_secs(5)));
 }

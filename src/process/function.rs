@@ -13,6 +13,18 @@ use crate::message::{self, EncodeError, Message};
 /// `A` is the tuple of its arguments, at most eight. The function itself does not travel: the other
 /// process runs the same program and finds the function in its own copy. Therefore it must have no size;
 /// what a closure would capture is passed as an argument.
+///
+/// # Captured values
+///
+/// A closure that captures values of no size (`()`, `PhantomData`, a unit struct) has no size either, and
+/// no compiler tells it from one that captures nothing. It is accepted, and **the other process makes the
+/// captured values out of nothing**: no constructor of theirs runs there, and how many there may be is not
+/// asked. This matters only to a type whose mere existence proves something, such as a token that a
+/// function returns once it has set something up. Here that something has not happened. Such a type is
+/// safe from this if it is not `Copy`, not `Send` or not `Sync`, or borrows something, for then no closure
+/// that captures it is a `Function`; a type that is all of these must not let `unsafe` code rely on its
+/// existence. Refused when compiling are captured values with a size, those of a type that has no values,
+/// and those that ask for an alignment.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a function that a process can call with the arguments `{A}`",
     label = "arguments and function do not fit",

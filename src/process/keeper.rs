@@ -28,6 +28,9 @@ use super::{boot, tree, zygote};
 use crate::kin;
 use crate::sys;
 
+/// So many spares in a row that end before they are given anything: whatever ends them will end the next.
+const LOST: usize = 32;
+
 /// Children that wait.
 const SPARES: usize = 2;
 
@@ -40,15 +43,13 @@ const FORKING: Duration = Duration::from_secs(2);
 /// The environment of a process.
 pub(super) type Environment = Vec<(OsString, OsString)>;
 
-/// What a zygote and its children have from the moment it was made. Kept as long as any of them lives.
+/// What a zygote and its children have from the moment it was made.
 #[derive(Debug)]
 pub(super) struct Inherited {
     credentials: Credentials,
     pub(super) environment: Environment,
     /// Whether this process could look into the zygote at once, so that who cannot is more restricted.
     is_observable: bool,
-    /// The end of a pipe to which nothing is ever written: the children end when it is closed.
-    _lifeline: OwnedFd,
 }
 
 #[derive(Debug)]
@@ -81,6 +82,8 @@ struct State {
     endings: u64,
     /// This program can have none: what the system said.
     refused: Option<i32>,
+    /// Spares of this zygote that have ended, one after another, before any was given its function.
+    lost: usize,
     /// Those of the last process that was made by execution.
     last: Option<Credentials>,
     /// How often the keeper's thread was asked for its own credentials, how often it has answered, and what.
@@ -104,6 +107,7 @@ static KEEPER: Keeper = Keeper {
         failures: 0,
         endings: 0,
         refused: None,
+        lost: 0,
         last: None,
         asked: 0,
         answered: 0,
@@ -151,6 +155,12 @@ pub(super) fn take(method: Option<StartMethod>) -> Result<Option<Spare>, SpawnEr
                 }),
                 false => Ok(None),
             };
+        }
+        if state.lost >= LOST {
+            // One more is tried, for the next call.
+            state.lost = LOST - 1;
+            KEEPER.changed.notify_all();
+            return Ok(None);
         }
         if let Some(spare) = state.give() {
             drop(state);
@@ -302,7 +312,10 @@ impl Keeper {
                             state.fail(&io::ErrorKind::BrokenPipe.into());
                         }
                         // It may have ended by now.
-                        Ok(zygote) if zygote.record.how().is_none() => state.zygote = Some(zygote),
+                        Ok(zygote) if zygote.record.how().is_none() => {
+                            state.zygote = Some(zygote);
+                            state.lost = 0;
+                        }
                         Ok(_) => state.fail(&io::ErrorKind::BrokenPipe.into()),
                         Err(error) => state.fail(&error),
                     }
@@ -383,7 +396,13 @@ impl Keeper {
     /// A zygote, a spare or what a spare has become has ended.
     fn forget(&self, pid: u32) {
         let mut state = self.state();
+        let before = state.spares.len();
         state.spares.retain(|spare| spare.record.pid != pid);
+        state.lost += before - state.spares.len();
+        if state.lost >= LOST {
+            // Whoever waits has it executed instead.
+            state.failures += 1;
+        }
         if state.zygote.as_ref().is_some_and(|it| it.record.pid == pid) {
             state.zygote = None;
             state.failures += 1;
@@ -398,7 +417,7 @@ impl State {
     /// in its way.
     fn are_wanted(&self) -> bool {
         let least = if self.is_lull { SPARES } else { 1 };
-        self.spares.len() < self.waiting.max(least)
+        self.lost < LOST && self.spares.len() < self.waiting.max(least)
     }
 
     /// The oldest spare that lives, so that none keeps what belongs to a zygote long gone.
@@ -410,6 +429,7 @@ impl State {
                     self.want();
                 }
                 self.is_lull = false;
+                self.lost = 0;
                 return Some(spare);
             }
         }
@@ -481,9 +501,8 @@ fn make() -> io::Result<Arc<Zygote>> {
     let environment: Environment = std::env::vars_os().filter(is_short).collect();
     let (line, theirs) = sys::socket_pair()?;
     let place = Place::for_children().map_err(io::Error::other)?;
-    let (their_lifeline, lifeline) = sys::pipe()?;
-    let descriptors = place.descriptors(their_lifeline.as_fd());
-    control::send(&line, &Order::Breed(image.fingerprint), &[], &descriptors)?;
+    let breed = Order::Breed(image.fingerprint);
+    control::send(&line, &breed, &[], &place.descriptors())?;
     let mut command = command(theirs);
     command
         .stdout(sys::null_device()?)
@@ -508,7 +527,6 @@ fn make() -> io::Result<Arc<Zygote>> {
             credentials,
             environment,
             is_observable: sys::may_look_into(pid),
-            _lifeline: lifeline,
         }),
     });
     zygote.record.on_exit(move |_| KEEPER.forget(pid));
@@ -529,7 +547,11 @@ impl Zygote {
     /// A new child, which waits for its first word. On the keeper's thread.
     fn child(&self) -> io::Result<Spare> {
         let (ours, theirs) = sys::socket_pair()?;
-        let asked = control::send(&self.line, &Another, &[], &[theirs.as_fd()]);
+        // A pipe to which nothing is ever written: the child ends when this end of it is closed.
+        let (their_lifeline, lifeline) = sys::pipe()?;
+        let theirs = [theirs, their_lifeline];
+        let descriptors = theirs.each_ref().map(AsFd::as_fd);
+        let asked = control::send(&self.line, &Another, &[], &descriptors);
         drop(theirs);
         let pid = match asked.and_then(|()| hear(&self.line, FORKING)) {
             Ok(Birth::Born(pid)) => pid,
@@ -542,7 +564,7 @@ impl Zygote {
         };
         let watched = sys::process_descriptor(pid).and_then(|process| {
             let record = Record::new(pid, process, Some(ours));
-            record.keep(self.inherited.clone());
+            record.keep(Arc::new(lifeline));
             reaper()?.watch(&record)?;
             Ok(record)
         });

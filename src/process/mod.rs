@@ -23,7 +23,7 @@ use std::sync::{Arc, OnceLock};
 pub(crate) use boot::caught;
 pub use boot::init;
 pub use builder::ProcessBuilder;
-pub use child::{Child, wait_any};
+pub use child::{Child, Output, wait_any};
 pub use error::{JoinError, SpawnError};
 pub use function::Function;
 pub use keeper::end_zygote;

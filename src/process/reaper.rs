@@ -14,9 +14,10 @@ use rustix::io::Errno;
 
 use super::control::{self, Arrived, Order, Report};
 use super::road;
+use super::tree;
 use crate::handle::{self, End, Legacy, Passed};
 use crate::kin;
-use crate::message;
+use crate::message::{self, Message};
 use crate::sync;
 use crate::sys::{self, Ended};
 
@@ -32,6 +33,9 @@ pub(crate) struct Record {
 /// How long a child takes to end after its last word, as a rule.
 const ENDING: Duration = Duration::from_micros(150);
 
+/// Reports of one child that are read before somebody looks at the clock. A child has five to make in all.
+const AT_ONCE: usize = 64;
+
 type Callback = Box<dyn FnOnce(Ended) + Send>;
 
 struct State {
@@ -39,11 +43,16 @@ struct State {
     control: Option<Arc<OwnedFd>>,
     /// What else must stay as it is while the child lives.
     kept: Option<Arc<dyn Send + Sync>>,
+    /// That it is ready, and its last word: two at most.
     reports: Vec<Arrived<Report>>,
+    /// Descriptors of a report of which the rest has not come yet.
+    early: Vec<OwnedFd>,
+    /// Whether the child has given what it kept, which it does once.
+    left: bool,
     /// Whether the child has taken the handles among its arguments.
     began: bool,
     /// The ends in its result, for which this process answers until that is decoded.
-    ends: Vec<Passed>,
+    ends: Option<Option<Passed>>,
     /// Why a report could not be read.
     failed: Option<io::Error>,
     how: Option<Ended>,
@@ -70,8 +79,10 @@ impl Record {
                 control: control.map(Arc::new),
                 kept: None,
                 reports: Vec::new(),
+                early: Vec::new(),
+                left: false,
                 began: false,
-                ends: Vec::new(),
+                ends: None,
                 failed: None,
                 how: None,
                 callbacks: Vec::new(),
@@ -88,7 +99,7 @@ impl Record {
         self.state().kept = Some(what);
     }
 
-    /// Closes its lifeline: a child that waits for its first word ends, also one that may not be signalled.
+    /// Closes its lifeline: it ends by itself then, also one that may not be signalled.
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.control = None;
@@ -176,6 +187,10 @@ impl Record {
             if let Some(how) = self.reap() {
                 return Some(how);
             }
+            // A child that never stops talking must not keep anybody beyond that.
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return None;
+            }
         }
     }
 
@@ -199,6 +214,7 @@ impl Record {
                     kin.announce_death();
                 }
                 state.read();
+                state.early.clear();
                 state.control = None;
                 state.kept = None;
             }
@@ -227,7 +243,8 @@ impl Record {
             return Ok(false);
         }
         let open = self.state().read();
-        Ok(open || self.wait(Some(deadline)).is_some())
+        let in_time = Instant::now() < deadline;
+        Ok(in_time && (open || self.wait(Some(deadline)).is_some()))
     }
 
     /// Whether the child is known to have taken the handles among its arguments.
@@ -247,8 +264,8 @@ impl Record {
     }
 
     /// Takes the ends in its result, which are not to be dropped before that is decoded.
-    pub(crate) fn take_ends(&self) -> Vec<Passed> {
-        std::mem::take(&mut self.state().ends)
+    pub(crate) fn take_ends(&self) -> Option<Passed> {
+        self.state().ends.as_mut()?.take()
     }
 
     fn call_back(&self, how: Ended) {
@@ -266,25 +283,14 @@ impl State {
         last.is_some_and(|report| !matches!(report.head, Report::Ready))
     }
 
-    /// Reads all that the child has said so far; false when it can say no more.
+    /// Reads what the child has said so far, as far as it is within reason; false when it can say no more.
     fn read(&mut self) -> bool {
-        while let Some(control) = &self.control {
-            match control::receive(control, false) {
-                Ok(Some(Arrived {
-                    head: Report::Began,
-                    ..
-                })) => self.began = true,
-                Ok(Some(
-                    left @ Arrived {
-                        head: Report::Left, ..
-                    },
-                )) => keep(left),
-                Ok(Some(
-                    ends @ Arrived {
-                        head: Report::Ends, ..
-                    },
-                )) => self.ends.extend(answer_for(ends)),
-                Ok(Some(report)) => self.reports.push(report),
+        for _ in 0..AT_ONCE {
+            let Some(control) = &self.control else {
+                return false;
+            };
+            match control::receive_rest(control, &mut self.early, false) {
+                Ok(Some(report)) => self.hear(report),
                 Ok(None) => return false,
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return true,
@@ -292,34 +298,58 @@ impl State {
                     io::ErrorKind::ConnectionReset => {}
                     _ => {
                         self.failed = Some(error);
+                        self.early.clear();
                         return false;
                     }
                 },
             }
         }
-        false
+        true
+    }
+
+    /// Takes one report down. However many come, few are kept.
+    fn hear(&mut self, report: Arrived<Report>) {
+        match report.head {
+            Report::Began => self.began = true,
+            Report::Left if self.left => {}
+            Report::Left => {
+                self.left = true;
+                keep(report);
+            }
+            Report::Ends if self.ends.is_none() => self.ends = Some(answer_for(report)),
+            Report::Ends => {}
+            Report::Ready if !self.reports.is_empty() => {}
+            Report::Ready => self.reports.push(report),
+            _ => {
+                // The last word is what counts.
+                self.reports
+                    .retain(|before| matches!(before.head, Report::Ready));
+                self.reports.push(report);
+            }
+        }
     }
 }
 
 /// Keeps what a child had kept. What cannot be had, its receivers are told.
 fn keep(left: Arrived<Report>) {
-    let Ok(body) = left.body.into_bytes() else {
-        return;
-    };
-    let decode = || message::decode::<Vec<Legacy>>(&body);
-    if let Ok(Ok(legacy)) = handle::with_descriptors(left.descriptors, decode) {
+    if let Some(legacy) = objects::<Legacy>(left) {
         handle::inherit(legacy);
     }
 }
 
 /// Answers for the ends in a child's result. What cannot be had, is the child's to the end.
 fn answer_for(ends: Arrived<Report>) -> Option<Passed> {
-    let body = ends.body.into_bytes().ok()?;
-    let decode = || message::decode::<Vec<End>>(&body);
-    let ends = handle::with_descriptors(ends.descriptors, decode)
+    Some(handle::inherit_ends(objects::<End>(ends)?))
+}
+
+/// What a child passes on beside its result.
+fn objects<T: Message>(report: Arrived<Report>) -> Option<Vec<T>> {
+    control::check_lengths(&report.descriptors).ok()?;
+    let body = report.body.into_bytes().ok()?;
+    let decode = || message::decode::<Vec<T>>(&body);
+    handle::with_descriptors(report.descriptors, decode)
         .ok()?
-        .ok()?;
-    Some(handle::inherit_ends(ends))
+        .ok()
 }
 
 /// The thread's own things.
@@ -463,5 +493,19 @@ impl Reaper {
         // What it left is here.
         road::forget_dead();
         record.call_back(how);
+        if sys::adopts_orphans() {
+            self.adopt_orphans();
+        }
+    }
+
+    /// Watches over the zygotes that children of this process have left behind: where orphans become children
+    /// of this process, nobody else takes their status. All other orphans are the program's own business.
+    fn adopt_orphans(&self) {
+        for pid in tree::orphans(|pid| self.knows(pid)) {
+            // If it cannot be watched over now, the next death is another occasion.
+            if let Ok(process) = sys::process_descriptor(pid) {
+                let _ = self.watch(&Record::new(pid, process, None));
+            }
+        }
     }
 }

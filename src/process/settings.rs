@@ -79,4 +79,5 @@ pub(super) struct Settings {
     pub(super) affinity: Option<Vec<usize>>,
     pub(super) nice: Option<i32>,
     pub(super) method: Option<StartMethod>,
+    pub(super) max_result: Option<usize>,
 }

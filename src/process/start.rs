@@ -28,8 +28,8 @@ use crate::handle::Passed;
 use crate::kin;
 use crate::sys::{self, Image, Stream};
 
-/// How long a child that was given something to set up may take for it.
-const READY: Duration = Duration::from_secs(10);
+/// How long a child may take that was given something to set up, or that has to find its work without the hook.
+const READY: Duration = Duration::from_secs(20);
 
 /// The parent's ends of a child's standard streams.
 #[derive(Debug, Default)]
@@ -69,7 +69,10 @@ pub(super) fn start(
     };
     let mut pipes = Pipes::default();
     let streams = streams(settings, &mut pipes).map_err(SpawnError::from_io)?;
-    let say_ready = settings.affinity.is_some() || settings.nice.is_some();
+    let is_hooked = boot::is_hooked(image);
+    // Where its work is found, is not in the hands of this crate without the hook: the child may be another
+    // program than its parent, and wait for something else at its standard input.
+    let say_ready = settings.affinity.is_some() || settings.nice.is_some() || !is_hooked;
     let start = Start {
         image: image.fingerprint,
         task,
@@ -109,7 +112,12 @@ pub(super) fn start(
     if say_ready {
         if let Err(error) = wait_until_ready(&record) {
             end_now(&record);
-            return Err(error);
+            return Err(match error {
+                SpawnError::NotReady(why) if !is_hooked => {
+                    SpawnError::NotReady(format!("{why}; {}", advice()))
+                }
+                other => other,
+            });
         }
     }
     Ok((record, pipes))
@@ -257,7 +265,9 @@ impl Work<'_> {
         let (record, tied) = execute_for_caller(command, ours).map_err(name_cause)?;
         record.keep(Arc::new(lifeline));
         self.start.tied = tied;
-        match self.tell(&record, place.descriptors(their_lifeline.as_fd())) {
+        let mut first = place.descriptors();
+        first.push(their_lifeline.as_fd());
+        match self.tell(&record, first) {
             Ok(()) => Ok(record),
             // It has ended already; how, says its end.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(record),
@@ -268,10 +278,10 @@ impl Work<'_> {
         }
     }
 
-    /// Says the first word, with `place` before the other descriptors.
-    fn tell(&mut self, record: &Record, place: Vec<BorrowedFd<'_>>) -> io::Result<()> {
+    /// Says the first word, with `first` before the other descriptors.
+    fn tell(&mut self, record: &Record, first: Vec<BorrowedFd<'_>>) -> io::Result<()> {
         self.start.directory = self.directory.is_some();
-        let mut descriptors = place;
+        let mut descriptors = first;
         descriptors.extend(self.streams.iter().flatten().map(OwnedFd::as_fd));
         descriptors.extend(self.directory.as_ref().map(OwnedFd::as_fd));
         descriptors.extend_from_slice(&self.passed);
@@ -381,6 +391,17 @@ fn wait_until_ready(record: &Record) -> Result<(), SpawnError> {
     }
 }
 
+/// What to do when children do not find their work and there is no hook.
+fn advice() -> String {
+    let program = std::fs::read_link("/proc/self/exe").unwrap_or_default();
+    format!(
+        "it executes {} with the arguments of this process and must come to `multiproc::init()` there: call that \
+         as the first line of `main`, or, in a library, when the host program loads it, and have the host read \
+         its script from a file, not from standard input",
+        program.display()
+    )
+}
+
 /// What a child's refusal means.
 pub(super) fn refusal(step: Step, errno: i32) -> SpawnError {
     let source = io::Error::from_raw_os_error(errno);
@@ -388,6 +409,10 @@ pub(super) fn refusal(step: Step, errno: i32) -> SpawnError {
         Step::Image => SpawnError::OtherImage,
         Step::Affinity => SpawnError::Affinity { source },
         Step::Nice => SpawnError::Nice { source },
+        Step::Kin if errno == nix::libc::ENOLCK => SpawnError::NotReady(
+            "there is no place for it in its tree: one of the tree's processes holds all of them"
+                .to_owned(),
+        ),
         Step::Kin | Step::Streams | Step::Directory | Step::Signals | Step::Watch => {
             SpawnError::from_io(source)
         }

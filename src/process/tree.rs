@@ -1,37 +1,71 @@
 //! Ending a process with everything it has started.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use nix::libc::{SIGKILL, SIGSTOP};
+
+use super::zygote;
 use crate::sys;
 
 /// How long processes may take to stop before they are ended anyway.
 const STOPPING: Duration = Duration::from_millis(200);
 
-/// Stops the whole tree from its root down, then kills it.
+/// A process of the tree that is to be ended.
+struct Member {
+    name: String,
+    /// What it is signalled by; or why there is nothing.
+    process: io::Result<OwnedFd>,
+}
+
+impl Member {
+    fn signal(&self, signal: i32) -> io::Result<()> {
+        match &self.process {
+            Ok(process) => sys::send_signal(process, signal),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        }
+    }
+}
+
+/// Stops the whole tree from its root down, then kills it. What cannot be signalled is left as it is, and
+/// does not keep the rest from being ended.
+///
+/// # Errors
+///
+/// Names those that are left.
 pub(super) fn kill(root: u32, process: BorrowedFd<'_>) -> io::Result<()> {
-    sys::send_signal(process, nix::libc::SIGSTOP)?;
-    let mut stopped: HashMap<u32, OwnedFd> = HashMap::new();
+    let first = Member {
+        name: row(root).map_or_else(String::new, |row| row.name),
+        process: process.try_clone_to_owned(),
+    };
+    // Those that may not be stopped may not be ended either; only what they have started may.
+    let mut running: HashSet<u32> = HashSet::new();
+    if first.signal(SIGSTOP).is_err() {
+        running.insert(root);
+    }
+    let mut members = HashMap::from([(root, first)]);
     let deadline = Instant::now() + STOPPING;
     loop {
-        let table = table();
         let mut settled = true;
-        for (pid, row) in &table {
-            let inside = |pid: u32| pid == root || stopped.contains_key(&pid);
-            if inside(*pid) {
+        for (pid, row) in table() {
+            if members.contains_key(&pid) {
                 // A process on its way to a stop may still finish making another.
-                settled &= row.at_rest;
+                settled &= row.at_rest || running.contains(&pid);
                 continue;
             }
-            if !inside(row.parent) {
+            if !members.contains_key(&row.parent) {
                 continue;
             }
-            if let Some(child) = open(*pid, row.parent) {
-                settled = false;
-                sys::send_signal(&child, nix::libc::SIGSTOP)?;
-                stopped.insert(*pid, child);
+            if let Some(process) = open(pid, row.parent) {
+                let name = row.name;
+                let member = Member { name, process };
+                match member.signal(SIGSTOP) {
+                    Ok(()) => settled = false,
+                    Err(_) => _ = running.insert(pid),
+                }
+                members.insert(pid, member);
             }
         }
         if settled || Instant::now() >= deadline {
@@ -39,18 +73,47 @@ pub(super) fn kill(root: u32, process: BorrowedFd<'_>) -> io::Result<()> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    let killed = sys::send_signal(process, nix::libc::SIGKILL);
-    for child in stopped.values() {
-        sys::send_signal(child.as_fd(), nix::libc::SIGKILL)?;
+    let mut left = Vec::new();
+    let mut kind = None;
+    for (pid, member) in &members {
+        if let Err(error) = member.signal(SIGKILL) {
+            kind.get_or_insert(error.kind());
+            left.push(format!("{} (pid {pid}: {error})", member.name));
+        }
     }
-    killed
+    match kind {
+        None => Ok(()),
+        Some(kind) => {
+            let why = format!(
+                "not ended, for they cannot be signalled: {}",
+                left.join(", ")
+            );
+            Err(io::Error::new(kind, why))
+        }
+    }
 }
 
 /// A descriptor of the process, if that number still means a child of `parent`.
-fn open(pid: u32, parent: u32) -> Option<OwnedFd> {
-    let process = sys::process_descriptor(pid).ok()?;
+fn open(pid: u32, parent: u32) -> Option<io::Result<OwnedFd>> {
+    let process = sys::process_descriptor(pid);
     // The number may have been given to another process before it was opened, not after.
     (row(pid)?.parent == parent).then_some(process)
+}
+
+/// Children of this process that it has not made: zygotes of processes of its tree that have ended, and
+/// those of their children that had no function yet. `is_known` are those that it has made.
+pub(super) fn orphans(is_known: impl Fn(u32) -> bool) -> Vec<u32> {
+    let me = std::process::id();
+    let mut found = Vec::new();
+    for (pid, row) in table() {
+        let of_zygote = zygote::named_in(&row.name);
+        // Children of its own zygote have that name before this process knows of them.
+        let is_orphan = of_zygote.is_some_and(|zygote| zygote == pid || !is_known(zygote));
+        if row.parent == me && is_orphan && !is_known(pid) {
+            found.push(pid);
+        }
+    }
+    found
 }
 
 /// The living and dead children of this process that go by that short name.

@@ -21,9 +21,16 @@ pub(super) fn short_name(pid: u32) -> String {
     format!("zygote-{pid}")
 }
 
+/// The zygote whose name that is.
+pub(super) fn named_in(name: &str) -> Option<u32> {
+    name.strip_prefix("zygote-")?.parse().ok()
+}
+
 /// A child of the zygote, in its first moment.
 pub(super) struct Newborn {
     pub(super) control: OwnedFd,
+    /// It ends when the parent closes the other end.
+    pub(super) lifeline: OwnedFd,
     pub(super) titles: Option<Titles>,
 }
 
@@ -54,12 +61,20 @@ pub(super) fn breed(image: &Image, line: OwnedFd, parent: BorrowedFd<'_>) -> New
             // Without descriptors to spare it is of no use.
             Ok(None) | Err(_) => break,
         };
-        let Some(control) = request.descriptors.pop() else {
+        let (Some(lifeline), Some(control)) =
+            (request.descriptors.pop(), request.descriptors.pop())
+        else {
             // It is dismissed. Its parent goes on, and so do the children.
             std::process::exit(0)
         };
         let birth = match forker.fork() {
-            Ok(None) => return Newborn { control, titles },
+            Ok(None) => {
+                return Newborn {
+                    control,
+                    lifeline,
+                    titles,
+                };
+            }
             Ok(Some((pid, process))) => {
                 living.push(process);
                 if living.len() == look_at {
@@ -70,7 +85,7 @@ pub(super) fn breed(image: &Image, line: OwnedFd, parent: BorrowedFd<'_>) -> New
             }
             Err(error) => Birth::Refused(error.raw_os_error().unwrap_or(nix::libc::EAGAIN)),
         };
-        drop(control);
+        drop((control, lifeline));
         said = control::send(&line, &birth, &[], &[]);
     }
     // The line of a parent that ends is closed a moment before it has ended.

@@ -12,6 +12,8 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+#[cfg(feature = "hook")]
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -259,6 +261,12 @@ pub(crate) fn end_child(pid: u32) {
     }
 }
 
+/// Whether processes whose parent has ended become children of this one.
+pub(crate) fn adopts_orphans() -> bool {
+    std::process::id() == 1
+        || rustix::process::child_subreaper().is_ok_and(|reaper| reaper.is_some())
+}
+
 /// A pipe: the end to read from and the end to write to.
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
@@ -305,13 +313,6 @@ pub(crate) fn settle_signals() -> io::Result<()> {
 
 /// Which signal tells of what happens at a descriptor, as the kernel numbers its commands.
 const SETSIG: libc::c_int = 10;
-
-/// The same reading end of a pipe, opened anew: whom to tell is a matter of each opening.
-pub(crate) fn open_pipe_anew(reading: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let path = format!("/proc/self/fd/{}", reading.as_raw_fd());
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?)
-}
 
 /// Asks for SIGKILL when the last writing end of a pipe is closed, or anything is written.
 ///
@@ -390,6 +391,7 @@ pub(crate) struct Image {
     /// Where its constants lie: what is readable and written by nobody once the image is loaded.
     pub(crate) constants: Vec<Range<usize>>,
     /// Where the list of its constructors lies, as far as the loader knows.
+    #[cfg_attr(not(feature = "hook"), expect(dead_code, reason = "the hook reads it"))]
     pub(crate) constructors: Option<Range<usize>>,
     /// A number that differs from build to build.
     pub(crate) fingerprint: u64,
@@ -401,12 +403,54 @@ use libc::Elf64_Phdr as ProgramHeader;
 #[cfg(target_pointer_width = "32")]
 use libc::Elf32_Phdr as ProgramHeader;
 
+/// Where the list of the constructors of a program lies; empty if nobody tells.
+#[cfg(feature = "hook")]
+pub(crate) fn constructors(program: &Image) -> Range<usize> {
+    let listed = program.constructors.clone();
+    listed.or_else(constructors_in_file).unwrap_or(0..0)
+}
+
+/// As the sections of this program's file say, for a program that needs no loader and is not moved.
+#[cfg(feature = "hook")]
+fn constructors_in_file() -> Option<Range<usize>> {
+    const WORD: usize = size_of::<usize>();
+    const LIST: u32 = 14;
+    let file = std::fs::File::open("/proc/self/exe").ok()?;
+    let read = |at: usize, len: usize| {
+        let mut bytes = vec![0; len];
+        file.read_exact_at(&mut bytes, at as u64).ok()?;
+        Some(bytes)
+    };
+    let word = |bytes: &[u8], at: usize| {
+        let word = bytes.get(at..at + WORD)?.try_into().ok()?;
+        Some(usize::from_ne_bytes(word))
+    };
+    let half = |bytes: &[u8], at: usize| {
+        let half = bytes.get(at..at + 2)?.try_into().ok()?;
+        Some(usize::from(u16::from_ne_bytes(half)))
+    };
+    // The file's head: 24 bytes and three words, the last of which says where the sections are described; then,
+    // ten bytes further, how long a description is and how many there are.
+    let head = read(0, 40 + 3 * WORD)?;
+    let table = word(&head, 24 + 2 * WORD)?;
+    let [size, count] = [34, 36].map(|at| half(&head, at + 3 * WORD));
+    for section in 0..count? {
+        // A section: name and kind, then words: flags, address, place, length.
+        let its = read(table.checked_add(section * size?)?, 8 + 4 * WORD)?;
+        if its[4..8] == LIST.to_ne_bytes() {
+            let start = word(&its, 8 + WORD)?;
+            return Some(start..start.checked_add(word(&its, 8 + 3 * WORD)?)?);
+        }
+    }
+    None
+}
+
 /// Where the list of an image's constructors lies, by its table of what the loader needs.
 ///
 /// # Safety
 ///
 /// `table` is that of an image loaded at `base`.
-unsafe fn constructors(base: usize, table: Range<usize>) -> Option<Range<usize>> {
+unsafe fn listed_constructors(base: usize, table: Range<usize>) -> Option<Range<usize>> {
     const WORD: usize = size_of::<usize>();
     const LIST: usize = 25;
     const LENGTH: usize = 27;
@@ -512,7 +556,7 @@ pub(crate) fn image_of(address: usize) -> Option<Image> {
                 .filter(|one| one.p_type == libc::PT_DYNAMIC)
                 .find_map(|one| {
                     // SAFETY: the loader has loaded the table of an image that has one, and does not move it.
-                    unsafe { constructors(base, place(one)) }
+                    unsafe { listed_constructors(base, place(one)) }
                 }),
             fingerprint: hash.end(),
         });

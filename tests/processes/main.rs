@@ -15,12 +15,14 @@ mod carriers;
 mod costs;
 mod endings;
 mod ends;
+mod families;
 mod faults;
 #[path = "../fork_advice/mod.rs"]
 mod fork_advice;
 mod forks;
 mod handles;
 mod help;
+mod hostile;
 mod limits;
 mod locks;
 mod named;
@@ -52,6 +54,8 @@ const BOTH_WAYS: &[(&str, &[help::Test])] = &[
     ("forks", forks::TESTS),
     ("handles", handles::TESTS),
     ("ends", ends::TESTS),
+    ("hostile", hostile::TESTS),
+    ("families", families::TESTS),
 ];
 
 /// Modules whose processes are made as they are when nothing is said, or as their tests say.
@@ -77,6 +81,10 @@ const ONCE: &[(&str, &[help::Test])] = &[
 
 fn main() -> ExitCode {
     if let Some(scenario) = std::env::var_os("MULTIPROC_TEST_SCENARIO") {
+        if scenario == "every place taken" {
+            hostile::every_place_taken();
+            return ExitCode::SUCCESS;
+        }
         match scenario.to_str().and_then(strangers::of) {
             Some(stranger) => strangers::play(stranger),
             None => limits::scenario(&scenario),
