@@ -10,6 +10,7 @@
 
 #![cfg(not(loom))]
 
+mod held;
 mod names;
 mod texts;
 

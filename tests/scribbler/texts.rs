@@ -16,17 +16,17 @@ use multiproc::{Message, Pipe, Plain, Pool, Process, Queue, RecvError, Segment};
 use crate::{LIMIT, at, shared};
 
 /// Every byte of every message.
-const MARK: u8 = b'm';
+pub(super) const MARK: u8 = b'm';
 /// What is no part of a text, and no flag.
-const SPOILT: u8 = 0xff;
+pub(super) const SPOILT: u8 = 0xff;
 /// Bytes of a message.
 const LENGTH: usize = 30_000;
 /// So many marks in a row are a message.
 const RUN: usize = 256;
 /// Bytes of a file that are looked through.
-const DEPTH: u64 = 8 << 20;
+const DEPTH: u64 = 2 << 20;
 /// How often a message is spoilt and mended until messages are looked for anew.
-const ROUNDS: usize = 100;
+const ROUNDS: usize = 1_000;
 
 const TIME: Duration = Duration::from_secs(2);
 const SHORT: Duration = Duration::from_millis(2);
@@ -70,7 +70,7 @@ impl Marked for Vec<Plain<Flag>> {
 }
 
 /// Where messages lie in a file, and how long each is.
-fn messages(file: &File) -> Vec<(u64, usize)> {
+pub(super) fn messages(file: &File) -> Vec<(u64, usize)> {
     let length = file.metadata().map_or(0, |data| data.len().min(DEPTH));
     let mut bytes = vec![0; length as usize];
     if file.read_exact_at(&mut bytes, 0).is_err() {
@@ -103,17 +103,18 @@ fn spoil(victim: u32, board: Segment) -> u64 {
             if messages.is_empty() {
                 continue;
             }
-            let (bad, good) = ([SPOILT; LENGTH], [MARK; LENGTH]);
+            // All are bad, then all are good: as long the one as the other, and a message is looked at and copied
+            // in about that time.
             for _ in 0..ROUNDS {
-                for (at, length) in &messages {
-                    // Not its first bytes, among which its length may be.
-                    let (at, length) = (at + 8, (*length).min(LENGTH) - 16);
-                    for bytes in [&bad, &good] {
+                for byte in [SPOILT, MARK] {
+                    for (at, length) in &messages {
+                        // Not its first bytes, among which its length may be.
+                        let at = at + *length as u64 / 16;
                         // A file that cannot be written any more is gone.
-                        let _ = file.write_all_at(&bytes[..length], at);
+                        let _ = file.write_all_at(&[byte; 8], at);
                     }
-                    spoilt += 1;
                 }
+                spoilt += messages.len() as u64;
             }
         }
     }
