@@ -4,12 +4,18 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::SealFlags;
 
 use crate::handle::{self, Transport};
 use crate::message::{self, DecodeError, EncodeError, Message};
 use crate::{kin, pool, process, sys};
+
+/// Nobody may keep a call busy for longer.
+const BOUND: Duration = Duration::from_secs(5);
 
 /// The bytes of a value.
 ///
@@ -70,6 +76,50 @@ pub fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
     }
     sys::seal(&file, SealFlags::empty())?;
     Ok(file)
+}
+
+/// A sealed file in memory that says it is so long, and has nothing in it.
+///
+/// # Errors
+///
+/// What the system said.
+pub fn hole(length: u64) -> io::Result<OwnedFd> {
+    let file = sys::memfd("multiproc:offered", 0)?;
+    rustix::fs::ftruncate(&file, length)?;
+    sys::seal(&file, SealFlags::WRITE)?;
+    Ok(file)
+}
+
+/// What a child, and what a parent, makes of messages that come over and over again, as fast as they are read: so many
+/// calls each.
+///
+/// # Errors
+///
+/// What the system said when there was no socket.
+pub fn listen_without_end(frames: &[&[u8]], files: &[OwnedFd], calls: usize) -> io::Result<()> {
+    for child in [true, false] {
+        let (here, there) = sys::socket_pair()?;
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+                while !over.load(Ordering::Relaxed) {
+                    for frame in frames {
+                        // What does not fit into a socket now is sent the next time.
+                        let _ = sys::send(&here, &[IoSlice::new(frame)], &files);
+                    }
+                }
+            });
+            for _ in 0..calls {
+                let start = Instant::now();
+                // Refused or understood; or there was nothing at that moment.
+                let _ = process::listen(&there, child);
+                assert!(start.elapsed() < BOUND, "took {:?}", start.elapsed());
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+    }
+    Ok(())
 }
 
 /// What a child, and what a parent, makes of messages that came over their socket: how many each understood.

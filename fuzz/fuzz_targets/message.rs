@@ -1,15 +1,18 @@
 //! Arbitrary bytes as values of many types: an error or a value, never more; and what is a value goes round.
 //!
-//! Handles are the matter of `segment_bytes`: one that names nothing is looked for in the whole system, which is slow.
+//! Handles too: bytes that came without any descriptor, and with some that are of the wrong kind or say that they are
+//! large. (Segments whose bytes are chosen are the matter of `segment_bytes`.)
 
 #![no_main]
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use bytemuck::{CheckedBitPattern, NoUninit};
 use libfuzzer_sys::fuzz_target;
-use multiproc::{Message, Plain, door};
+use multiproc::{Frozen, Lock, Message, PipeEnd, Plain, Receiver, Segment, Sender, door};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, NoUninit, CheckedBitPattern)]
@@ -70,6 +73,42 @@ fn try_as<T: Message>(bytes: &[u8]) {
     assert_eq!(door::encode(&again).ok(), Some(written));
 }
 
+/// No message may take longer, whatever its handles name.
+const BOUND: Duration = Duration::from_secs(1);
+
+/// Descriptors that may come beside a message.
+fn files(kind: u8, bytes: &[u8]) -> Vec<OwnedFd> {
+    let mut files = Vec::new();
+    if kind & 1 != 0 {
+        files.push(door::sealed(bytes).unwrap());
+    }
+    if kind & 2 != 0 {
+        files.push(door::hole(1 << (bytes.len() % 47)).unwrap());
+    }
+    if kind & 4 != 0 {
+        files.push(File::open("/dev/null").unwrap().into());
+    }
+    files
+}
+
+/// Reads a message with handles in it; whether it gives any is not the question.
+fn try_handles<T: Message>(kind: u8, bytes: &[u8]) {
+    let start = Instant::now();
+    let value = match kind & 8 {
+        0 => door::decode::<T>(bytes).ok(),
+        _ => door::unpack::<T>(bytes, files(kind, bytes)).ok(),
+    };
+    assert!(start.elapsed() < BOUND, "took {:?}", start.elapsed());
+    drop(value);
+}
+
+macro_rules! handles {
+    ($kind:expr, $bytes:expr, $($ty:ty),* $(,)?) => {{
+        let all = [$(try_handles::<$ty>),*];
+        all[usize::from($kind >> 4) % all.len()]($kind, $bytes);
+    }};
+}
+
 macro_rules! types {
     ($kind:expr, $bytes:expr, $($ty:ty),* $(,)?) => {{
         let all = [$(try_as::<$ty>),*];
@@ -81,6 +120,24 @@ fuzz_target!(|input: &[u8]| {
     let Some((&kind, bytes)) = input.split_first() else {
         return;
     };
+    if kind >= 0xc0
+        && let Some((&kind, bytes)) = bytes.split_first()
+    {
+        return handles!(
+            kind,
+            bytes,
+            Segment,
+            Frozen<u8>,
+            Frozen<u64>,
+            Lock<u64>,
+            Lock<[bool; 7]>,
+            Sender<u8>,
+            Receiver<String>,
+            PipeEnd<u8, String>,
+            Vec<Segment>,
+            (String, Option<Segment>, Vec<u64>),
+        );
+    }
     types!(
         kind,
         bytes,

@@ -1,16 +1,22 @@
-//! A segment whose bytes somebody else has chosen, before it is attached and between any two operations.
+//! A segment whose bytes somebody else has chosen: before it is attached, between any two operations, *during* them (by
+//! another thread), and at the very moment at which a text in it is being decoded.
 
 #![no_main]
 
 use std::cell::RefCell;
+use std::fmt;
 use std::fs::File;
+use std::hint::black_box;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytemuck::{CheckedBitPattern, NoUninit};
 use libfuzzer_sys::fuzz_target;
 use multiproc::{InPlace, Lock, LockError, Message, Queue, Receiver, Segment, Sender, door};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// No call may take longer, whatever it reads.
 const BOUND: Duration = Duration::from_secs(5);
@@ -95,6 +101,82 @@ impl Change {
     }
 }
 
+/// A value that is looked at as bytes when it has come: whether it is one of its type.
+trait Looked {
+    fn look(self);
+}
+
+impl Looked for u64 {
+    fn look(self) {}
+}
+
+impl Looked for [u64; 6] {
+    fn look(self) {}
+}
+
+impl Looked for String {
+    fn look(self) {
+        let bytes = black_box(self.into_bytes());
+        assert!(String::from_utf8(bytes).is_ok(), "a text is none");
+    }
+}
+
+/// A text that has the segment written over while it is being decoded.
+#[derive(Default)]
+struct Held(String);
+
+thread_local! {
+    /// What is written over then, and where.
+    static MEANWHILE: RefCell<Option<(File, usize)>> = const { RefCell::new(None) };
+}
+
+impl Looked for Held {
+    fn look(self) {
+        assert_eq!(self.0, "", "a text has changed while it was being decoded");
+    }
+}
+
+impl Serialize for Held {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("a text of some length, as it is written")
+    }
+}
+
+impl<'de> Deserialize<'de> for Held {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(HeldVisitor)
+    }
+}
+
+struct HeldVisitor;
+
+impl de::Visitor<'_> for HeldVisitor {
+    type Value = Held;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Held, E> {
+        let before = text.to_owned();
+        MEANWHILE.with_borrow(|offered| {
+            if let Some((file, length)) = offered {
+                let mut bytes = vec![0; *length];
+                file.read_exact_at(&mut bytes, 0).unwrap();
+                // Each word in turn is another, all of them at once; then as they were.
+                let changed: Vec<u8> = bytes.iter().map(|byte| !byte).collect();
+                file.write_all_at(&changed, 0).unwrap();
+                let stayed = black_box(text.as_bytes()) == before.as_bytes();
+                file.write_all_at(&bytes, 0).unwrap();
+                if !stayed {
+                    return Ok(Held("changed".to_owned()));
+                }
+            }
+            Ok(Held::default())
+        })
+    }
+}
+
 /// The segment, as whoever offered it still sees it.
 struct Offered {
     file: File,
@@ -109,6 +191,41 @@ impl Offered {
             change.apply(&mut word);
             self.file.write_all_at(&word, at as u64).unwrap();
         }
+    }
+}
+
+impl Offered {
+    /// Acts while another thread writes over some words again and again.
+    fn beside(&self, input: &mut Input, act: impl FnOnce(&mut Input)) {
+        let mut changes = Vec::new();
+        let count = input.byte().unwrap_or(0) % 8;
+        for _ in 0..count {
+            changes.extend(input.change(self.length));
+        }
+        let over = AtomicBool::new(changes.is_empty());
+        thread::scope(|scope| {
+            // Whatever becomes of the act, the thread is to end.
+            let _end = End(&over);
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    for (at, change) in &changes {
+                        let mut word = [0; 8];
+                        self.file.read_exact_at(&mut word, *at as u64).unwrap();
+                        change.apply(&mut word);
+                        self.file.write_all_at(&word, *at as u64).unwrap();
+                    }
+                }
+            });
+            act(input);
+        });
+    }
+}
+
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -147,10 +264,21 @@ fn offer<T: Message>(template: &Template, input: &mut Input) -> Option<(T, Offer
     Some((value, offered))
 }
 
-fn play_queue<T: Message + Default>(template: &Template, input: &mut Input) {
-    let Some(((mut tx, mut rx), offered)) = offer::<Ends<T>>(template, input) else {
+fn play_queue<T: Message + Default + Looked>(template: &Template, input: &mut Input) {
+    let Some((ends, offered)) = offer::<Ends<T>>(template, input) else {
         return;
     };
+    let own = offered.file.try_clone().unwrap();
+    MEANWHILE.set(Some((own, offered.length)));
+    offered.beside(input, |input| use_queue(ends, &offered, input));
+    MEANWHILE.set(None);
+}
+
+fn use_queue<T: Message + Default + Looked>(
+    (mut tx, mut rx): Ends<T>,
+    offered: &Offered,
+    input: &mut Input,
+) {
     let mut more_tx = Vec::new();
     let mut more_rx = Vec::new();
     for _ in 0..64 {
@@ -158,8 +286,8 @@ fn play_queue<T: Message + Default>(template: &Template, input: &mut Input) {
         match operation % 16 {
             0 | 1 => _ = bounded(|| tx.try_send(T::default())),
             2 => _ = bounded(|| tx.send_timeout(T::default(), SHORT)),
-            3 => _ = bounded(|| rx.recv_timeout(SHORT)),
-            4 | 5 => _ = bounded(|| rx.try_recv()),
+            3 => _ = bounded(|| rx.recv_timeout(SHORT)).map(Looked::look),
+            4 | 5 => _ = bounded(|| rx.try_recv()).map(Looked::look),
             6 => more_tx.extend(bounded(|| tx.try_clone())),
             7 => more_rx.extend(bounded(|| rx.try_clone())),
             8 => _ = bounded(|| (tx.len(), rx.stats())),
@@ -168,7 +296,7 @@ fn play_queue<T: Message + Default>(template: &Template, input: &mut Input) {
             11 => _ = bounded(|| more_rx.pop()),
             12 => {
                 if let Ok(lease) = bounded(|| rx.try_lease()) {
-                    let _ = bounded(|| lease.read());
+                    let _ = bounded(|| lease.read()).map(Looked::look);
                     bounded(|| lease.ack());
                 }
             }
@@ -181,9 +309,19 @@ fn play_in_place<T: InPlace + Default>(template: &Template, input: &mut Input)
 where
     T::View: AsRef<[u64]>,
 {
-    let Some(((mut tx, mut rx), offered)) = offer::<Ends<T>>(template, input) else {
+    let Some((ends, offered)) = offer::<Ends<T>>(template, input) else {
         return;
     };
+    offered.beside(input, |input| use_in_place(ends, &offered, input));
+}
+
+fn use_in_place<T: InPlace + Default>(
+    (mut tx, mut rx): Ends<T>,
+    offered: &Offered,
+    input: &mut Input,
+) where
+    T::View: AsRef<[u64]>,
+{
     let mut leases = Vec::new();
     for _ in 0..64 {
         let Some(operation) = input.byte() else { break };
@@ -212,6 +350,10 @@ fn play_lock<T: NoUninit + CheckedBitPattern>(template: &Template, input: &mut I
     let Some((lock, offered)) = offer::<Lock<T>>(template, input) else {
         return;
     };
+    offered.beside(input, |input| use_lock(&lock, &offered, input));
+}
+
+fn use_lock<T: NoUninit + CheckedBitPattern>(lock: &Lock<T>, offered: &Offered, input: &mut Input) {
     for _ in 0..16 {
         let Some(operation) = input.byte() else { break };
         match operation % 4 {
@@ -234,6 +376,9 @@ thread_local! {
         Template::of(Lock::new(5_u64).unwrap()),
         Template::of(Lock::new(Light::Red).unwrap()),
         Template::of(Segment::new(64).unwrap()),
+        Template::of(small::<String>(true)),
+        Template::of(small::<Held>(false)),
+        Template::of(small::<Held>(true)),
     ]);
 }
 
@@ -266,6 +411,8 @@ fuzz_target!(|input: &[u8]| {
             3 => play_in_place::<Vec<u64>>(template, &mut input),
             4 => play_lock::<u64>(template, &mut input),
             5 => play_lock::<Light>(template, &mut input),
+            7 => play_queue::<String>(template, &mut input),
+            8 | 9 => play_queue::<Held>(template, &mut input),
             _ => {
                 if let Some((segment, offered)) = offer::<Segment>(template, &mut input) {
                     offered.scribble(&mut input);

@@ -157,13 +157,30 @@ impl Game {
         (0..CELLS as u16).filter_map(|cell| self.engine.control.cell(cell))
     }
 
-    /// Puts right what results at odd places were written over. Within a tree of processes the name of a function is
-    /// believed: whoever can write it runs the same program as the same user.
-    fn mend(&self) {
-        for (cell, name) in self.cells().zip(&self.names) {
-            for (word, value) in cell.job().task.iter().zip(name) {
-                word.store(*value, Ordering::Relaxed);
+    /// Writes over the name of a function: the name of another, or what is near one, or anything.
+    fn change_name(&self, input: &mut Input<'_>) -> Option<()> {
+        let which = usize::from(input.byte()?);
+        let ticket = self.works()[which % 4].ticket()?;
+        let task = &self.engine.control.cell(ticket.cell)?.job().task;
+        let others: Vec<_> = self.names.iter().filter(|name| name[0] != 0).collect();
+        match input.byte()? % 4 {
+            field @ 0..=2 => {
+                let word = &task[usize::from(field)];
+                word.store(input.word(word.load(Ordering::Relaxed))?, Ordering::Relaxed);
             }
+            _ => {
+                let other = others.get(usize::from(input.byte()?) % others.len().max(1))?;
+                for (word, value) in task.iter().zip(**other) {
+                    word.store(value, Ordering::Relaxed);
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// Has no chunk more items than end soon. Names of functions stay what was written.
+    fn shorten(&self) {
+        for cell in self.cells() {
             if let Cell::Single(Single { chunk, .. }) = cell {
                 let span = few(chunk.span.load(Ordering::Relaxed));
                 chunk.span.store(span, Ordering::Relaxed);
@@ -333,13 +350,14 @@ impl Game {
 
     fn serve(&self, station: &mut Station, input: &mut Input<'_>) -> Option<()> {
         loop {
-            match input.byte()? % 4 {
-                0 => self.change_chunk(input)?,
+            match input.byte()? % 8 {
+                0 | 4 => self.change_chunk(input)?,
                 1 => self.change_bytes(input)?,
+                5 => self.change_name(input)?,
                 _ => {
                     let ticket = Ticket::from_word(self.ticket(input)?);
                     if let Some(ticket) = ticket {
-                        self.mend();
+                        self.shorten();
                         station.serve(ticket);
                     }
                 }

@@ -10,17 +10,26 @@
 
 #![cfg(not(loom))]
 
+mod held;
+mod names;
+mod texts;
+
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use multiproc::{Lock, LockError, Message, Pipe, Process, Queue, Receiver, Segment, Sender};
+use multiproc::{
+    Child, Frozen, Lock, LockError, Message, Pipe, PipeEnd, Pool, Process, Queue, Receiver,
+    Segment, Sender,
+};
 
 /// No call with a limit may take longer than that: much more than its limit and a slice, on a busy machine.
 const BOUND: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_micros(500);
+/// How long whoever is told to stop may take: the longest call among them.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// How long it takes at least.
 const TIME: Duration = Duration::from_secs(3);
@@ -173,7 +182,12 @@ fn use_queue<T: Message + Clone>(calls: &mut Calls, random: &mut Random, in_plac
             0..=3 => _ = calls.bounded("try_send", || tx.try_send(value.clone())),
             4..=7 => _ = calls.bounded("try_recv", || rx.try_recv()),
             8 => _ = calls.bounded("send", || tx.send_timeout(value.clone(), SHORT)),
-            9 => _ = calls.bounded("recv", || rx.recv_timeout(SHORT)),
+            9 => match random.below(3) {
+                0 => _ = calls.bounded("recv", || rx.recv_timeout(SHORT)),
+                // Nobody else receives: what is there, is there.
+                1 if !rx.is_empty() => _ = calls.bounded("recv_many", || rx.recv_many(8)),
+                _ => _ = calls.bounded("capacity", || (tx.capacity(), rx.is_empty())),
+            },
             10 => _ = calls.bounded("stats", || (rx.len(), tx.stats())),
             11 => _ = calls.bounded("is_closed", || (tx.is_closed(), rx.is_closed())),
             12 => {
@@ -195,6 +209,105 @@ fn use_queue<T: Message + Clone>(calls: &mut Calls, random: &mut Random, in_plac
     calls.bounded("drop", || drop((tx, rx, more, leases)));
 }
 
+/// Written and read where the messages lie.
+fn use_blocks(calls: &mut Calls, random: &mut Random) {
+    let builder = Queue::<Vec<u64>>::builder().capacity(8).message_size(4096);
+    let Ok((mut tx, mut rx)) = calls.bounded("queue", || builder.in_place(8).build()) else {
+        return;
+    };
+    let mut leases = Vec::new();
+    for _ in 0..random.below(2_000) {
+        match random.below(6) {
+            0 | 1 => {
+                let size = random.below(512) as usize;
+                if let Ok(mut loan) = calls.bounded("loan", || tx.loan_timeout(SHORT)) {
+                    loan.truncate(size);
+                    loan.fill(7);
+                    let _ = calls.bounded("commit", || loan.commit());
+                }
+            }
+            2 | 3 => leases.extend(calls.bounded("lease", || rx.lease_timeout(SHORT))),
+            4 => {
+                for lease in &leases {
+                    calls.bounded("get", || {
+                        std::hint::black_box(lease.get().iter().sum::<u64>())
+                    });
+                }
+            }
+            _ => match random.below(2) {
+                0 => drop(leases.pop()),
+                _ => leases.drain(..).for_each(|lease| lease.ack()),
+            },
+        }
+    }
+    calls.bounded("blocks drop", || drop((tx, rx, leases)));
+}
+
+/// Handles in messages: of what is written over them, none is believed, and none is looked for too long.
+fn use_handles(calls: &mut Calls, random: &mut Random) {
+    type Handles = (Segment, Frozen<u8>, Lock<u64>, Sender<u8>, PipeEnd<u8, u8>);
+    let builder = Queue::<Handles>::builder().capacity(4).message_size(1024);
+    let Ok((mut tx, mut rx)) = calls.bounded("queue", || builder.build()) else {
+        return;
+    };
+    for _ in 0..random.below(50) {
+        let made = calls.bounded("make", || {
+            Some((
+                Segment::new(64).ok()?,
+                Frozen::from_slice(&[7; 100]).ok()?,
+                Lock::new(7).ok()?,
+                Queue::new(2).ok()?.0,
+                Pipe::new().ok()?.0,
+            ))
+        });
+        if let Some(handles) = made {
+            _ = calls.bounded("send handles", || tx.try_send(handles));
+        }
+        for _ in 0..random.below(3) {
+            _ = calls.bounded("recv handles", || rx.try_recv());
+        }
+    }
+    calls.bounded("handles drop", || drop((tx, rx)));
+}
+
+fn use_pool(calls: &mut Calls, random: &mut Random) {
+    fn longer(mut text: String) -> String {
+        text.push('!');
+        text
+    }
+    let Ok(pool) = calls.bounded("pool", || Pool::new(1)) else {
+        return;
+    };
+    for _ in 0..random.below(200) {
+        let count = random.below(20);
+        match random.below(6) {
+            0 => {
+                let task = calls.bounded("apply_async", || pool.apply_async(u64::swap_bytes, (7,)));
+                _ = calls.bounded("get", || task.get_timeout(SHORT));
+            }
+            1 => {
+                let task = calls.bounded("map_async", || pool.map_async(u64::swap_bytes, 0..count));
+                _ = calls.bounded("get", || task.get_timeout(SHORT));
+            }
+            2 => {
+                let texts = vec!["x".repeat(random.below(300) as usize); count as usize];
+                let task = calls.bounded("map_async", || pool.map_async(longer, texts));
+                _ = calls.bounded("get", || task.get_timeout(SHORT));
+            }
+            3 => {
+                let task = calls.bounded("apply_async", || pool.apply_async(u64::swap_bytes, (7,)));
+                _ = calls.bounded("cancel", || task.cancel());
+            }
+            4 => _ = calls.bounded("stats", || (pool.stats(), pool.workers())),
+            _ => {
+                let task = calls.bounded("apply_async", || pool.apply_async(u64::swap_bytes, (7,)));
+                _ = calls.bounded("wait", || (task.wait(SHORT), task.is_ready()));
+            }
+        }
+    }
+    calls.bounded("pool drop", || drop(pool));
+}
+
 fn use_pipe(calls: &mut Calls, random: &mut Random) {
     let builder = Pipe::<String, Vec<u8>>::builder().size(8192);
     let Ok((mut here, mut there)) = calls.bounded("pipe", || builder.build()) else {
@@ -202,7 +315,8 @@ fn use_pipe(calls: &mut Calls, random: &mut Random) {
     };
     for _ in 0..random.below(2_000) {
         let size = random.below(300) as usize;
-        match random.below(8) {
+        let mut buffer = [0; 512];
+        match random.below(11) {
             0 | 1 => _ = calls.bounded("pipe try_send", || here.try_send("x".repeat(size))),
             2 | 3 => _ = calls.bounded("pipe try_recv", || there.try_recv()),
             4 => {
@@ -212,6 +326,16 @@ fn use_pipe(calls: &mut Calls, random: &mut Random) {
             }
             5 => _ = calls.bounded("pipe recv", || here.recv_timeout(SHORT)),
             6 => _ = calls.bounded("pipe poll", || here.poll(SHORT)),
+            7 => _ = calls.bounded("pipe send_bytes", || there.send_bytes(&buffer[..size])),
+            // Told that something is there, it may be the beginning of what never ends: not to be waited for.
+            8 => _ = calls.bounded("pipe try_recv", || here.try_recv()),
+            9 => {
+                if size < 8 && calls.bounded("pipe poll", || there.poll(SHORT)) == Ok(true) {
+                    _ = calls.bounded("pipe recv_bytes_into", || {
+                        there.recv_bytes_into(&mut buffer)
+                    });
+                }
+            }
             _ => _ = calls.bounded("pipe is_closed", || here.is_closed()),
         }
     }
@@ -236,9 +360,29 @@ fn use_lock(calls: &mut Calls, random: &mut Random) {
     calls.bounded("lock drop", || drop(lock));
 }
 
-/// Uses all there is, until it is told to stop; how many calls it made, and the longest in microseconds.
+/// Uses pools, until it is told to stop.
+fn pools_scribbled_over(board: Segment) -> (u64, u64) {
+    let mut random = Random(0x94d0_49bb_1331_11eb);
+    scribbled_over(&board, |calls| use_pool(calls, &mut random))
+}
+
+/// Uses all there is but pools, until it is told to stop; how many calls it made, and the longest in microseconds.
 fn be_scribbled_over(board: Segment) -> (u64, u64) {
     let mut random = Random(0xbf58_476d_1ce4_e5b9);
+    scribbled_over(&board, |calls| match random.below(9) {
+        0 => use_queue(calls, &mut random, false, 7_u64),
+        1 => use_queue(calls, &mut random, false, "text".to_owned()),
+        2 => use_queue(calls, &mut random, false, [7_u64; 6]),
+        3 => use_queue(calls, &mut random, true, vec![7_u64; 5]),
+        4 => use_queue(calls, &mut random, true, "text ".repeat(9)),
+        5 => use_blocks(calls, &mut random),
+        6 => use_handles(calls, &mut random),
+        7 => use_pipe(calls, &mut random),
+        _ => use_lock(calls, &mut random),
+    })
+}
+
+fn scribbled_over(board: &Segment, mut act: impl FnMut(&mut Calls)) -> (u64, u64) {
     let mut calls = Calls {
         count: 0,
         longest: Duration::ZERO,
@@ -248,22 +392,24 @@ fn be_scribbled_over(board: Segment) -> (u64, u64) {
     while stop.load(Relaxed) == 0 {
         board.words()[at::CALLS].store(calls.count, Relaxed);
         calls.waited = kept_waiting();
-        match random.below(6) {
-            0 => use_queue(&mut calls, &mut random, false, 7_u64),
-            1 => use_queue(&mut calls, &mut random, false, "text".to_owned()),
-            2 => use_queue(&mut calls, &mut random, false, [7_u64; 6]),
-            3 => use_queue(&mut calls, &mut random, true, vec![7_u64; 5]),
-            4 => use_pipe(&mut calls, &mut random),
-            _ => use_lock(&mut calls, &mut random),
-        }
+        act(&mut calls);
     }
     (calls.count, calls.longest.as_micros() as u64)
 }
 
 #[test]
 fn scribbled_over_it_goes_on() {
+    it_goes_on(|board| Process::spawn(be_scribbled_over, (board,)).unwrap());
+}
+
+#[test]
+fn scribbled_over_a_pool_goes_on() {
+    it_goes_on(|board| Process::spawn(pools_scribbled_over, (board,)).unwrap());
+}
+
+fn it_goes_on(start: impl FnOnce(Segment) -> Child<(u64, u64)>) {
     let board = Segment::new(64).unwrap();
-    let victim = Process::spawn(be_scribbled_over, (board.clone(),)).unwrap();
+    let victim = start(board.clone());
     let scribblers: Vec<_> = (0..2)
         .map(|_| Process::spawn(scribble, (victim.pid(), board.clone())).unwrap())
         .collect();
@@ -273,15 +419,14 @@ fn scribbled_over_it_goes_on() {
         std::thread::sleep(Duration::from_millis(20));
     }
     board.words()[at::STOP].store(1, Relaxed);
-    let limit = Duration::from_secs(60);
-    let (calls, longest) = match victim.join_timeout(limit) {
+    let (calls, longest) = match victim.join_timeout(LIMIT) {
         Ok(Some(done)) => done,
         Ok(None) => panic!("the victim hangs"),
         Err(error) => panic!("the victim did not live through it: {error}"),
     };
     for scribbler in scribblers {
         scribbler
-            .join_timeout(limit)
+            .join_timeout(LIMIT)
             .unwrap()
             .expect("a scribbler hangs");
     }
