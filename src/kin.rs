@@ -7,20 +7,21 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use rustix::fs::SealFlags;
+use rustix::fs::{Mode, SealFlags};
 
+use crate::error::Evicted;
 use crate::layout::{HEADER, TreePage};
 use crate::mapped::Mapped;
 use crate::sync::{AtomicU32, Futex, Ordering, asymmetric};
-use crate::sys;
+use crate::sys::{self, Descriptor};
 
 /// What a process knows of its tree.
 #[derive(Debug)]
 pub(crate) struct Kin {
     me: u32,
     /// Held locked at byte `me`. Never given to anyone but a child at boot, never closed.
-    roster: OwnedFd,
-    page_file: OwnedFd,
+    roster: Descriptor,
+    page_file: Descriptor,
     page: &'static TreePage,
 }
 
@@ -31,16 +32,20 @@ static MAKING: Mutex<()> = Mutex::new(());
 ///
 /// # Errors
 ///
-/// What the kernel said when the root's two small memfds were made.
+/// What the kernel said when the root's two small memfds were made; [`Evicted`] when the program has closed
+/// them since.
 pub(crate) fn kin() -> io::Result<&'static Kin> {
     if let Some(kin) = KIN.get() {
-        return Ok(kin);
+        return kin.check().map(|()| kin);
     }
     let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(kin) = KIN.get() {
         return Ok(kin);
     }
     let roster = sys::memfd("multiproc:roster", 0)?;
+    // To open and close the file once more would drop this process's lock on it, its proof of life. So nobody
+    // can who is not root: tools, and the program itself, that open everything in `proc/self/fd`.
+    rustix::fs::fchmod(&roster, Mode::empty())?;
     let page = sys::memfd("multiproc:tree", PAGE as u64)?;
     sys::allocate(&page, 0, PAGE as u64)?;
     sys::seal(&page, SealFlags::empty())?;
@@ -59,7 +64,14 @@ pub(crate) fn adopt(roster: OwnedFd, page: OwnedFd) -> io::Result<()> {
         .map_err(|_| io::Error::from(io::ErrorKind::AlreadyExists))
 }
 
+/// Fails when this process has a tree and the program has closed its descriptors.
+pub(crate) fn check() -> io::Result<()> {
+    KIN.get().map_or(Ok(()), Kin::check)
+}
+
 fn enter(roster: OwnedFd, page_file: OwnedFd) -> io::Result<Kin> {
+    let roster = Descriptor::new(roster)?;
+    let page_file = Descriptor::new(page_file)?;
     let page = page_of(&page_file)?;
     // Numbers are never used twice, so a number in a shared word means one process for ever.
     let mut tries = 0..TRIES;
@@ -82,7 +94,7 @@ fn enter(roster: OwnedFd, page_file: OwnedFd) -> io::Result<Kin> {
 }
 
 /// The tree's page behind its descriptor; it has no header to check, since only kin ever get it.
-fn page_of(file: &OwnedFd) -> io::Result<&'static TreePage> {
+fn page_of(file: &Descriptor) -> io::Result<&'static TreePage> {
     let length = PAGE as u64;
     let sealed = sys::seals(file).contains(sys::SEALS);
     let exact = rustix::fs::fstat(file)?.st_size == length as i64;
@@ -120,14 +132,28 @@ impl Kin {
         if let Some(dead) = pretend::is_dead(participant) {
             return dead;
         }
-        // A probe that fails proves nothing.
+        // A probe that fails proves nothing, nor does one of a file that is the program's: asked afterwards,
+        // since it may have been closed in between.
         participant != self.me
             && sys::byte_is_held(&self.roster, u64::from(participant), 1).is_ok_and(|held| !held)
+            && self.roster.is_intact()
     }
 
-    /// Whether others still see this process alive; if not, it must not write to shared memory any more.
+    /// Whether others see this process dead; if so, it must not write to shared memory any more.
     pub(crate) fn is_evicted(&self) -> bool {
-        sys::byte_is_mine(&self.roster, u64::from(self.me)).is_ok_and(|mine| !mine)
+        !self.roster.is_intact()
+            || sys::byte_is_mine(&self.roster, u64::from(self.me)).is_ok_and(|mine| !mine)
+    }
+
+    /// Fails when the program has closed descriptors of this crate.
+    ///
+    /// Whoever closes what he does not know closes all of it, so these two stand for the others as well, of
+    /// which not all can be told from the program's own.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        match self.roster.is_intact() && self.page_file.is_intact() {
+            true => Ok(()),
+            false => Err(io::Error::other(Evicted)),
+        }
     }
 
     /// What a child must be given to [`adopt`]: the roster and the tree page.

@@ -151,9 +151,15 @@ impl<T: NoUninit + CheckedBitPattern> Lock<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn create(name: &str, value: T) -> Result<Lock<T>, SegmentError> {
-        named::create(name, &shape::<T>(), Self::BYTES, Commit::All, |segment| {
-            Lock::fill(segment.clone(), value)
-        })
+        let (shape, deadline) = (shape::<T>(), named::patience());
+        named::create(
+            name,
+            &shape,
+            Self::BYTES,
+            Commit::All,
+            deadline,
+            |segment| Lock::fill(segment.clone(), value),
+        )
     }
 
     /// The lock that a living process has under that name.
@@ -162,7 +168,7 @@ impl<T: NoUninit + CheckedBitPattern> Lock<T> {
     ///
     /// As [`Segment::open`]; [`SegmentError::WrongShape`] when its value is of another type.
     pub fn open(name: &str) -> Result<Lock<T>, SegmentError> {
-        Lock::attach(named::open(name)?)
+        Lock::attach(named::open(name, named::patience())?)
     }
 
     /// The lock of that name, or a new one around `value` when no living process has it.

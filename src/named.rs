@@ -12,51 +12,49 @@
 //! named file once, keeps that descriptor while it is attached, and never opens the path again before
 //! asking [`ATTACHED`].
 
+mod place;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, CWD};
 use rustix::io::Errno;
 
 use crate::error::SegmentError;
 use crate::kin::{self, MAX_PARTICIPANT};
 use crate::segment::{Attached, Commit, RAW, Segment};
 use crate::sync::Ordering;
-use crate::sys;
+use crate::sys::{self, Descriptor, Identity};
 
-/// Where names live: the machine's file system in memory.
-const FOLDER: &str = "/dev/shm";
+use self::place::{Place, identity, places};
+
 /// Offset of the byte locks, beyond any file's end.
 const ROSTER: u64 = 1 << 48;
 /// The maker's participant number; an opener's is above.
 const FIRST: u32 = 1;
-/// How long to wait for another process that attaches, detaches or removes.
+/// How long to wait for another process that attaches, detaches or removes, where nobody set a time.
 const BUSY: Duration = Duration::from_secs(5);
-
-/// A file is known by device and inode, never by its path.
-type Identity = (u64, u64);
 
 /// The named files this process is attached to. An entry stays until its descriptor is closed.
 static ATTACHED: Mutex<Option<Table>> = Mutex::new(None);
 
 /// This process's one descriptor of a named file, and its place in the file's roster.
 pub(crate) struct File {
-    descriptor: Option<OwnedFd>,
+    descriptor: Option<Descriptor>,
     identity: Identity,
-    path: String,
-    name: String,
+    place: Place,
     me: u32,
 }
 
 impl fmt::Debug for File {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("File")
-            .field("name", &self.name)
+            .field("name", &self.place.name)
             .field("me", &self.me)
             .finish()
     }
@@ -68,16 +66,20 @@ impl Attached for File {
     }
 
     fn is_dead(&self, participant: u32) -> bool {
+        // As in `Kin::is_dead`: what is asked of another file proves nothing.
         participant != self.me
             && sys::byte_is_held(self.descriptor(), ROSTER + u64::from(participant), 1)
                 .is_ok_and(|held| !held)
+            && self.descriptor().is_intact()
     }
 
     fn is_evicted(&self) -> bool {
-        sys::byte_is_mine(self.descriptor(), ROSTER + u64::from(self.me)).is_ok_and(|mine| !mine)
+        !self.descriptor().is_intact()
+            || sys::byte_is_mine(self.descriptor(), ROSTER + u64::from(self.me))
+                .is_ok_and(|mine| !mine)
     }
 
-    fn descriptor(&self) -> &OwnedFd {
+    fn descriptor(&self) -> &Descriptor {
         match &self.descriptor {
             Some(descriptor) => descriptor,
             None => unreachable!("a file is closed only when it is dropped"),
@@ -85,13 +87,13 @@ impl Attached for File {
     }
 
     fn name(&self) -> &str {
-        &self.name
+        &self.place.name
     }
 
     fn hide(&self) {
         // While this process lives, nobody takes the file away, nor puts another one in its place.
-        if self.is_mine() {
-            remove(&self.path);
+        if self.place.holds(self.identity) {
+            self.place.remove();
         }
     }
 }
@@ -111,7 +113,8 @@ impl Segment {
         if bytes == 0 {
             return Err(SegmentError::Empty);
         }
-        create(name, RAW, bytes as u64, Commit::All, |segment| {
+        let deadline = patience();
+        create(name, RAW, bytes as u64, Commit::All, deadline, |segment| {
             Ok(segment.clone())
         })
     }
@@ -123,61 +126,86 @@ impl Segment {
     /// [`SegmentError::NotFound`], [`SegmentError::BadName`], [`SegmentError::Foreign`],
     /// [`SegmentError::WrongShape`] when it is a queue, say, and what a damaged header says.
     pub fn open(name: &str) -> Result<Segment, SegmentError> {
-        let segment = open(name)?;
+        let segment = open(name, patience())?;
         segment.expect(RAW)?;
         Ok(segment)
     }
+}
+
+/// When whoever set no time gives up waiting for others.
+pub(crate) fn patience() -> Instant {
+    Instant::now() + BUSY
 }
 
 /// Makes a segment of that name; `init` fills its body, and takes its place in it, before anyone can see it.
 ///
 /// # Errors
 ///
-/// [`SegmentError::AlreadyExists`] when a living process has it.
+/// [`SegmentError::AlreadyExists`] when a living process has it, [`SegmentError::Busy`] when others were busy
+/// with the name until `deadline`.
 pub(crate) fn create<R, E: From<SegmentError>>(
     name: &str,
     shape: &str,
     body: u64,
     commit: Commit,
+    deadline: Instant,
     init: impl FnOnce(&Segment) -> Result<R, E>,
 ) -> Result<R, E> {
-    let path = path_of(name)?;
-    let segment = draft(name, &path, shape, body, commit)?;
-    let made = init(&segment)?;
-    publish(name, &path, &segment)?;
+    let places = places(name)?;
+    let segment = draft(&places, shape, body, commit, deadline)?;
+    let made = init(&segment.0)?;
+    publish(&places, segment, deadline)?;
     Ok(made)
 }
 
-/// A segment that will have that name, which is free now.
+/// A segment that has no name yet, and the file of it.
+type Draft = (Segment, Arc<File>);
+
+/// A segment that will have that name, which is free now: in the first folder that has room.
 fn draft(
-    name: &str,
-    path: &str,
+    places: &[Place],
     shape: &str,
     body: u64,
     commit: Commit,
-) -> Result<Segment, SegmentError> {
+    deadline: Instant,
+) -> Result<Draft, SegmentError> {
     begin()?;
-    wait(|| free(name, path))?;
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let descriptor = rustix::fs::open(FOLDER, flags, Mode::RUSR | Mode::WUSR)
-        .map_err(|e| explain(e.into(), body))?;
-    // Whatever the umask says.
-    rustix::fs::fchmod(&descriptor, Mode::RUSR | Mode::WUSR).map_err(io::Error::from)?;
+    for place in places {
+        wait(place, deadline, || free(place))?;
+    }
+    let mut refusals = Vec::new();
+    for place in places {
+        match draft_at(place, shape, body, commit) {
+            Err(refusal) if place::is_of_folder(&refusal) => refusals.push(refusal),
+            other => return other,
+        }
+    }
+    // If there is a folder at all, that it is full says more than that there might have been another.
+    let full = |refusal: &SegmentError| matches!(refusal, SegmentError::NoSpace { .. });
+    let said = refusals.iter().rposition(full).unwrap_or(0);
+    Err(refusals.swap_remove(said))
+}
+
+fn draft_at(place: &Place, shape: &str, body: u64, commit: Commit) -> Result<Draft, SegmentError> {
+    let descriptor = Descriptor::new(place.draft()?)?;
     let me = FIRST;
     sys::lock_byte(&descriptor, ROSTER + u64::from(me))?;
-    let identity = identity(&rustix::fs::fstat(&descriptor).map_err(io::Error::from)?);
+    let identity = sys::identity(&descriptor)?;
     // Nobody may be told of the file before it is in the table.
     let file = remember(File {
         descriptor: Some(descriptor),
         identity,
-        path: path.to_owned(),
-        name: name.to_owned(),
+        place: place.clone(),
         me,
     });
-    let segment = Segment::build_named(file, shape, body, commit)?;
+    let built = Segment::build_named(file.clone(), shape, body, commit);
+    let segment = built.map_err(|error| match error {
+        SegmentError::Io(error) => place.nowhere(error),
+        other => other,
+    })?;
     // The maker's number is given away, once and for all.
     segment.participants().store(FIRST, Ordering::Relaxed);
-    Ok(segment)
+    Ok((segment, file))
 }
 
 /// Attaches to the segment of that name.
@@ -185,13 +213,18 @@ fn draft(
 /// # Errors
 ///
 /// [`SegmentError::NotFound`] when no living process has it, [`SegmentError::Foreign`] when something else
-/// stands at the name.
-pub(crate) fn open(name: &str) -> Result<Segment, SegmentError> {
-    let path = path_of(name)?;
+/// stands at the name, [`SegmentError::Busy`] when others were busy with it until `deadline`.
+pub(crate) fn open(name: &str, deadline: Instant) -> Result<Segment, SegmentError> {
     begin()?;
-    let file = wait(|| attach(name, &path))?;
-    // Outside the table: if the header is refused, the file is dropped, and that needs the table.
-    Segment::attach_named(file)
+    for place in places(name)? {
+        if let Some(file) = wait(&place, deadline, || attach(&place))? {
+            // Outside the table: if the header is refused, the file is dropped, and that needs the table.
+            return Segment::attach_named(file);
+        }
+    }
+    Err(SegmentError::NotFound {
+        name: name.to_owned(),
+    })
 }
 
 /// Opens the segment of that name and goes on with `join`, or makes it if no living process has it.
@@ -203,20 +236,21 @@ pub(crate) fn open_or_create<R, E: From<SegmentError>>(
     join: impl FnOnce(Segment) -> Result<R, E>,
     init: impl Fn(&Segment) -> Result<R, E>,
 ) -> Result<R, E> {
-    let path = path_of(name)?;
+    let places = places(name)?;
     // Each round that comes to nothing is one in which somebody else made it, or left it.
     loop {
-        match open(name) {
+        let deadline = patience();
+        match open(name, deadline) {
             Ok(segment) => return join(segment),
             Err(SegmentError::NotFound { .. }) => {}
             Err(other) => return Err(other.into()),
         }
-        let segment = match draft(name, &path, shape, body, commit) {
+        let segment = match draft(&places, shape, body, commit, deadline) {
             Err(SegmentError::AlreadyExists { .. }) => continue,
             other => other?,
         };
-        let made = init(&segment)?;
-        match publish(name, &path, &segment) {
+        let made = init(&segment.0)?;
+        match publish(&places, segment, deadline) {
             Err(SegmentError::AlreadyExists { .. }) => {}
             other => return other.map(|()| made).map_err(E::from),
         }
@@ -224,13 +258,36 @@ pub(crate) fn open_or_create<R, E: From<SegmentError>>(
 }
 
 /// Gives a complete segment its name.
-fn publish(name: &str, path: &str, segment: &Segment) -> Result<(), SegmentError> {
-    let source = format!("/proc/self/fd/{}", segment.file().as_raw_fd());
-    match rustix::fs::linkat(CWD, source, CWD, path, AtFlags::SYMLINK_FOLLOW) {
-        Ok(()) => Ok(()),
-        Err(Errno::EXIST) => Err(exists(name)),
-        Err(errno) => Err(explain(errno.into(), segment.len() as u64)),
+fn publish(
+    places: &[Place],
+    (_segment, file): Draft,
+    deadline: Instant,
+) -> Result<(), SegmentError> {
+    let (place, descriptor) = (&file.place, file.descriptor());
+    descriptor.check()?;
+    let source = format!("/proc/self/fd/{}", descriptor.as_fd().as_raw_fd());
+    let path = &*place.path;
+    let linked = match rustix::fs::linkat(CWD, source, CWD, path, AtFlags::SYMLINK_FOLLOW) {
+        // Without `proc`, those may who may read every file, and on newer kernels whoever has made it.
+        Err(Errno::NOENT) => rustix::fs::linkat(descriptor, "", CWD, path, AtFlags::EMPTY_PATH),
+        other => other,
+    };
+    match linked {
+        Ok(()) => {}
+        Err(Errno::EXIST) => return Err(place.taken()),
+        Err(Errno::NOENT) => {
+            return Err(place.nowhere("a name is given through /proc, which is not mounted"));
+        }
+        Err(errno) => return Err(place.nowhere(errno)),
     }
+    // Somebody may have made it in the other folder meanwhile, if one of them had no room.
+    for other in places.iter().filter(|other| other.path != *path) {
+        if let Err(error) = wait(other, deadline, || free(other)) {
+            place.remove();
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 /// What every maker and opener does first: a forked copy may not, and the mark that tells one must be set.
@@ -242,9 +299,9 @@ fn begin() -> Result<(), SegmentError> {
     Ok(())
 }
 
-fn exists(name: &str) -> SegmentError {
+fn exists(place: &Place) -> SegmentError {
     SegmentError::AlreadyExists {
-        name: name.to_owned(),
+        name: place.name.clone(),
     }
 }
 
@@ -255,13 +312,20 @@ enum Attempt<T> {
 }
 
 /// Tries again while others are in the middle of something short.
-fn wait<T>(attempt: impl Fn() -> Result<Attempt<T>, SegmentError>) -> Result<T, SegmentError> {
-    let deadline = Instant::now() + BUSY;
+fn wait<T>(
+    place: &Place,
+    deadline: Instant,
+    attempt: impl Fn() -> Result<Attempt<T>, SegmentError>,
+) -> Result<T, SegmentError> {
     loop {
         match attempt()? {
             Attempt::Done(done) => return Ok(done),
             Attempt::Busy if Instant::now() < deadline => sleep(Duration::from_micros(200)),
-            Attempt::Busy => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+            Attempt::Busy => {
+                return Err(SegmentError::Busy {
+                    name: place.name.clone(),
+                });
+            }
         }
     }
 }
@@ -276,11 +340,11 @@ enum Found {
     Mine(Arc<File>),
     /// A file others are attached to. While its descriptor is open, nobody else attaches, detaches or
     /// removes: it holds the byte at [`ROSTER`].
-    Others(OwnedFd, Identity),
+    Others(Descriptor, Identity),
 }
 
-fn look_up(attached: &Table, name: &str, path: &str) -> Result<Attempt<Found>, SegmentError> {
-    let Some(stat) = look_at(name, path)? else {
+fn look_up(attached: &Table, place: &Place) -> Result<Attempt<Found>, SegmentError> {
+    let Some(stat) = place.look()? else {
         return Ok(Attempt::Done(Found::Nothing));
     };
     if let Some(known) = attached.get(&identity(&stat)) {
@@ -288,41 +352,39 @@ fn look_up(attached: &Table, name: &str, path: &str) -> Result<Attempt<Found>, S
         let mine = known.upgrade().map(Found::Mine);
         return Ok(mine.map_or(Attempt::Busy, Attempt::Done));
     }
-    let Some(descriptor) = open_file(name, path)? else {
+    let Some(descriptor) = place.open()? else {
         return Ok(Attempt::Busy);
     };
-    let opened = identity(&rustix::fs::fstat(&descriptor).map_err(io::Error::from)?);
+    let opened = sys::identity(&descriptor)?;
     if attached.contains_key(&opened) {
         // The path was replaced meanwhile by a file we have: closing this second descriptor would drop
         // our locks, so it is kept as long as the process lives.
         std::mem::forget(descriptor);
         return Ok(Attempt::Busy);
     }
+    let descriptor = Descriptor::new(descriptor)?;
     if !sys::lock_byte(&descriptor, ROSTER)? {
         return Ok(Attempt::Busy);
     }
     // Dropping the descriptor on any return below gives the byte back.
-    if look_at(name, path)?.map(|stat| identity(&stat)) != Some(opened) {
+    if !place.holds(opened) {
         return Ok(Attempt::Busy);
     }
     if !anybody_lives(&descriptor)? {
-        remove(path);
+        place.remove();
         return Ok(Attempt::Done(Found::Nothing));
     }
     Ok(Attempt::Done(Found::Others(descriptor, opened)))
 }
 
-fn attach(name: &str, path: &str) -> Result<Attempt<Arc<File>>, SegmentError> {
+/// Attaches to what stands there; `None` if nothing does.
+fn attach(place: &Place) -> Result<Attempt<Option<Arc<File>>>, SegmentError> {
     let mut attached = ATTACHED.lock().unwrap_or_else(PoisonError::into_inner);
     let attached = attached.get_or_insert_default();
-    let (descriptor, identity) = match look_up(attached, name, path)? {
+    let (descriptor, identity) = match look_up(attached, place)? {
         Attempt::Busy => return Ok(Attempt::Busy),
-        Attempt::Done(Found::Mine(file)) => return Ok(Attempt::Done(file)),
-        Attempt::Done(Found::Nothing) => {
-            return Err(SegmentError::NotFound {
-                name: name.to_owned(),
-            });
-        }
+        Attempt::Done(Found::Mine(file)) => return Ok(Attempt::Done(Some(file))),
+        Attempt::Done(Found::Nothing) => return Ok(Attempt::Done(None)),
         Attempt::Done(Found::Others(descriptor, identity)) => (descriptor, identity),
     };
     let me = enter(&descriptor)?;
@@ -330,33 +392,32 @@ fn attach(name: &str, path: &str) -> Result<Attempt<Arc<File>>, SegmentError> {
     let file = Arc::new(File {
         descriptor: Some(descriptor),
         identity,
-        path: path.to_owned(),
-        name: name.to_owned(),
+        place: place.clone(),
         me,
     });
     attached.insert(identity, Arc::downgrade(&file));
-    Ok(Attempt::Done(file))
+    Ok(Attempt::Done(Some(file)))
 }
 
 /// Makes sure that no living process has the name, and that nothing stands there.
-fn free(name: &str, path: &str) -> Result<Attempt<()>, SegmentError> {
+fn free(place: &Place) -> Result<Attempt<()>, SegmentError> {
     let mut attached = ATTACHED.lock().unwrap_or_else(PoisonError::into_inner);
-    match look_up(attached.get_or_insert_default(), name, path)? {
+    match look_up(attached.get_or_insert_default(), place)? {
         Attempt::Busy => Ok(Attempt::Busy),
         Attempt::Done(Found::Nothing) => Ok(Attempt::Done(())),
         // Whatever its header says, it is in use. Closed before another thread can attach to the same file.
-        Attempt::Done(Found::Others(..)) => Err(exists(name)),
+        Attempt::Done(Found::Others(..)) => Err(exists(place)),
         Attempt::Done(Found::Mine(file)) => {
             // If this is the last of it, it needs the table.
             drop(attached);
             drop(file);
-            Err(exists(name))
+            Err(exists(place))
         }
     }
 }
 
 /// Takes the next participant number of the file and its byte.
-fn enter(descriptor: &OwnedFd) -> Result<u32, SegmentError> {
+fn enter(descriptor: &Descriptor) -> Result<u32, SegmentError> {
     for _ in 0..1_000 {
         let me = Segment::next_participant(descriptor)?;
         if me > 0 && me < MAX_PARTICIPANT && sys::lock_byte(descriptor, ROSTER + u64::from(me))? {
@@ -395,6 +456,9 @@ impl Drop for File {
 impl File {
     /// Removes the name if nobody else is attached.
     fn leave(&self) {
+        if !self.descriptor().is_intact() {
+            return;
+        }
         let deadline = Instant::now() + Duration::from_millis(100);
         while let Ok(false) = sys::lock_byte(self.descriptor(), ROSTER) {
             if Instant::now() > deadline {
@@ -404,100 +468,13 @@ impl File {
             sleep(Duration::from_micros(100));
         }
         let alone = anybody_lives(self.descriptor()).is_ok_and(|others| !others);
-        if alone && self.is_mine() {
-            remove(&self.path);
+        if alone && self.place.holds(self.identity) {
+            self.place.remove();
         }
     }
-
-    /// Whether the name leads to this file.
-    fn is_mine(&self) -> bool {
-        let there = look_at(&self.name, &self.path);
-        matches!(there, Ok(Some(stat)) if identity(&stat) == self.identity)
-    }
-}
-
-fn remove(path: &str) {
-    // Gone already is as good.
-    let _ = rustix::fs::unlink(path);
 }
 
 /// Whether any *other* process holds a participant's byte.
-fn anybody_lives(descriptor: &OwnedFd) -> io::Result<bool> {
+fn anybody_lives(descriptor: &Descriptor) -> io::Result<bool> {
     sys::byte_is_held(descriptor, ROSTER + 1, u64::from(MAX_PARTICIPANT))
-}
-
-/// What stands at the path, checked without opening it: this user's own plain file, or nothing.
-fn look_at(name: &str, path: &str) -> Result<Option<Stat>, SegmentError> {
-    let stat = match rustix::fs::lstat(path) {
-        Ok(stat) => stat,
-        Err(Errno::NOENT) => return Ok(None),
-        Err(errno) => return Err(io::Error::from(errno).into()),
-    };
-    check(name, &stat)?;
-    Ok(Some(stat))
-}
-
-fn check(name: &str, stat: &Stat) -> Result<(), SegmentError> {
-    let foreign = |why| {
-        Err(SegmentError::Foreign {
-            name: name.to_owned(),
-            why,
-        })
-    };
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return foreign("not a regular file");
-    }
-    if stat.st_uid != rustix::process::geteuid().as_raw() {
-        return foreign("owned by another user");
-    }
-    if stat.st_nlink > 1 {
-        return foreign("linked more than once");
-    }
-    if stat.st_mode & 0o077 != 0 {
-        return foreign("open to other users");
-    }
-    Ok(())
-}
-
-/// Opens the file without ever following a link or waiting; None if it vanished meanwhile.
-fn open_file(name: &str, path: &str) -> Result<Option<OwnedFd>, SegmentError> {
-    let flags =
-        OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(descriptor) => {
-            check(
-                name,
-                &rustix::fs::fstat(&descriptor).map_err(io::Error::from)?,
-            )?;
-            Ok(Some(descriptor))
-        }
-        Err(Errno::NOENT) => Ok(None),
-        Err(Errno::LOOP) => Err(SegmentError::Foreign {
-            name: name.to_owned(),
-            why: "a symbolic link",
-        }),
-        Err(errno) => Err(explain(errno.into(), 0)),
-    }
-}
-
-fn identity(stat: &Stat) -> Identity {
-    (stat.st_dev, stat.st_ino)
-}
-
-fn explain(error: io::Error, needed: u64) -> SegmentError {
-    SegmentError::from_io(error, needed)
-}
-
-/// The path of a name, if it is one.
-fn path_of(name: &str) -> Result<String, SegmentError> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    if !(1..=64).contains(&name.len()) || name.starts_with('.') || !name.bytes().all(allowed) {
-        return Err(SegmentError::BadName {
-            name: name.to_owned(),
-        });
-    }
-    Ok(format!(
-        "{FOLDER}/multiproc-{}-{name}",
-        rustix::process::geteuid().as_raw()
-    ))
 }

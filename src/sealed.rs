@@ -16,13 +16,20 @@ use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustix::fs::Mode;
+
 use crate::cookie::{self, Cookie};
 use crate::error::SegmentError;
 use crate::layout::{SEALED_HEADER, sealed_header};
-use crate::sys::{self, Large};
+use crate::sys::{self, Descriptor, Large};
 
 /// How long a fork elsewhere in this process may take to let go of what it inherited.
 const BUSY: Duration = Duration::from_millis(200);
+
+/// How often a draft that somebody keeps mapped is copied to another file.
+const COPIES: u32 = 3;
+/// Bytes that are copied at once.
+const AT_ONCE: usize = 1 << 20;
 
 /// Memory being written by its maker, unknown to everyone else.
 #[derive(Debug)]
@@ -37,11 +44,15 @@ pub(crate) struct Draft {
 impl Draft {
     /// An empty draft whose contents will be aligned to `align`, a page at most.
     pub(crate) fn new(align: usize) -> Result<Draft, SegmentError> {
-        let length = start(align) as u64;
+        Draft::empty(cookie::new()?, start(align) as u64)
+    }
+
+    fn empty(cookie: Cookie, length: u64) -> Result<Draft, SegmentError> {
         let explain = |error| SegmentError::from_io(error, length);
-        let cookie = cookie::new()?;
         let name = format!("multiproc:sealed:{}", cookie::tag(cookie));
         let file = sys::memfd(&name, length).map_err(explain)?;
+        // Sealing is refused while anybody else could write, so nobody can open it to write, but root.
+        rustix::fs::fchmod(&file, Mode::RUSR | Mode::RGRP | Mode::ROTH).map_err(io::Error::from)?;
         Ok(Draft {
             file: file.into(),
             length,
@@ -58,7 +69,7 @@ impl Draft {
     /// Writes `bytes` behind what is there.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), SegmentError> {
         let length = bytes.len() as u64;
-        let explain = |error| SegmentError::from_io(error, length);
+        let explain = |error| SegmentError::from_io(error, self.length.saturating_add(length));
         sys::expect_room(self.length, length).map_err(explain)?;
         self.file
             .write_all_at(bytes, self.length)
@@ -76,7 +87,7 @@ impl Draft {
             .filter(|all| isize::try_from(*all).is_ok());
         let all = all.ok_or(SegmentError::NoSpace { needed: length })?;
         sys::expect_room(self.length, length).map_err(explain)?;
-        self.file.set_len(all).map_err(explain)?;
+        sys::set_length(&self.file, all).map_err(explain)?;
         let map = Large::for_writing(&self.file, all as usize).map_err(explain)?;
         // One small page for each huge one to be made of. What is written is what the file holds there already.
         let mut at = self.length;
@@ -97,24 +108,64 @@ impl Draft {
     }
 
     /// Seals it; nothing of it may be mapped any more.
-    pub(crate) fn seal(self) -> Result<Sealed, SegmentError> {
+    pub(crate) fn seal(mut self) -> Result<Sealed, SegmentError> {
         let cookie = self.cookie;
         let header = sealed_header(self.length, cookie);
         self.file.write_all_at(bytemuck::cast_slice(&header), 0)?;
         let end = Instant::now() + BUSY;
+        let mut copies = 0;
         while let Err(error) = sys::seal_against_writing(&self.file) {
-            // A process forked at the wrong moment has a copy of a mapping, until it starts another program.
-            if error.kind() != io::ErrorKind::ResourceBusy || Instant::now() > end {
+            if error.kind() != io::ErrorKind::ResourceBusy {
                 return Err(error.into());
             }
-            sleep(Duration::from_millis(1));
+            // A process forked at the wrong moment has a copy of a mapping, until it starts another program.
+            if Instant::now() < end {
+                sleep(Duration::from_millis(1));
+                continue;
+            }
+            // Somebody has found the file and keeps it mapped: root, a debugger. So another one is sealed,
+            // which is never mapped before, and which nobody knows yet.
+            if copies == COPIES {
+                return Err(io::Error::new(
+                    io::ErrorKind::ResourceBusy,
+                    "another process (of root's, or a debugger) has the array's memory mapped for \
+                     writing, and that of each copy, so that it cannot be sealed",
+                )
+                .into());
+            }
+            copies += 1;
+            self = self.copied()?;
         }
         // A descriptor for reading can be mapped on every kernel, and passed on without a thought.
-        let sealed = Sealed::open(sys::reopen_for_reading(&self.file)?, cookie)?;
+        let reading = match sys::reopen_for_reading(&self.file) {
+            // Without `proc`, newer kernels map the sealed file itself for reading.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.file.try_clone()?.into(),
+            other => other?,
+        };
+        let sealed = Sealed::open(reading, cookie)?;
         if !self.gathered {
             sealed.map.gather();
         }
         Ok(sealed)
+    }
+
+    /// The same in another file.
+    fn copied(self) -> Result<Draft, SegmentError> {
+        let mut copy = Draft::empty(self.cookie, 0)?;
+        let mut some = vec![0; AT_ONCE];
+        let mut at = 0;
+        while at < self.length {
+            let length = (self.length - at).min(AT_ONCE as u64);
+            let some = &mut some[..length as usize];
+            self.file.read_exact_at(some, at)?;
+            sys::expect_room(at, length).map_err(|e| SegmentError::from_io(e, self.length))?;
+            copy.file
+                .write_all_at(some, at)
+                .map_err(|error| SegmentError::from_io(error, self.length))?;
+            at += length;
+        }
+        copy.length = self.length;
+        Ok(copy)
     }
 }
 
@@ -127,7 +178,7 @@ fn start(align: usize) -> usize {
 #[derive(Debug)]
 pub(crate) struct Sealed {
     map: Large,
-    file: OwnedFd,
+    file: Descriptor,
     /// The type whose values the contents were found to be.
     checked: OnceLock<TypeId>,
 }
@@ -160,7 +211,7 @@ impl Sealed {
             .map_err(|error| SegmentError::from_io(error, length))?;
         Ok(Sealed {
             map,
-            file: file.into(),
+            file: Descriptor::new(file.into())?,
             checked: OnceLock::new(),
         })
     }

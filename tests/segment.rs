@@ -10,7 +10,12 @@ use multiproc::{Segment, SegmentError};
 fn fresh(tag: &str) -> (String, PathBuf) {
     let name = format!("test-{tag}-{}", std::process::id());
     let uid = rustix::process::geteuid().as_raw();
-    let path = PathBuf::from(format!("/dev/shm/multiproc-{uid}-{name}"));
+    let own = PathBuf::from(format!("/run/user/{uid}"));
+    let folder = match own.is_dir() {
+        true => own,
+        false => PathBuf::from("/dev/shm"),
+    };
+    let path = folder.join(format!("multiproc-{uid}-{name}"));
     (name, path)
 }
 

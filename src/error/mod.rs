@@ -4,6 +4,8 @@ mod codec;
 
 use std::fmt;
 
+use rustix::process::Resource;
+
 pub use self::codec::{DecodeError, EncodeError};
 
 /// Shared memory says something that no process of this crate writes.
@@ -132,7 +134,7 @@ pub enum RecvError {
     Closed,
     /// A message arrived that is no value of the type; it is gone, the next call goes on behind it.
     #[error("a message could not be read: {0}")]
-    Decode(#[from] DecodeError),
+    Decode(DecodeError),
     /// See [`Corrupt`].
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
@@ -200,10 +202,28 @@ impl fmt::Debug for Undeliverable {
     }
 }
 
+impl From<DecodeError> for RecvError {
+    fn from(error: DecodeError) -> RecvError {
+        RecvError::Decode(error)
+    }
+}
+
 pub(crate) const FORKED: &str =
     "this process was forked by the user; what it inherited belongs to its parent";
-pub(crate) const EVICTED: &str =
-    "others have seen this process dead: its proof of life was closed or unlocked";
+pub(crate) const EVICTED: &str = "this program has closed or unlocked descriptors that are not its \
+     own (of multiproc), so others see this process dead: close only what you have opened";
+
+/// Says that the program has closed descriptors of this crate.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("{EVICTED}")]
+pub(crate) struct Evicted;
+
+impl Evicted {
+    /// Whether that is why something failed.
+    pub(crate) fn is_in(error: &std::io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<Evicted>())
+    }
+}
 
 /// Why a segment could not be made or attached.
 #[derive(Debug, thiserror::Error)]
@@ -217,6 +237,17 @@ pub enum SegmentError {
     NoSpace {
         /// Bytes that were asked for.
         needed: u64,
+    },
+    /// Files of this process may not be that long.
+    #[error(
+        "a segment of {needed} bytes is longer than files of this process may be: the limit \
+         (RLIMIT_FSIZE, `ulimit -f`) is {limit} bytes"
+    )]
+    FileTooLarge {
+        /// Bytes that were asked for.
+        needed: u64,
+        /// The limit in force, in bytes.
+        limit: u64,
     },
     /// The process may not open more files.
     #[error("too many open descriptors, the limit (RLIMIT_NOFILE) is {limit}")]
@@ -249,8 +280,22 @@ pub enum SegmentError {
     Foreign {
         /// The name asked for.
         name: String,
-        /// What is wrong with it.
-        why: &'static str,
+        /// Which file it is, what is wrong with it, and who can take it away.
+        why: String,
+    },
+    /// There is no folder in memory in which this user can keep names.
+    #[error("{name:?} can be kept nowhere: {why}")]
+    NoFolder {
+        /// The name asked for.
+        name: String,
+        /// Which folders there are, and what is wrong with them.
+        why: String,
+    },
+    /// Another process was in the middle of attaching or removing that name all the time allowed.
+    #[error("another process kept the segment named {name:?} busy for too long")]
+    Busy {
+        /// The name asked for.
+        name: String,
     },
     /// Another version of this crate, or a program of another word size, made it.
     #[error("segment has layout version {}.{}, this program needs {}.{}", found.0, found.1, wanted.0, wanted.1)]
@@ -326,30 +371,48 @@ pub enum SegmentError {
     /// Handles of this kind belong to the process that made them: this is a forked copy of it.
     #[error("this process was forked by the user; handles of its parent cannot be used here")]
     Forked,
+    /// The program has closed descriptors of this crate; what it has opened since is left alone.
+    #[error("{EVICTED}")]
+    Evicted,
     /// See [`Corrupt`].
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
     /// The operating system refused.
     #[error("operating system: {0}")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
 }
 
-impl SegmentError {
-    /// Names the limit behind an error of the operating system.
-    pub(crate) fn from_io(error: std::io::Error, needed: u64) -> SegmentError {
-        use nix::libc::{EDQUOT, EFBIG, EMFILE, ENOMEM, ENOSPC};
+impl From<std::io::Error> for SegmentError {
+    fn from(error: std::io::Error) -> SegmentError {
         match error.raw_os_error() {
-            Some(ENOSPC | ENOMEM | EDQUOT | EFBIG) => SegmentError::NoSpace { needed },
-            Some(EMFILE) => SegmentError::TooManyDescriptors {
-                limit: descriptor_limit(),
-            },
+            Some(nix::libc::EMFILE | nix::libc::EBADF) | None => SegmentError::from_io(error, 0),
             _ => SegmentError::Io(error),
         }
     }
 }
 
-fn descriptor_limit() -> u64 {
-    rustix::process::getrlimit(rustix::process::Resource::Nofile)
-        .current
-        .unwrap_or(u64::MAX)
+impl SegmentError {
+    /// Names the limit behind an error of the operating system.
+    pub(crate) fn from_io(error: std::io::Error, needed: u64) -> SegmentError {
+        use nix::libc::{EBADF, EDQUOT, EFBIG, EMFILE, ENOMEM, ENOSPC};
+        match error.raw_os_error() {
+            Some(ENOSPC | ENOMEM | EDQUOT) => SegmentError::NoSpace { needed },
+            Some(EFBIG) => match limit(Resource::Fsize) {
+                limit if limit < needed => SegmentError::FileTooLarge { needed, limit },
+                // No file of this machine is that long.
+                _ => SegmentError::NoSpace { needed },
+            },
+            Some(EMFILE) => SegmentError::TooManyDescriptors {
+                limit: limit(Resource::Nofile),
+            },
+            // Ours are closed when nobody uses them any more, and not before.
+            Some(EBADF) => SegmentError::Evicted,
+            _ if Evicted::is_in(&error) => SegmentError::Evicted,
+            _ => SegmentError::Io(error),
+        }
+    }
+}
+
+fn limit(of: Resource) -> u64 {
+    rustix::process::getrlimit(of).current.unwrap_or(u64::MAX)
 }

@@ -20,9 +20,11 @@ mod hold;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -147,9 +149,13 @@ thread_local! {
         Cell::new(Collecting { transport: None, items: 0 })
     };
     /// What [`pass`] adds to.
-    static ITEMS: RefCell<Vec<Item>> = const { RefCell::new(Vec::new()) };
+    /// Without a destructor, so that it is there for the destructors of a thread's other values and at the
+    /// program's exit. Nothing leaks: between messages both are empty, and have no memory of their own.
+    static ITEMS: RefCell<ManuallyDrop<Vec<Item>>> =
+        const { RefCell::new(ManuallyDrop::new(Vec::new())) };
     /// Segments whose descriptors arrived beside the message being decoded.
-    static ARRIVED: RefCell<Vec<Segment>> = const { RefCell::new(Vec::new()) };
+    static ARRIVED: RefCell<ManuallyDrop<Vec<Segment>>> =
+        const { RefCell::new(ManuallyDrop::new(Vec::new())) };
 }
 
 /// Runs `encode` and collects the segments that it named.
@@ -197,7 +203,11 @@ impl Drop for Restore {
 
 #[cold]
 fn last_items(count: usize) -> Vec<Item> {
-    ITEMS.with_borrow_mut(|items| items.split_off(items.len().saturating_sub(count)))
+    ITEMS.with_borrow_mut(|items| match items.len().saturating_sub(count) {
+        // With its memory, which nobody would give back when the thread ends.
+        0 => std::mem::take(&mut **items),
+        outer => items.split_off(outer),
+    })
 }
 
 /// Whether what is being encoded goes to one process, which an end then moves to; else it stays, and others come.
@@ -227,6 +237,11 @@ fn pass(segment: &Segment, ticket: Option<Box<dyn Ticket>>) -> Result<Wire, &'st
     if !is_admitted || collecting.transport.is_none() {
         refused(item);
         return Err(OUTSIDE);
+    }
+    if item.segment.check_descriptor().is_err() {
+        // Its number may lead to a file of the program's, which is not for others.
+        refused(item);
+        return Err(crate::error::EVICTED);
     }
     if collecting.transport != Some(Transport::Socket) {
         // Before it is published: who cannot open it asks for it.
@@ -368,25 +383,34 @@ pub(crate) fn with_descriptors<R>(
     decode: impl FnOnce() -> R,
 ) -> Result<R, SegmentError> {
     let segments = Segment::attach_all(files)?;
-    let outer = ARRIVED.with(|cell| cell.replace(segments));
+    let outer = ARRIVED.with_borrow_mut(|arrived| std::mem::replace(&mut **arrived, segments));
     let result = decode();
-    ARRIVED.with(|cell| cell.replace(outer));
+    let segments = ARRIVED.with_borrow_mut(|arrived| std::mem::replace(&mut **arrived, outer));
+    drop(segments);
     Ok(result)
 }
 
 fn take(wire: Wire) -> Result<Segment, SegmentError> {
+    // A copy of a process would take what was sent to the process itself.
+    if kin::forked() {
+        return Err(SegmentError::Forked);
+    }
     match Segment::known(&wire.key) {
         Some(known) => Ok(known),
         None => open(&wire),
     }
 }
 
+/// How long another process may be busy with a named segment whose handle has arrived.
+const BUSY: Duration = Duration::from_millis(10);
+
 fn open(wire: &Wire) -> Result<Segment, SegmentError> {
     if let Some(name) = &wire.name {
         if !NAMES.get() {
             return Err(SegmentError::NotOpen { name: name.clone() });
         }
-        let segment = named::open(name)?;
+        // Whoever sent it may be keeping the file busy, and the call that decodes may have a limit.
+        let segment = named::open(name, Instant::now() + BUSY)?;
         let same = segment.key() == wire.key;
         return if same {
             Ok(segment)

@@ -104,29 +104,43 @@ impl<Up: Message, Down: Message> Listener<Up, Down> {
                     .calls
                     .recv_timeout(end.saturating_duration_since(Instant::now())),
             };
-            let call = match call {
-                Ok(call) => call,
+            let end = match call {
+                Ok(call) => answer(
+                    &call,
+                    self.message_limit,
+                    deadline.unwrap_or_else(named::patience),
+                )?,
                 // What is no call is nobody's.
-                Err(RecvError::Decode(_)) => continue,
+                Err(RecvError::Decode(_)) => None,
                 Err(error) => return Err(PipeError::from_recv(error)),
             };
-            if let Some(end) = answer(&call, self.message_limit)? {
-                return Ok(end);
+            match end {
+                Some(end) => return Ok(end),
+                // However many calls lead nowhere.
+                None if deadline.is_some_and(|end| Instant::now() >= end) => {
+                    return Err(PipeError::TimedOut);
+                }
+                None => {}
             }
         }
     }
 }
 
-/// Takes the first end of a caller's pipe; `None` if it is gone, or is none.
+/// Takes the first end of a caller's pipe; `None` if it is gone, is none, or is kept busy until `deadline`.
 fn answer<Up: Message, Down: Message>(
     call: &Call<Up, Down>,
     message_limit: usize,
+    deadline: Instant,
 ) -> Result<Option<PipeEnd<Up, Down>>, PipeError> {
-    let segment = match named::open(&call.name) {
+    let segment = match named::open(&call.name, deadline) {
         Ok(segment) => segment,
-        Err(error @ (SegmentError::TooManyDescriptors { .. } | SegmentError::NoSpace { .. })) => {
-            return Err(error.into());
-        }
+        // What concerns this process is not the caller's fault.
+        Err(
+            error @ (SegmentError::TooManyDescriptors { .. }
+            | SegmentError::NoSpace { .. }
+            | SegmentError::Forked
+            | SegmentError::Evicted),
+        ) => return Err(error.into()),
         Err(_) => return Ok(None),
     };
     let Owner::OnItsWay { tag, .. } = Owner::from_word(call.owner) else {
@@ -151,9 +165,16 @@ pub(super) fn connect<Up: Message, Down: Message>(
     message_limit: usize,
     deadline: Option<Instant>,
 ) -> Result<PipeEnd<Down, Up>, PipeError> {
-    let calls = Queue::<Call<Up, Down>>::builder();
-    let mut calls = calls.open_sender(name).map_err(PipeError::from_queue)?;
-    let Waiting { link, away } = call::<Up, Down>(name, bytes, message_limit)?;
+    let patience = deadline.unwrap_or_else(named::patience);
+    let calls = Queue::<Call<Up, Down>>::builder().open_sender(name, patience);
+    // With a limit of the caller's, that others are busy is that the time is up.
+    let late = |error| match error {
+        PipeError::Segment(SegmentError::Busy { .. }) if deadline.is_some() => PipeError::TimedOut,
+        error => error,
+    };
+    let mut calls = calls.map_err(|error| late(PipeError::from_queue(error)))?;
+    let called = call::<Up, Down>(name, bytes, message_limit, patience);
+    let Waiting { link, away } = called.map_err(late)?;
     let call = Call {
         name: link.segment.name().unwrap_or_default().to_owned(),
         owner: away.word(),
@@ -204,6 +225,7 @@ fn call<Up: Message, Down: Message>(
     name: &str,
     bytes: u64,
     message_limit: usize,
+    deadline: Instant,
 ) -> Result<Waiting, PipeError> {
     let shape = shape::<Up, Down>(Side::First);
     let prepare = |segment: &Segment| {
@@ -218,7 +240,7 @@ fn call<Up: Message, Down: Message>(
     };
     for number in 0..CALLERS {
         let name = format!("{name}.{number}");
-        match named::create(&name, &shape, bytes, Commit::All, prepare) {
+        match named::create(&name, &shape, bytes, Commit::All, deadline, prepare) {
             Err(SegmentError::AlreadyExists { .. }) => {}
             other => return other.map_err(PipeError::Segment),
         }
@@ -229,6 +251,7 @@ fn call<Up: Message, Down: Message>(
 impl PipeError {
     fn from_queue(error: QueueError) -> PipeError {
         match error {
+            QueueError::Segment(SegmentError::Evicted) => PipeError::Evicted,
             QueueError::Segment(error) => PipeError::Segment(error),
             // Who listens has one sender and the only receiver.
             _ => PipeError::TooManyCallers { limit: CALLERS },

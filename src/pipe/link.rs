@@ -207,6 +207,10 @@ impl Link {
 
     /// Whether the other end is gone, asking the system about its owner.
     pub(super) fn ask(&self) -> bool {
+        // A forked copy lets go of nobody's end.
+        if self.mark.load(Ordering::Relaxed) == 0 {
+            return self.has_left();
+        }
         let word = &self.out.owner;
         // Edge E, looking end: what the dead had sent is here to be seen.
         let seen = Owner::from_word(word.load(Ordering::Acquire));

@@ -32,11 +32,15 @@ pub(super) struct How<'p> {
     pub(super) chunk: Option<NonZeroUsize>,
 }
 
-fn not_forked() -> Result<(), TaskError> {
+pub(super) fn not_forked() -> Result<(), TaskError> {
     if kin::forked() {
         return Err(TaskError::Forked);
     }
-    Ok(())
+    // Where the program has closed our descriptors no worker can be made, ended or heard of any more.
+    kin::check().map_err(|error| TaskError::PoolBroken {
+        item: 0,
+        why: error.to_string(),
+    })
 }
 
 impl<'p> How<'p> {

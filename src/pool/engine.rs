@@ -219,6 +219,10 @@ impl Engine {
 
     /// Gives a job's memory back.
     pub(super) fn give_back(&self, blocks: impl IntoIterator<Item = Block>) {
+        // In a forked copy nothing is the copy's to give back, and the lock may have been held at the fork.
+        if kin::forked() {
+            return;
+        }
         let mut blocks = blocks.into_iter().peekable();
         if blocks.peek().is_some() {
             let mut intake = lock(&self.intake);
@@ -242,6 +246,9 @@ impl Engine {
 
     /// Withdraws all chunks of a job that no worker has begun. True if nothing of it was begun.
     pub(super) fn cancel(&self, work: &Arc<Work>) -> bool {
+        if kin::forked() {
+            return false;
+        }
         let cancelled = self.with_intake(|intake| {
             let Some(ticket) = work.ticket() else {
                 let before = intake.backlog.len();

@@ -13,6 +13,7 @@ use super::held::Held;
 use super::items::Source;
 use super::step::Step;
 use super::supervise::Loose;
+use crate::kin;
 
 /// Jobs that are under way at once, for each worker.
 const AHEAD: usize = 4;
@@ -95,6 +96,17 @@ impl<'p, S: Step, I: Source<S::In>> Imap<'p, S, I> {
         }
     }
 
+    /// Ends it in a forked copy, which has no part in it: says so once, if anything would have come.
+    #[cold]
+    fn end_in_copy(&mut self) -> Option<Result<S::Out, TaskError>> {
+        let is_over =
+            self.feed.is_none() && self.flying.is_empty() && self.ready.as_slice().is_empty();
+        self.feed = None;
+        self.flying.clear();
+        self.ready = Vec::new().into_iter();
+        (!is_over).then_some(Err(TaskError::Forked))
+    }
+
     /// The next that has ended, or is the next in order.
     fn land(&mut self) -> Option<Flight<'p>> {
         if self.order == Order::OfItems {
@@ -123,6 +135,9 @@ impl<S: Step, I: Source<S::In>> Iterator for Imap<'_, S, I> {
     type Item = Result<S::Out, TaskError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if kin::forked() {
+            return self.end_in_copy();
+        }
         loop {
             if let Some(result) = self.ready.next() {
                 return Some(result);

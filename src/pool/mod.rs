@@ -54,6 +54,7 @@ use step::{Each, Spread};
 use supervise::supervise;
 use work::Ending;
 
+use crate::error::SegmentError;
 use crate::kin;
 use crate::message::Message;
 use crate::process::Function;
@@ -120,7 +121,7 @@ impl Worker {
 }
 
 /// Counts of a pool since it began; stale at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolStats {
     /// Items submitted that have not begun.
@@ -364,7 +365,7 @@ impl Pool {
     /// [`PoolError::Broken`] if the pool broke before.
     pub fn join(self) -> Result<(), PoolError> {
         if kin::forked() {
-            return Ok(());
+            return Err(SegmentError::Forked.into());
         }
         self.close();
         let engine = &self.engine;
@@ -388,8 +389,12 @@ impl Pool {
         }
     }
 
-    /// The workers that live, by seat. Any of them may end, and be replaced, at once.
+    /// The workers that live, by seat. Any of them may end, and be replaced, at once. None in a forked copy.
     pub fn workers(&self) -> Vec<Worker> {
+        // A forked copy has none, and the lock may have been held at the fork.
+        if kin::forked() {
+            return Vec::new();
+        }
         lock(&self.engine.crew)
             .places
             .iter()
@@ -401,7 +406,7 @@ impl Pool {
             .collect()
     }
 
-    /// What the pool has done so far.
+    /// What the pool has done so far; nothing, in a forked copy of its process.
     ///
     /// # Examples
     ///
@@ -414,6 +419,9 @@ impl Pool {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn stats(&self) -> PoolStats {
+        if kin::forked() {
+            return PoolStats::default();
+        }
         let restarts = lock(&self.engine.crew).restarts;
         let busy = self.engine.busy();
         let running = self.engine.at_work();

@@ -16,6 +16,7 @@ use super::error::{Failure, TaskError};
 use super::job::{self, Ticket};
 use super::work::{Ending, Work};
 use crate::error::Corrupt;
+use crate::kin;
 use crate::message;
 use crate::ring::Reader;
 use crate::signal::Patience;
@@ -124,6 +125,10 @@ impl Engine {
         loop {
             if done() {
                 return true;
+            }
+            // Nobody tells a forked copy anything, and what it reads its parent would miss.
+            if kin::forked() {
+                return false;
             }
             match self.role.try_lock() {
                 Ok(mut role) => {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::engine::{Engine, lock};
 use super::error::TaskError;
 use super::work::{Group, Work};
+use crate::kin;
 
 /// What becomes of the results.
 type Finish<R> = fn(&Engine, &[Arc<Work>]) -> Result<R, TaskError>;
@@ -89,7 +90,7 @@ impl<R> Task<R> {
     /// [`TaskError::TimedOut`], with no worker named, when there is no value after `timeout`; else as
     /// [`get`](Task::get).
     pub fn get_timeout(&self, timeout: Duration) -> Result<R, TaskError> {
-        if self.wait(timeout) {
+        if self.wait(timeout) || kin::forked() {
             return self.take();
         }
         Err(TaskError::TimedOut {
@@ -100,7 +101,7 @@ impl<R> Task<R> {
         })
     }
 
-    /// Waits until the task has ended, at most for `timeout`; whether it has.
+    /// Waits until the task has ended, at most for `timeout`; whether it has. In a forked copy it does not wait.
     pub fn wait(&self, timeout: Duration) -> bool {
         self.wait_until(Instant::now().checked_add(timeout))
     }
@@ -131,6 +132,9 @@ impl<R> Task<R> {
     where
         R: 'static,
     {
+        if kin::forked() {
+            return callback(Err(TaskError::Forked));
+        }
         let engine = Arc::clone(&self.engine);
         let group = Arc::clone(&self.group);
         let call = Box::new(move || {
@@ -151,6 +155,9 @@ impl<R> Task<R> {
 
     /// The value of a task that has ended.
     fn take(&self) -> Result<R, TaskError> {
+        if kin::forked() {
+            return Err(TaskError::Forked);
+        }
         match &self.refused {
             Some(refused) => Err(refused.clone()),
             None => (self.finish)(&self.engine, &self.works),
@@ -162,7 +169,7 @@ impl<R> Future for Task<R> {
     type Output = Result<R, TaskError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Cx<'_>) -> Poll<Self::Output> {
-        if self.group.wake(cx.waker()) {
+        if !kin::forked() && self.group.wake(cx.waker()) {
             Poll::Pending
         } else {
             Poll::Ready(self.take())

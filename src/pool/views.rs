@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 
-use super::calls::How;
+use super::calls::{How, not_forked};
 use super::context::Context;
 use super::error::TaskError;
 use super::imap::Order;
@@ -164,7 +164,8 @@ impl<C> fmt::Debug for With<'_, C> {
 impl<'p, C: Message> With<'p, C> {
     pub(super) fn new(how: How<'p>, context: &C) -> With<'p, C> {
         let name = [0, how.engine.next_context()];
-        let (context, unsent) = match Context::place(how.engine, name, context) {
+        let placed = not_forked().and_then(|()| Context::place(how.engine, name, context));
+        let (context, unsent) = match placed {
             Ok(context) => (Some(context), None),
             Err(error) => (None, Some(error)),
         };

@@ -14,6 +14,7 @@ use super::job::{Span, Ticket};
 use super::station::truncated;
 use super::step::{CARRIES, NO_RESULT, record_len};
 use crate::handle::Passed;
+use crate::kin;
 use crate::layout::INLINE;
 use crate::message::{self, DecodeError, Message};
 use crate::process::task::TaskName;
@@ -390,6 +391,10 @@ impl Work {
     /// Its owner has read its results, or will never ask for them: gives its memory back, now or when it
     /// ends.
     pub(super) fn let_go(&self, engine: &Engine) {
+        // A forked copy has no jobs, and the lock may have been held at the fork.
+        if kin::forked() {
+            return;
+        }
         let blocks = {
             let mut inner = lock(&self.inner);
             if !self.has_ended() {

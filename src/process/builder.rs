@@ -122,6 +122,8 @@ impl ProcessBuilder {
         if kin::forked() {
             return Err(SpawnError::Forked);
         }
+        // Before anything is said to anybody: their sockets may be the program's by now.
+        kin::check().map_err(SpawnError::from_io)?;
         let task = task::name::<Call<F, A>>()?;
         let (bytes, passed) = function::encode(&arguments)?;
         let (record, pipes) = start::start(&self.0, task, &bytes, &passed)?;

@@ -76,7 +76,7 @@ impl<R> Child<R> {
     ///
     /// # Errors
     ///
-    /// What the system said; none if it has ended.
+    /// As [`signal`](Child::signal).
     pub fn terminate(&self) -> io::Result<()> {
         self.signal(nix::libc::SIGTERM)
     }
@@ -85,7 +85,7 @@ impl<R> Child<R> {
     ///
     /// # Errors
     ///
-    /// What the system said; none if it has ended.
+    /// As [`signal`](Child::signal).
     pub fn kill(&self) -> io::Result<()> {
         self.signal(nix::libc::SIGKILL)
     }
@@ -94,9 +94,12 @@ impl<R> Child<R> {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if there is no such signal; what the system said; none if the process has ended.
+    /// `InvalidInput` if there is no such signal; what the system said; none if the process has ended. In a
+    /// forked copy of this process, whose child it is not, and when the program has closed this crate's
+    /// descriptors, it is refused with an error that says so.
     #[doc(alias = "interrupt")]
     pub fn signal(&self, signal: i32) -> io::Result<()> {
+        self.check()?;
         sys::send_signal(self.record.process(), signal)
     }
 
@@ -115,6 +118,7 @@ impl<R> Child<R> {
     /// If this process may not signal some of them (a program that runs as another user), an error that names
     /// those that are left; all others are ended. None if the process has ended.
     pub fn kill_tree(&self) -> io::Result<()> {
+        self.check()?;
         if self.record.how().is_some() {
             return Ok(());
         }
@@ -146,17 +150,17 @@ impl<R> Child<R> {
 
     /// The parent's end of its standard input, once, if it was started with [`Stdio::Pipe`](super::Stdio::Pipe).
     pub fn take_stdin(&self) -> Option<ChildStdin> {
-        self.pipes().stdin.take()
+        self.pipes()?.stdin.take()
     }
 
     /// The parent's end of its standard output, once, if it was started with [`Stdio::Pipe`](super::Stdio::Pipe).
     pub fn take_stdout(&self) -> Option<ChildStdout> {
-        self.pipes().stdout.take()
+        self.pipes()?.stdout.take()
     }
 
     /// The parent's end of its standard error, once, if it was started with [`Stdio::Pipe`](super::Stdio::Pipe).
     pub fn take_stderr(&self) -> Option<ChildStderr> {
-        self.pipes().stderr.take()
+        self.pipes()?.stderr.take()
     }
 
     /// Keeps what is reserved for the handles among its arguments until it has taken or lost them.
@@ -172,8 +176,18 @@ impl<R> Child<R> {
         });
     }
 
-    fn pipes(&self) -> MutexGuard<'_, Pipes> {
-        self.pipes.lock().unwrap_or_else(PoisonError::into_inner)
+    /// None in a forked copy: they are its parent's, and the lock may have been held at the fork.
+    fn pipes(&self) -> Option<MutexGuard<'_, Pipes>> {
+        let pipes = || self.pipes.lock().unwrap_or_else(PoisonError::into_inner);
+        (!kin::forked()).then(pipes)
+    }
+
+    /// Fails where the child is not this process's, or its descriptor may lead to something else by now.
+    fn check(&self) -> io::Result<()> {
+        if kin::forked() {
+            return Err(io::Error::other(JoinError::Forked));
+        }
+        kin::check()
     }
 
     /// Calls `callback` when it has ended, on the thread that reaps, which must not be kept waiting.
@@ -258,6 +272,7 @@ impl<R: Message> Child<R> {
         if kin::forked() {
             return Err(JoinError::Forked);
         }
+        self.check()?;
         let Some(how) = self.record.wait(deadline) else {
             return Ok(None);
         };
@@ -362,7 +377,7 @@ fn without_report(how: Ended) -> JoinError {
 impl<R> Drop for Child<R> {
     fn drop(&mut self) {
         // A forked copy of the parent has no children.
-        if !self.detached && self.record.how().is_none() && !kin::forked() {
+        if !self.detached && self.record.how().is_none() && self.check().is_ok() {
             end_now(&self.record);
         }
     }

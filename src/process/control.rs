@@ -276,7 +276,17 @@ fn header(flags: u32, head: usize, body: usize) -> [u8; HEADER] {
 
 /// A sealed file in memory that holds `head` and `body`.
 fn written(head: &[u8], body: &[u8]) -> io::Result<File> {
-    let mut file = File::from(sys::memfd("multiproc:message", 0)?);
+    let len = head.len() as u64 + body.len() as u64;
+    let file = sys::memfd("multiproc:message", len).map_err(|error| match error.raw_os_error() {
+        Some(nix::libc::EFBIG) => io::Error::new(
+            error.kind(),
+            format!(
+                "{len} bytes are more than a file of this process may have (RLIMIT_FSIZE, `ulimit -f`)"
+            ),
+        ),
+        _ => error,
+    })?;
+    let mut file = File::from(file);
     file.write_all(head)?;
     file.write_all(body)?;
     sys::seal(&file, SealFlags::WRITE)?;

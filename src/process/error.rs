@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::error::{EVICTED, Evicted};
 use crate::message::{DecodeError, EncodeError};
 use crate::sys;
 
@@ -70,6 +71,9 @@ pub enum SpawnError {
     /// This process was forked by the user: it holds copies of its parent's children, not its own.
     #[error("this process was forked by the user and cannot start processes")]
     Forked,
+    /// The program has closed descriptors of this crate, so that its children cannot be reached any more.
+    #[error("{EVICTED}")]
+    Evicted,
     /// The function's code lies in a library, where a child cannot find it.
     #[error("the function lies in a library outside the image that holds this crate")]
     ForeignFunction,
@@ -162,6 +166,7 @@ impl SpawnError {
                 source,
             },
             Some(ENOMEM | ENOSPC) => SpawnError::NoMemory { source },
+            _ if Evicted::is_in(&source) => SpawnError::Evicted,
             _ => SpawnError::Io(source),
         }
     }
@@ -218,9 +223,21 @@ pub enum JoinError {
     /// This process was forked by the user: the child is its parent's.
     #[error("this process was forked by the user; the child belongs to its parent")]
     Forked,
+    /// The program has closed descriptors of this crate, so that its children cannot be reached any more.
+    #[error("{EVICTED}")]
+    Evicted,
     /// The operating system refused.
     #[error("operating system: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
+}
+
+impl From<io::Error> for JoinError {
+    fn from(error: io::Error) -> JoinError {
+        match Evicted::is_in(&error) {
+            true => JoinError::Evicted,
+            false => JoinError::Io(error),
+        }
+    }
 }
 
 /// A signal's number, and its name if it has one.

@@ -14,7 +14,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ use super::reaper::{Record, reaper};
 use super::settings::StartMethod;
 use super::{boot, tree, zygote};
 use crate::kin;
-use crate::sys;
+use crate::sys::{self, Descriptor};
 
 /// So many spares in a row that end before they are given anything: whatever ends them will end the next.
 const LOST: usize = 32;
@@ -55,7 +55,7 @@ pub(super) struct Inherited {
 #[derive(Debug)]
 struct Zygote {
     record: Arc<Record>,
-    line: OwnedFd,
+    line: Descriptor,
     inherited: Arc<Inherited>,
 }
 
@@ -522,7 +522,7 @@ fn make() -> io::Result<Arc<Zygote>> {
     let pid = record.pid;
     let zygote = Arc::new(Zygote {
         record,
-        line,
+        line: Descriptor::keep(line),
         inherited: Arc::new(Inherited {
             credentials,
             environment,
@@ -534,10 +534,10 @@ fn make() -> io::Result<Arc<Zygote>> {
 }
 
 /// What the zygote says next, within that time.
-fn hear(line: &OwnedFd, limit: Duration) -> io::Result<Birth> {
+fn hear(line: impl AsFd, limit: Duration) -> io::Result<Birth> {
     let said = sys::poll_any(&[line.as_fd()], Some(Instant::now() + limit))?;
     said.ok_or(io::ErrorKind::TimedOut)?;
-    match control::receive(line, false)? {
+    match control::receive(&line, false)? {
         Some(arrived) => Ok(arrived.head),
         None => Err(io::ErrorKind::BrokenPipe.into()),
     }
@@ -564,7 +564,7 @@ impl Zygote {
         };
         let watched = sys::process_descriptor(pid).and_then(|process| {
             let record = Record::new(pid, process, Some(ours));
-            record.keep(Arc::new(lifeline));
+            record.keep(Arc::new(Descriptor::keep(lifeline)));
             reaper()?.watch(&record)?;
             Ok(record)
         });

@@ -19,14 +19,14 @@ use crate::handle::{self, End, Legacy, Passed};
 use crate::kin;
 use crate::message::{self, Message};
 use crate::sync;
-use crate::sys::{self, Ended};
+use crate::sys::{self, Descriptor, Ended};
 
 /// What the parent keeps of a child.
 pub(crate) struct Record {
     pub(crate) pid: u32,
     /// Given to it together with its function; the zygote, and children that wait for a function, have none.
     name: OnceLock<Arc<str>>,
-    process: OwnedFd,
+    process: Descriptor,
     state: Mutex<State>,
 }
 
@@ -40,7 +40,7 @@ type Callback = Box<dyn FnOnce(Ended) + Send>;
 
 struct State {
     /// The lifeline: held while the child lives, for the child ends when it is closed.
-    control: Option<Arc<OwnedFd>>,
+    control: Option<Arc<Descriptor>>,
     /// What else must stay as it is while the child lives.
     kept: Option<Arc<dyn Send + Sync>>,
     /// That it is ready, and its last word: two at most.
@@ -74,9 +74,9 @@ impl Record {
         Arc::new(Record {
             pid,
             name: OnceLock::new(),
-            process,
+            process: Descriptor::keep(process),
             state: Mutex::new(State {
-                control: control.map(Arc::new),
+                control: control.map(|control| Arc::new(Descriptor::keep(control))),
                 kept: None,
                 reports: Vec::new(),
                 early: Vec::new(),
@@ -126,12 +126,13 @@ impl Record {
     ) -> io::Result<()> {
         let control = self.state().control.clone();
         let control = control.ok_or(io::ErrorKind::BrokenPipe)?;
+        control.check()?;
         control::send(&control, order, body, descriptors)
     }
 
     /// What it is called among the watched.
     fn token(&self) -> u64 {
-        self.process.as_raw_fd() as u64
+        self.process.as_fd().as_raw_fd() as u64
     }
 
     /// The child's descriptor.
@@ -388,7 +389,7 @@ pub(crate) fn reaper() -> io::Result<&'static Reaper> {
     if let Some(reaper) = REAPER.get() {
         return Ok(reaper);
     }
-    let watched = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let watched = sys::above_streams(epoll::create(epoll::CreateFlags::CLOEXEC)?)?;
     // Once: who reads letters watches for them from then on.
     let flags = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
     let data = epoll::EventData::new_u64(ROAD);

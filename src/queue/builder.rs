@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Instant;
 
 use crate::message::Message;
+use crate::named;
 
 use super::error::QueueError;
 use super::hub::Hub;
@@ -159,7 +161,7 @@ impl<T: Message> QueueBuilder<T> {
     /// [`SegmentError::WrongVersion`]: crate::SegmentError::WrongVersion
     /// [`SegmentError::Foreign`]: crate::SegmentError::Foreign
     pub fn open(self, name: &str) -> Result<(Sender<T>, Receiver<T>), QueueError> {
-        Hub::open::<T, _>(name, |hub| self.join(hub))
+        Hub::open::<T, _>(name, named::patience(), |hub| self.join(hub))
     }
 
     /// Opens the queue of that name, or makes it when no living process has it.
@@ -175,9 +177,13 @@ impl<T: Message> QueueBuilder<T> {
         Hub::open_or_create::<T, _>(name, plan, |hub| self.join(hub), ends)
     }
 
-    /// As [`open`](QueueBuilder::open), but a sender alone.
-    pub(crate) fn open_sender(self, name: &str) -> Result<Sender<T>, QueueError> {
-        Hub::open::<T, _>(name, |hub| {
+    /// As [`open`](QueueBuilder::open), but a sender alone, and others may be busy with the name until `deadline`.
+    pub(crate) fn open_sender(
+        self,
+        name: &str,
+        deadline: Instant,
+    ) -> Result<Sender<T>, QueueError> {
+        Hub::open::<T, _>(name, deadline, |hub| {
             hub.plan.check::<T>(self.wishes)?;
             Sender::attach(hub)
         })

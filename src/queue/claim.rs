@@ -90,7 +90,8 @@ impl Claim {
     /// Done with the message: its sender may use the block.
     #[inline]
     pub(super) fn finish(mut self) {
-        if let Some(hold) = self.hold.take() {
+        // A forked copy holds nothing.
+        if let Some(hold) = self.hold.take().filter(|_| !kin::forked()) {
             blocks::finish(&*self.lane, self.block, hold);
             self.lane.header.full.notify_one();
         }

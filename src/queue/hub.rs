@@ -20,6 +20,8 @@
 //! Of a named queue nothing is concluded before bit 2 is set, since the others find it when they please; and bits 0
 //! and 1 are taken back when somebody comes to that side.
 
+use std::time::Instant;
+
 use crate::error::{Corrupt, SegmentError};
 use crate::handle::{self, Carriage, Over, Travelling};
 use crate::kin;
@@ -162,18 +164,24 @@ impl Hub {
         plan: Plan,
         attach: impl FnOnce(Hub) -> Result<R, QueueError>,
     ) -> Result<R, QueueError> {
-        let first = Commit::First(plan.front());
-        named::create(name, &shape::<T>(), plan.bytes(), first, |segment| {
-            attach(Hub::lay_out(segment.clone(), plan)?)
-        })
+        let (first, deadline) = (Commit::First(plan.front()), named::patience());
+        named::create(
+            name,
+            &shape::<T>(),
+            plan.bytes(),
+            first,
+            deadline,
+            |segment| attach(Hub::lay_out(segment.clone(), plan)?),
+        )
     }
 
     /// The queue of that name; others than its maker have come when `attach` has its ends.
     pub(super) fn open<T: Message, R>(
         name: &str,
+        deadline: Instant,
         attach: impl FnOnce(Hub) -> Result<R, QueueError>,
     ) -> Result<R, QueueError> {
-        Hub::join::<T, R>(named::open(name)?, attach)
+        Hub::join::<T, R>(named::open(name, deadline)?, attach)
     }
 
     /// As [`open`](Hub::open), or as [`create`](Hub::create) if no living process has that name.

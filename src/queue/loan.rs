@@ -27,6 +27,7 @@ use bytemuck::{AnyBitPattern, NoUninit, Pod, Zeroable};
 
 use crate::error::RecvError;
 use crate::handle;
+use crate::kin;
 use crate::message::{self, DecodeError, Message, Plain};
 
 use super::Waiting;
@@ -227,6 +228,9 @@ impl<T: InPlace> Loan<'_, T> {
     /// [`LoanError::Closed`] when no receiver is left.
     #[inline]
     pub fn commit(self) -> Result<(), LoanError> {
+        if kin::forked() {
+            return Err(LoanError::Forked);
+        }
         if !self.sender.hub().is_open() {
             return Err(LoanError::Closed);
         }

@@ -215,6 +215,10 @@ impl<T: Message> Sender<T> {
         if !self.hub.is_open() {
             return true;
         }
+        // A forked copy concludes nothing: that would change what its parent sees.
+        if kin::forked() {
+            return false;
+        }
         self.hub
             .nobody(Side::Receivers)
             .is_some_and(|nobody| self.hub.conclude(nobody))

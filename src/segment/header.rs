@@ -1,7 +1,7 @@
 //! The first bytes of a segment: what it is, checked before anything else of it is read.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 
 use crate::cookie::Cookie;
 use crate::error::SegmentError;
@@ -15,7 +15,7 @@ pub(super) fn checked_length(body: u64) -> Result<u64, SegmentError> {
 }
 
 /// The length of a file that may hold a segment.
-pub(super) fn checked_file(file: &OwnedFd) -> Result<u64, SegmentError> {
+pub(super) fn checked_file(file: impl AsFd) -> Result<u64, SegmentError> {
     let stat = rustix::fs::fstat(file).map_err(io::Error::from)?;
     if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
         return Err(SegmentError::NotASegment);

@@ -19,7 +19,7 @@ use crate::mapped::Mapped;
 use crate::roster::Life;
 use crate::sealed::{Draft, Sealed};
 use crate::sync::{AtomicU32, Ordering};
-use crate::sys;
+use crate::sys::{self, Descriptor};
 
 pub(crate) use view::{Bytes, View, Words};
 
@@ -59,7 +59,7 @@ pub(crate) trait Attached: fmt::Debug + Send + Sync {
     /// Whether my own proof of life was lost.
     fn is_evicted(&self) -> bool;
     /// The process's only descriptor of the file.
-    fn descriptor(&self) -> &OwnedFd;
+    fn descriptor(&self) -> &Descriptor;
     /// The name.
     fn name(&self) -> &str;
     /// Gives the name up: from now on nobody else can attach.
@@ -69,13 +69,13 @@ pub(crate) trait Attached: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 enum Backing {
     /// A memfd of the tree.
-    Own(OwnedFd),
+    Own(Descriptor),
     /// A named file, whose one descriptor its roster keeps.
     Named(Arc<dyn Attached>),
 }
 
 impl Backing {
-    fn file(&self) -> &OwnedFd {
+    fn file(&self) -> &Descriptor {
         match self {
             Backing::Own(file) => file,
             Backing::Named(named) => named.descriptor(),
@@ -262,7 +262,7 @@ impl Segment {
     ) -> Result<Segment, SegmentError> {
         let length = header::checked_length(body)?;
         let explain = |error| SegmentError::from_io(error, length);
-        rustix::fs::ftruncate(file.descriptor(), length).map_err(|errno| explain(errno.into()))?;
+        sys::set_length(file.descriptor(), length).map_err(explain)?;
         sys::allocate(file.descriptor(), 0, commit.bytes(length)).map_err(explain)?;
         let map = Mapped::new(file.descriptor(), length as usize).map_err(explain)?;
         Segment::finish(
@@ -358,7 +358,8 @@ impl Segment {
         }
         let length = header::checked_file(&file)?;
         let kin = Roster::Kin(kin::kin()?);
-        Segment::map_backing(Backing::Own(file), kin, length, wanted, sealed)
+        let backing = Backing::Own(Descriptor::new(file)?);
+        Segment::map_backing(backing, kin, length, wanted, sealed)
     }
 
     /// The segment of a named file that this process is attached to.
@@ -397,7 +398,7 @@ impl Segment {
     }
 
     /// A participant number of a named file that nobody had before.
-    pub(crate) fn next_participant(file: &OwnedFd) -> Result<u32, SegmentError> {
+    pub(crate) fn next_participant(file: &Descriptor) -> Result<u32, SegmentError> {
         let length = header::checked_file(file)?;
         let map = Mapped::new(file, length as usize)
             .map_err(|error| SegmentError::from_io(error, length))?;
@@ -460,7 +461,9 @@ impl Segment {
     /// Allocates a part of the body that [`Commit::First`] left out.
     pub(crate) fn commit(&self, offset: u64, len: u64) -> Result<(), SegmentError> {
         self.bytes(offset, len)?;
-        sys::allocate(self.0.backing.file(), HEADER as u64 + offset, len)
+        let file = self.0.backing.file();
+        file.check()
+            .and_then(|()| sys::allocate(file, HEADER as u64 + offset, len))
             .map_err(|error| SegmentError::from_io(error, len))
     }
 
@@ -515,6 +518,11 @@ impl Segment {
         self.0.backing.file().as_fd()
     }
 
+    /// Fails when the program has closed the segment's descriptor: its number may be that of another file.
+    pub(crate) fn check_descriptor(&self) -> Result<(), SegmentError> {
+        Ok(self.0.backing.file().check()?)
+    }
+
     /// What is sealed beside it.
     pub(crate) fn sealed(&self) -> Option<&Sealed> {
         self.0.sealed.as_ref()
@@ -548,12 +556,12 @@ fn memory(
     cookie: Cookie,
     length: u64,
     commit: Commit,
-) -> Result<(Mapped, OwnedFd), SegmentError> {
+) -> Result<(Mapped, Descriptor), SegmentError> {
     let explain = |error| SegmentError::from_io(error, length);
     let name = format!("multiproc:{name}:{}", cookie::tag(cookie));
     let file = sys::memfd(&name, length).map_err(explain)?;
     sys::allocate(&file, 0, commit.bytes(length)).map_err(explain)?;
     sys::seal(&file, SealFlags::empty()).map_err(explain)?;
     let map = Mapped::new(&file, length as usize).map_err(explain)?;
-    Ok((map, file))
+    Ok((map, Descriptor::new(file)?))
 }

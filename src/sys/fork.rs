@@ -24,7 +24,7 @@ use std::sync::{Mutex, PoisonError};
 use nix::libc;
 use rustix::process::PrctlMmMap;
 
-use super::kill_self;
+use super::{above_streams, kill_self};
 
 /// What a fork needs to know of the C library; found once, in a process of one thread.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl Forker {
             made => {
                 // SAFETY: the kernel has made the descriptor for this call, and nothing else knows it.
                 let process = unsafe { OwnedFd::from_raw_fd(process) };
-                Ok(Some((made as u32, process)))
+                Ok(Some((made as u32, above_streams(process)?)))
             }
         }
     }

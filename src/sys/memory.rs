@@ -16,6 +16,8 @@ use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mm::{Advice as MmAdvice, madvise};
 
+use super::above_streams;
+
 /// The seals every segment carries: its size and its seals can never change.
 pub(crate) const SEALS: SealFlags = SealFlags::SHRINK
     .union(SealFlags::GROW)
@@ -26,11 +28,46 @@ pub(crate) fn memfd(name: &str, len: u64) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
         // Kernels before 6.3 do not know the flag.
-        Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags)?,
-        other => other?,
+        Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags),
+        other => other,
     };
-    rustix::fs::ftruncate(&file, len)?;
+    let file = above_streams(file.map_err(|errno| refused("memfd_create", errno))?)?;
+    set_length(&file, len)?;
     Ok(file)
+}
+
+/// The error of a system call that this crate cannot do without and that a sandbox may forbid.
+pub(crate) fn refused(call: &'static str, errno: Errno) -> io::Error {
+    let error = io::Error::from(errno);
+    match errno {
+        Errno::PERM | Errno::ACCESS | Errno::NOSYS => io::Error::new(
+            error.kind(),
+            format!(
+                "the system call {call} was refused ({error}): allow it in the sandbox (such as a \
+                 seccomp profile) that this program runs in"
+            ),
+        ),
+        _ => error,
+    }
+}
+
+/// Gives a file that length.
+///
+/// # Errors
+///
+/// `EFBIG` if files of this process may not be that long (`RLIMIT_FSIZE`).
+pub(crate) fn set_length(file: impl AsFd, length: u64) -> io::Result<()> {
+    expect_length(length)?;
+    Ok(rustix::fs::ftruncate(file, length)?)
+}
+
+/// Fails if files of this process may not be that long: to try would send it a signal that ends it.
+fn expect_length(length: u64) -> io::Result<()> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize);
+    match limit.current {
+        Some(limit) if length > limit => Err(Errno::FBIG.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Allocates `len` bytes from `offset`, so that touching them can never fail.
@@ -40,7 +77,7 @@ pub(crate) fn memfd(name: &str, len: u64) -> io::Result<OwnedFd> {
 /// `ENOSPC` when the file system, the memory limit or the machine has less than that left. Without asking
 /// first, the kernel would rather kill somebody than refuse.
 pub(crate) fn allocate(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
-    expect_room(0, len)?;
+    expect_memory(0, len)?;
     loop {
         match rustix::fs::fallocate(&file, FallocateFlags::empty(), offset, len) {
             Err(Errno::INTR) => continue,
@@ -55,8 +92,14 @@ pub(crate) fn allocated(file: impl AsFd) -> io::Result<u64> {
     Ok(u64::try_from(blocks).unwrap_or(0).saturating_mul(512))
 }
 
-/// Fails if a file that has grown to `length` cannot grow by `more`; asks only every [`WORTH_ASKING`] bytes.
+/// Fails if a file that has grown to `length` cannot grow by `more`.
 pub(crate) fn expect_room(length: u64, more: u64) -> io::Result<()> {
+    expect_length(length.saturating_add(more))?;
+    expect_memory(length, more)
+}
+
+/// Fails if the machine has less memory left than that; asks only every [`WORTH_ASKING`] bytes.
+fn expect_memory(length: u64, more: u64) -> io::Result<()> {
     let steps = |length: u64| length / WORTH_ASKING;
     let worth_asking = steps(length) != steps(length.saturating_add(more));
     if worth_asking && memory_left().is_some_and(|left| more > left) {
@@ -82,11 +125,8 @@ pub(crate) fn is_sealed_against_writing(file: impl AsFd) -> bool {
 /// The same file through a descriptor that can only read.
 pub(crate) fn reopen_for_reading(file: impl AsFd) -> io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
-    Ok(rustix::fs::open(
-        path,
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?)
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    above_streams(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
 /// Seals a memfd; `more` are added to [`SEALS`].
@@ -180,38 +220,135 @@ fn memory_left() -> Option<u64> {
     let limits = groups.lines().filter_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);
         match (parts.next()?, parts.next()?) {
-            ("", group) => group_left("/sys/fs/cgroup", group, "memory.max", "memory.current"),
-            ("memory", group) => group_left(
-                "/sys/fs/cgroup/memory",
-                group,
-                "memory.limit_in_bytes",
-                "memory.usage_in_bytes",
-            ),
+            ("", group) => group_left("/sys/fs/cgroup", group, &SECOND),
+            ("memory", group) => group_left("/sys/fs/cgroup/memory", group, &FIRST),
             _ => None,
         }
     });
     limits.chain([machine]).min()
 }
 
+/// Where a control group says what its memory is.
+struct GroupFiles {
+    limit: &'static str,
+    usage: &'static str,
+    /// Those numbers of `memory.stat` that count pages of files that are read again when they are needed.
+    reclaimable: [&'static str; 3],
+}
+
+/// The first version of control groups.
+const FIRST: GroupFiles = GroupFiles {
+    limit: "memory.limit_in_bytes",
+    usage: "memory.usage_in_bytes",
+    reclaimable: ["total_active_file", "total_inactive_file", ""],
+};
+
+/// The second.
+const SECOND: GroupFiles = GroupFiles {
+    limit: "memory.max",
+    usage: "memory.current",
+    reclaimable: ["active_file", "inactive_file", "slab_reclaimable"],
+};
+
 /// What the tightest limit from this group up to the root of its tree leaves.
-fn group_left(root: &str, group: &str, limit: &str, usage: &str) -> Option<u64> {
-    let read = |group: &str, file: &str| {
-        std::fs::read_to_string(format!("{root}{group}/{file}"))
-            .ok()?
-            .trim()
-            .parse::<u64>()
-            .ok()
+fn group_left(root: &str, group: &str, files: &GroupFiles) -> Option<u64> {
+    let read =
+        |group: &str, file: &str| std::fs::read_to_string(format!("{root}{group}/{file}")).ok();
+    let number = |group: &str, file: &str| read(group, file)?.trim().parse::<u64>().ok();
+    // The kernel gives the cache back before it refuses anything, so it counts as free. What lies in files in
+    // memory is not among it.
+    let reclaimable = |group: &str| {
+        let stat = read(group, "memory.stat").unwrap_or_default();
+        let fields = stat.lines().filter_map(|line| line.split_once(' '));
+        fields
+            .filter(|(field, _)| files.reclaimable.contains(field))
+            .filter_map(|(_, bytes)| bytes.trim().parse::<u64>().ok())
+            .fold(0, u64::saturating_add)
     };
     let mut group = group.trim_end_matches('/');
     let mut least = None;
     loop {
-        if let (Some(limit), Some(usage)) = (read(group, limit), read(group, usage)) {
-            let left = limit.saturating_sub(usage);
+        if let (Some(limit), Some(usage)) = (number(group, files.limit), number(group, files.usage))
+        {
+            let left = limit.saturating_sub(usage.saturating_sub(reclaimable(group)));
             least = Some(least.map_or(left, |least: u64| least.min(left)));
         }
         match group.rfind('/') {
             Some(parent) => group = &group[..parent],
             None => return least,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// The files of a control group, at a place of their own.
+    struct Group(std::path::PathBuf);
+
+    impl Group {
+        fn new(name: &str) -> Group {
+            let root =
+                std::env::temp_dir().join(format!("multiproc-{name}-{}", std::process::id()));
+            fs::create_dir_all(root.join("a/b")).unwrap();
+            Group(root)
+        }
+
+        fn say(&self, path: &str, text: &str) {
+            fs::write(self.0.join(path), text).unwrap();
+        }
+
+        fn left(&self, files: &GroupFiles) -> Option<u64> {
+            group_left(self.0.to_str().unwrap(), "/a/b", files)
+        }
+    }
+
+    impl Drop for Group {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn cache_that_can_be_given_back_counts_as_free() {
+        let group = Group::new("cache");
+        assert_eq!(group.left(&SECOND), None);
+        group.say("a/memory.max", "1000\n");
+        group.say("a/memory.current", "990\n");
+        assert_eq!(group.left(&SECOND), Some(10));
+        group.say("a/memory.stat", "anon 90\nfile 900\nshmem 100\nactive_file 300\ninactive_file 450\nslab_reclaimable 50\n");
+        assert_eq!(group.left(&SECOND), Some(810));
+        // The tighter of two.
+        group.say("a/b/memory.max", "500\n");
+        group.say("a/b/memory.current", "400\n");
+        group.say("a/b/memory.stat", "inactive_file 7\n");
+        assert_eq!(group.left(&SECOND), Some(107));
+        group.say("a/b/memory.max", "max\n");
+        assert_eq!(group.left(&SECOND), Some(810));
+    }
+
+    #[test]
+    fn cache_counts_as_free_in_control_groups_of_the_first_version() {
+        let group = Group::new("first");
+        group.say("a/b/memory.limit_in_bytes", "1000\n");
+        group.say("a/b/memory.usage_in_bytes", "1000\n");
+        group.say(
+            "a/b/memory.stat",
+            "active_file 1\ntotal_active_file 20\ntotal_inactive_file 300\n",
+        );
+        assert_eq!(group.left(&FIRST), Some(320));
+    }
+
+    #[test]
+    fn a_refused_call_is_named() {
+        let error = refused("memfd_create", Errno::PERM);
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("memfd_create"), "{error}");
+        assert!(error.to_string().contains("sandbox"), "{error}");
+        let error = refused("memfd_create", Errno::MFILE);
+        assert_eq!(error.raw_os_error(), Some(nix::libc::EMFILE));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! | file | what it gives |
 //! |---|---|
+//! | `descriptor` | descriptors that are kept, in a program that closes what it does not know |
 //! | `memory` | anonymous sealed memory, preallocation, the page that a fork wipes |
 //! | `large` | mappings of whole files, on huge pages |
 //! | `wait` | sleeping on one or two shared words, waking, the asymmetric barrier |
@@ -14,6 +15,7 @@
 //!
 //! A port supplies the same names. Nothing outside this folder makes a system call on segments.
 
+mod descriptor;
 mod fork;
 mod large;
 mod liveness;
@@ -24,6 +26,7 @@ mod stack;
 mod thread;
 mod wait;
 
+pub(crate) use descriptor::*;
 pub(crate) use fork::*;
 pub(crate) use large::*;
 pub(crate) use liveness::*;

@@ -28,17 +28,20 @@ use rustix::net::{
 };
 use rustix::process::{Pid, PidfdFlags, Resource, Signal, WaitId, WaitIdOptions, WaitOptions};
 
+use super::{above_streams, refused};
+
 /// Descriptors that one message of a socket carries at most (the kernel's limit is 253).
 pub(crate) const DESCRIPTORS_PER_MESSAGE: usize = 250;
 
 /// Two connected sockets that keep messages apart and carry descriptors.
 pub(crate) fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(rustix::net::socketpair(
+    let (here, there) = rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
         SocketFlags::CLOEXEC,
         None,
-    )?)
+    )?;
+    Ok((above_streams(here)?, above_streams(there)?))
 }
 
 /// Sends one message with its descriptors; never waits.
@@ -94,7 +97,9 @@ pub(crate) fn receive(
         };
         for part in control.drain() {
             if let RecvAncillaryMessage::ScmRights(files) = part {
-                descriptors.extend(files);
+                for file in files {
+                    descriptors.push(above_streams(file)?);
+                }
             }
         }
         let cut = rustix::net::ReturnFlags::TRUNC | rustix::net::ReturnFlags::CTRUNC;
@@ -136,7 +141,8 @@ pub(crate) fn is_ready(file: BorrowedFd<'_>) -> bool {
 pub(crate) fn process_descriptor(pid: u32) -> io::Result<OwnedFd> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
-    Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
+    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty());
+    above_streams(process.map_err(|errno| refused("pidfd_open", errno))?)
 }
 
 /// Sends a signal to a process; nothing happens if it has ended.
@@ -204,13 +210,15 @@ pub(crate) enum Stream {
 pub(crate) fn null_device() -> io::Result<OwnedFd> {
     const NULL: &str = "/dev/null";
     let opened = OpenOptions::new().read(true).write(true).open(NULL);
-    opened.map(Into::into).map_err(|error| match error.kind() {
+    let opened = opened.map_err(|error| match error.kind() {
         // A root directory without devices, or a rule: the file is what is wrong.
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
             io::Error::new(error.kind(), format!("{NULL}: {error}"))
         }
         _ => error,
-    })
+    });
+    // Already in the place of a stream, no copy would be made of it there, and it would be closed by `exec`.
+    above_streams(opened?.into())
 }
 
 /// Makes `file` that standard stream, or nothing if there is none.
@@ -239,7 +247,7 @@ pub(crate) fn stream(stream: Stream) -> Option<OwnedFd> {
 /// A descriptor of a directory, only to enter it.
 pub(crate) fn directory(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+    above_streams(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
 /// Makes that directory the working directory.
@@ -269,7 +277,8 @@ pub(crate) fn adopts_orphans() -> bool {
 
 /// A pipe: the end to read from and the end to write to.
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
+    let (reading, writing) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    Ok((above_streams(reading)?, above_streams(writing)?))
 }
 
 /// Whether this process may make that directory its own.

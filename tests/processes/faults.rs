@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::fs::{self, File};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -120,6 +121,10 @@ fn mount_small_folder(options: &CStr) -> Result<(), nix::Error> {
     // SAFETY: this process has one thread.
     nix::Error::result(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
     mount(c"none", c"/", c"", libc::MS_REC | libc::MS_PRIVATE, c"")?;
+    // Names go there first, where it is.
+    if Path::new("/run/user").exists() {
+        mount(c"tmpfs", c"/run/user", c"tmpfs", 0, c"")?;
+    }
     mount(c"tmpfs", c"/dev/shm", c"tmpfs", 0, options)
 }
 
@@ -586,7 +591,10 @@ fn lose_the_roster() {
         .iter()
         .find(|(_, target)| target.contains("multiproc:roster"))
         .unwrap();
-    drop(File::open(format!("/proc/self/fd/{roster}")).unwrap());
+    // A copy of the descriptor does, as would the file opened anew, which only root can.
+    // SAFETY: the number was just found open, and stays open for as long as this process lives.
+    let roster = unsafe { BorrowedFd::borrow_raw(*roster as i32) };
+    drop(roster.try_clone_to_owned().unwrap());
 }
 
 fn evicted_from_the_tree() {

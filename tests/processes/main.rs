@@ -12,6 +12,7 @@
 mod arrays;
 mod builder;
 mod carriers;
+mod copies;
 mod costs;
 mod endings;
 mod ends;
@@ -23,11 +24,13 @@ mod forks;
 mod handles;
 mod help;
 mod hostile;
+mod hosts;
 mod limits;
 mod locks;
 mod named;
 mod orphans;
 mod parity;
+mod places;
 mod poison;
 mod pool;
 mod privilege;
@@ -61,6 +64,7 @@ const BOTH_WAYS: &[(&str, &[help::Test])] = &[
 /// Modules whose processes are made as they are when nothing is said, or as their tests say.
 const ONCE: &[(&str, &[help::Test])] = &[
     ("zygote", zygote::TESTS),
+    ("copies", copies::TESTS),
     ("locks", locks::TESTS),
     ("carriers", carriers::TESTS),
     ("road", road::TESTS),
@@ -77,6 +81,8 @@ const ONCE: &[(&str, &[help::Test])] = &[
     ("waiting", waiting::TESTS),
     ("privilege", privilege::TESTS),
     ("starts", starts::TESTS),
+    ("hosts", hosts::TESTS),
+    ("places", places::TESTS),
 ];
 
 fn main() -> ExitCode {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::{costs, faults, named, surroundings, waiting};
+use crate::{costs, faults, hosts, named, places, surroundings, waiting};
 
 /// What a stranger does with the name it is given.
 pub(crate) type Part = fn(&str);
@@ -16,6 +16,8 @@ const PARTS: &[&[(&str, Part)]] = &[
     costs::STRANGERS,
     surroundings::STRANGERS,
     waiting::STRANGERS,
+    hosts::STRANGERS,
+    places::STRANGERS,
 ];
 
 /// The parts of a module, with their names.
@@ -136,5 +138,10 @@ pub(crate) fn fresh(tag: &str) -> String {
 /// Where a name appears.
 pub(crate) fn path(name: &str) -> PathBuf {
     let user = nix::unistd::geteuid();
-    PathBuf::from(format!("/dev/shm/multiproc-{user}-{name}"))
+    let own = PathBuf::from(format!("/run/user/{user}"));
+    let folder = match own.is_dir() {
+        true => own,
+        false => PathBuf::from("/dev/shm"),
+    };
+    folder.join(format!("multiproc-{user}-{name}"))
 }
