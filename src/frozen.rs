@@ -74,7 +74,8 @@ impl<T: NoUninit + CheckedBitPattern> Frozen<T> {
     ///
     /// # Errors
     ///
-    /// [`SegmentError::NoSpace`] when there is not that much memory, [`SegmentError::TooManyDescriptors`].
+    /// [`SegmentError::NoSpace`] when there is not that much memory, [`SegmentError::FileTooLarge`],
+    /// [`SegmentError::TooManyDescriptors`].
     ///
     /// # Examples
     ///

@@ -65,7 +65,9 @@ use crate::segment::{Bytes, Commit, Segment, View};
 /// A process killed inside, at any instruction, is *proven* dead by the kernel; then the next one to ask gets in,
 /// is told with [`LockError::Abandoned`], and decides what the half-changed value is worth. That takes
 /// microseconds once a process of the tree has reaped the dead one, otherwise up to 20 ms. A process that is only
-/// stopped keeps the lock. No lock is ever taken from the living, however long they stay inside.
+/// stopped keeps the lock. No lock is ever taken from the living, however long they stay inside; but the proof
+/// is lost by a process that closes a copy of a descriptor of this crate's, or runs as root (for a lock with a name:
+/// as its user) and opens and closes the file behind one anew (see [`docs::limits`](crate::docs::limits)).
 ///
 /// # Examples
 ///

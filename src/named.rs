@@ -104,7 +104,9 @@ impl Segment {
     /// # Errors
     ///
     /// As [`new`](Segment::new), and [`SegmentError::BadName`], [`SegmentError::AlreadyExists`] when a living
-    /// process has that name, [`SegmentError::Foreign`] when something else stands there.
+    /// process has that name, [`SegmentError::Foreign`] when something else stands there,
+    /// [`SegmentError::NoFolder`] when there is no folder in memory for names, [`SegmentError::Busy`] when other
+    /// processes kept the name busy for 5 s.
     ///
     /// # If a process dies
     ///
@@ -123,7 +125,7 @@ impl Segment {
     ///
     /// # Errors
     ///
-    /// [`SegmentError::NotFound`], [`SegmentError::BadName`], [`SegmentError::Foreign`],
+    /// [`SegmentError::NotFound`], [`SegmentError::BadName`], [`SegmentError::Foreign`], [`SegmentError::Busy`],
     /// [`SegmentError::WrongShape`] when it is a queue, say, and what a damaged header says.
     pub fn open(name: &str) -> Result<Segment, SegmentError> {
         let segment = open(name, patience())?;

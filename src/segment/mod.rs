@@ -208,7 +208,8 @@ impl Segment {
     /// # Errors
     ///
     /// [`SegmentError::Empty`] for no bytes, [`SegmentError::NoSpace`] when there is not that much memory,
-    /// [`SegmentError::TooManyDescriptors`].
+    /// [`SegmentError::FileTooLarge`], [`SegmentError::TooManyDescriptors`], [`SegmentError::Forked`],
+    /// [`SegmentError::Evicted`].
     pub fn new(bytes: usize) -> Result<Segment, SegmentError> {
         if bytes == 0 {
             return Err(SegmentError::Empty);

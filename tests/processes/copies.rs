@@ -247,7 +247,7 @@ fn all_in_copy() -> BTreeSet<String> {
             });
             c("segment/mod::len", segment.len() == 64);
             c("segment/mod::is_empty", !segment.is_empty());
-        c("segment/mod::is_named", !segment.is_named());
+            c("segment/mod::is_named", !segment.is_named());
             told.check("segment/mod::words", || {
                 segment.clone().words()[0].load(Ordering::Relaxed) == 0
             });
