@@ -146,9 +146,10 @@ fn shown(limit: Option<u64>) -> String {
 impl SpawnError {
     /// Names a system call that was refused, or the limit behind another error.
     pub(crate) fn of_call(call: &'static str, source: io::Error) -> SpawnError {
-        use nix::libc::{EACCES, ENOSYS, EPERM};
-        match source.raw_os_error() {
-            Some(EACCES | ENOSYS | EPERM) => SpawnError::Refused { call, source },
+        match source.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported => {
+                SpawnError::Refused { call, source }
+            }
             _ => SpawnError::from_io(source),
         }
     }

@@ -64,7 +64,7 @@ fn own_io_priority(told: libc::c_long, scheduling: &[u32; 14]) -> libc::c_long {
 /// The folder in which the kernel gives account of the calling thread.
 pub(crate) fn own_account() -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open("/proc/thread-self", flags, Mode::empty())?)
+    super::above_streams(rustix::fs::open("/proc/thread-self", flags, Mode::empty())?)
 }
 
 /// All of a short file in that folder.
