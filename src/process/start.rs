@@ -263,7 +263,7 @@ impl Work<'_> {
         }
         command.env(boot::MARK, boot::mark(image));
         let (record, tied) = execute_for_caller(command, ours).map_err(name_cause)?;
-        record.keep(Arc::new(lifeline));
+        record.keep(Arc::new(Descriptor::keep(lifeline)));
         self.start.tied = tied;
         let mut first = place.descriptors();
         first.push(their_lifeline.as_fd());

@@ -491,6 +491,8 @@ fn all_in_copy() -> BTreeSet<String> {
             told.check("process/child::join", || {
                 matches!(child.join(), Err(JoinError::Forked))
             });
+            // They are the original's, and nothing happens to them.
+            told.check("process/keeper::end_zygote", || end_zygote().is_ok());
             told.check("process/child::detach", || {
                 detached.detach();
                 true
