@@ -26,7 +26,7 @@ use super::task::{TaskError, TaskName};
 use super::{boot, me};
 use crate::handle::Passed;
 use crate::kin;
-use crate::sys::{self, Image, Stream};
+use crate::sys::{self, Descriptor, Image, Stream};
 
 /// How long a child may take that was given something to set up, or that has to find its work without the hook.
 const READY: Duration = Duration::from_secs(20);

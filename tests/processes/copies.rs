@@ -31,6 +31,11 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// What only says what is to be made later, or has no part in anything shared.
 const SETTINGS: &[&str] = &[
     "error/mod::into_value",
+    // Of a message that was taken out of its queue: a private copy.
+    "error/mod::failures",
+    "error/mod::message",
+    "pipe/builder::message_limit",
+    "queue/builder::delivery_limit",
     "pipe/builder::size",
     "pipe/mod::builder",
     "pool/builder::initializer",
@@ -375,6 +380,7 @@ fn all_in_copy() -> BTreeSet<String> {
                 loan.commit() == Err(LoanError::Forked)
             });
             c("queue/loan::redelivered", !lease.redelivered());
+            c("queue/loan::failures", lease.failures() == 0);
             c("queue/loan::get", lease.get() == [1]);
             told.check("queue/loan::read", || lease.read() == Ok(vec![1]));
             told.check("queue/loan::ack", || {
@@ -408,6 +414,9 @@ fn all_in_copy() -> BTreeSet<String> {
             let builder = Pipe::<u64, u64>::builder;
             told.check("pipe/builder::build", || {
                 of_pipe(builder().build().unwrap_err())
+            });
+            told.check("pipe/builder::listen", || {
+                of_pipe(builder().listen(&name("l")).unwrap_err())
             });
             told.check("pipe/builder::connect", || {
                 of_pipe(builder().connect(&name("pipe")).unwrap_err())
