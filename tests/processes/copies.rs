@@ -39,6 +39,7 @@ const SETTINGS: &[&str] = &[
     "pipe/builder::size",
     "pipe/mod::builder",
     "pool/builder::initializer",
+    "pool/builder::kill_tree",
     "pool/builder::max_tasks_per_worker",
     "pool/builder::name",
     "pool/builder::on_worker_death",
@@ -54,6 +55,7 @@ const SETTINGS: &[&str] = &[
     "process/builder::affinity",
     "process/builder::current_dir",
     "process/builder::env",
+    "process/builder::max_result",
     "process/builder::env_remove",
     "process/builder::name",
     "process/builder::nice",
@@ -208,6 +210,7 @@ fn all_in_copy() -> BTreeSet<String> {
         .spawn(sleep_long, ())
         .unwrap();
     let detached = spawn(sleep_long, ()).unwrap();
+    let printing = process().stdout(Stdio::Pipe).spawn(sleep_long, ()).unwrap();
     let pool = Pool::new(2).unwrap();
     let mut ordered = pool.imap(nap, 0..40_u64);
     let mut unordered = pool.imap_unordered(nap, 0..40_u64);
@@ -502,6 +505,10 @@ fn all_in_copy() -> BTreeSet<String> {
             });
             // They are the original's, and nothing happens to them.
             told.check("process/keeper::end_zygote", || end_zygote().is_ok());
+            told.check("process/child::join_with_output", || {
+                let output = printing.join_with_output();
+                format!("{output:?}").contains("Forked")
+            });
             told.check("process/child::detach", || {
                 detached.detach();
                 true
@@ -674,7 +681,7 @@ fn all_in_copy() -> BTreeSet<String> {
 
     assert!(child.is_alive() && detached.is_alive());
     assert!(child.take_stdin().is_some() && child.take_stdout().is_some());
-    for child in [child, detached] {
+    for child in [child, detached, printing] {
         child.kill().unwrap();
         assert!(matches!(child.join(), Err(JoinError::Signalled(9))));
     }
