@@ -59,3 +59,15 @@
 //!
 //! What is never promised: that a peer that breaks the rules delivers, keeps order or keeps
 //! secrets. It has the memory. Use one object for each pair that trusts each other.
+//!
+//! # Rights
+//!
+//! A process has the rights of the thread that starts it, never more: users, capabilities, seccomp filters,
+//! Landlock, namespaces and so on, as the child of a [`std::process::Command`] has. A program with rights that its
+//! caller does not have (set-user-ID, set-group-ID, file capabilities) obeys nothing in its environment and starts
+//! no process: [`SpawnError::Privileged`](crate::SpawnError::Privileged).
+//!
+//! A daemon that begins as root and gives that up does so before it starts its first process. If it has started
+//! some, its zygote and the processes made in advance are root's until the next process is started, which ends
+//! them first, or until [`end_zygote`](crate::end_zygote) is called; children that run a function keep what they
+//! were started with. Rights that one thread gives up for itself are still those of the program's other threads.
