@@ -23,6 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use rustix::time::{ClockId, clock_gettime};
 
 /// A test and its name.
 type Test = (&'static str, fn() -> Result<(), Failed>);
@@ -119,15 +120,16 @@ fn give_way() {
 }
 
 /// Time as those see it who give way. On a crowded machine they run seldom, and that nothing goes on while none of
-/// them can run is nobody's fault: so what is counted is the time that one of them, who does nothing but look
-/// at the clock, has seen pass.
+/// them can run is nobody's fault: so what is counted is the time in which one like them, who wants a twentieth of a
+/// processor, gets it.
 struct Pace;
 
 /// Microseconds of it.
 static PACE: AtomicU64 = AtomicU64::new(0);
 
 impl Pace {
-    const TICK: Duration = Duration::from_millis(1);
+    const TICK: Duration = Duration::from_millis(10);
+    const WORK: Duration = Duration::from_micros(500);
 
     fn start() {
         thread::spawn(|| {
@@ -135,7 +137,13 @@ impl Pace {
             give_way();
             loop {
                 let start = Instant::now();
-                thread::sleep(Pace::TICK);
+                thread::sleep(Pace::TICK - Pace::WORK);
+                // Who only sleeps is served before those who work.
+                let used = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
+                let enough = used() + Pace::WORK;
+                while used() < enough {
+                    std::hint::spin_loop();
+                }
                 let seen = start.elapsed().min(2 * Pace::TICK);
                 PACE.fetch_add(seen.as_micros() as u64, Ordering::Relaxed);
             }
