@@ -24,7 +24,7 @@
 //! | `Lock` with a name: the guard | yes | yes | safe: it is a private copy, checked, written back when the lock is left |
 //! | [`Frozen`](crate::Frozen) | no, the kernel refuses | no | safe: borrowed, since nobody can write it any more |
 //! | [`Segment`](crate::Segment) | yes | if it has a name | safe: it gives access to atomics alone |
-//! | [`Pool`](crate::Pool): arguments, results, bookkeeping | yes: every worker | no | safe for bytes and numbers, which are copied and checked; **assumed** of the name of a function, which says what code runs |
+//! | [`Pool`](crate::Pool): arguments, results, bookkeeping | yes: every worker | no | safe: bytes and numbers are copied and checked; a forged name of a function is refused, or has another task of this program run, on arguments decoded as its own types |
 //! | the tree's own page, proofs of life, sockets of children | yes | no | **assumed** |
 //! | a *named* object's file | | yes | that nobody makes it shorter is **assumed**: an access would be a bus error |
 //!

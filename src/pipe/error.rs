@@ -25,7 +25,7 @@ pub enum PipeError {
     },
     /// Messages cannot be limited to so many bytes.
     #[error(
-        "a message limit of {asked} bytes is not possible for these types, {smallest} to {largest} are"
+        "invalid message limit of {asked} bytes ({smallest} to {largest} bytes for these types)"
     )]
     MessageLimit {
         /// What was asked for.

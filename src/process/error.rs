@@ -38,35 +38,35 @@ pub enum SpawnError {
     },
     /// [`StartMethod::Zygote`](super::StartMethod::Zygote) was asked for, and this program can have no zygote.
     #[error(
-        "this program can have no zygote ({source}): leave the start method unset, or choose `StartMethod::Exec`"
+        "this program can have no zygote ({error}): leave the start method unset, or choose `StartMethod::Exec`"
     )]
     NoZygote {
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// The environment and the arguments are longer than what the system passes to a program.
     #[error(
-        "the environment and the arguments are too long to execute the program again: together they may have a quarter of the stack's limit (RLIMIT_STACK) and 6 MiB at most, one argument 128 KiB: {source}"
+        "the environment and the arguments are too long to execute the program again: together they may have a quarter of the stack's limit (RLIMIT_STACK) and 6 MiB at most, one argument 128 KiB: {error}"
     )]
     TooLong {
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// The system, or a filter of system calls, refuses one that processes cannot be started without.
-    #[error("the system refuses `{call}`, which processes cannot be started without: {source}")]
+    #[error("the system refuses `{call}`, which processes cannot be started without: {error}")]
     Refused {
         /// The system call.
         call: &'static str,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// The thread that watches over children cannot be made.
     #[error(
-        "the thread that watches over children cannot be made: {source}. After `unshare(CLONE_NEWPID)` a process makes no threads: start the first process before"
+        "the thread that watches over children cannot be made: {error}. After `unshare(CLONE_NEWPID)` a process makes no threads: start the first process before"
     )]
     NoThread {
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// This process was forked by the user: it holds copies of its parent's children, not its own.
     #[error("this process was forked by the user and cannot start processes")]
@@ -79,64 +79,76 @@ pub enum SpawnError {
     ForeignFunction,
     /// The arguments could not be encoded.
     #[error("the arguments cannot be sent: {0}")]
-    Encode(#[from] EncodeError),
+    Encode(EncodeError),
     /// The running program cannot be executed once more.
-    #[error("the running program cannot be executed again through /proc/self/exe: {source}")]
+    #[error("the running program cannot be executed again through /proc/self/exe: {error}")]
     Image {
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// The child runs another program than this one.
     #[error("the child runs another image than its parent")]
     OtherImage,
     /// The system allows no more processes or threads.
-    #[error("too many processes or threads, the limit (RLIMIT_NPROC) is {}, a control group may set a lower one: {source}", shown(*limit))]
+    #[error("too many processes or threads, the limit (RLIMIT_NPROC) is {}, a control group may set a lower one: {error}", shown(*limit))]
     TooManyProcesses {
         /// The limit of this user, if there is one.
         limit: Option<u64>,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// The process may not open more descriptors.
-    #[error("too many open descriptors, the limit (RLIMIT_NOFILE) is {}: {source}", shown(*limit))]
+    #[error("too many open descriptors, the limit (RLIMIT_NOFILE) is {}: {error}", shown(*limit))]
     TooManyDescriptors {
         /// The limit in force.
         limit: Option<u64>,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// There is not enough memory for another process.
-    #[error("not enough memory for another process: {source}")]
+    #[error("not enough memory for another process: {error}")]
     NoMemory {
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// The working directory cannot be entered.
-    #[error("cannot enter the working directory {}: {source}", path.display())]
+    #[error("cannot enter the working directory {}: {error}", path.display())]
     CurrentDir {
         /// The directory asked for.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// The child may not run on those processors.
-    #[error("cannot set the processor affinity: {source}")]
+    #[error("cannot set the processor affinity: {error}")]
     Affinity {
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// The child may not have that priority.
-    #[error("cannot set the nice value: {source}")]
+    #[error("cannot set the nice value: {error}")]
     Nice {
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// The child ended, or did not answer, before it was ready.
     #[error("the child was not ready: {0}")]
     NotReady(String),
     /// The system refused.
-    #[error("operating system: {0}")]
-    Io(#[from] io::Error),
+    #[error("the operating system refused to start a process: {0}")]
+    Io(io::Error),
+}
+
+impl From<EncodeError> for SpawnError {
+    fn from(error: EncodeError) -> SpawnError {
+        SpawnError::Encode(error)
+    }
+}
+
+impl From<io::Error> for SpawnError {
+    fn from(error: io::Error) -> SpawnError {
+        SpawnError::Io(error)
+    }
 }
 
 fn shown(limit: Option<u64>) -> String {
@@ -145,30 +157,30 @@ fn shown(limit: Option<u64>) -> String {
 
 impl SpawnError {
     /// Names a system call that was refused, or the limit behind another error.
-    pub(crate) fn of_call(call: &'static str, source: io::Error) -> SpawnError {
-        match source.kind() {
+    pub(crate) fn of_call(call: &'static str, error: io::Error) -> SpawnError {
+        match error.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported => {
-                SpawnError::Refused { call, source }
+                SpawnError::Refused { call, error }
             }
-            _ => SpawnError::from_io(source),
+            _ => SpawnError::from_io(error),
         }
     }
 
     /// Names the limit behind an error of the operating system.
-    pub(crate) fn from_io(source: io::Error) -> SpawnError {
+    pub(crate) fn from_io(error: io::Error) -> SpawnError {
         use nix::libc::{EAGAIN, EMFILE, ENFILE, ENOMEM, ENOSPC, ETOOMANYREFS};
-        match source.raw_os_error() {
+        match error.raw_os_error() {
             Some(EAGAIN) => SpawnError::TooManyProcesses {
                 limit: sys::process_limit(),
-                source,
+                error,
             },
             Some(EMFILE | ENFILE | ETOOMANYREFS) => SpawnError::TooManyDescriptors {
                 limit: sys::descriptor_limit(),
-                source,
+                error,
             },
-            Some(ENOMEM | ENOSPC) => SpawnError::NoMemory { source },
-            _ if Evicted::is_in(&source) => SpawnError::Evicted,
-            _ => SpawnError::Io(source),
+            Some(ENOMEM | ENOSPC) => SpawnError::NoMemory { error },
+            _ if Evicted::is_in(&error) => SpawnError::Evicted,
+            _ => SpawnError::Io(error),
         }
     }
 }
@@ -205,7 +217,7 @@ pub enum JoinError {
     },
     /// Its result could not be decoded.
     #[error("the result cannot be decoded: {0}")]
-    Decode(#[source] DecodeError),
+    Decode(DecodeError),
     /// Its result could not be sent.
     #[error("the result cannot be sent: {0}")]
     Encode(String),
@@ -214,7 +226,7 @@ pub enum JoinError {
     Arguments(String),
     /// It could not begin.
     #[error("the process did not begin: {0}")]
-    NotBegun(#[source] SpawnError),
+    NotBegun(SpawnError),
     /// An earlier call has taken the result.
     #[error("the result was taken by an earlier call")]
     Taken,
@@ -228,7 +240,7 @@ pub enum JoinError {
     #[error("{EVICTED}")]
     Evicted,
     /// The operating system refused.
-    #[error("operating system: {0}")]
+    #[error("the operating system refused to wait for the process: {0}")]
     Io(io::Error),
 }
 

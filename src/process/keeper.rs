@@ -151,7 +151,7 @@ pub(super) fn take(method: Option<StartMethod>) -> Result<Option<Spare>, SpawnEr
         if let Some(errno) = state.refused {
             return match insist {
                 true => Err(SpawnError::NoZygote {
-                    source: io::Error::from_raw_os_error(errno),
+                    error: io::Error::from_raw_os_error(errno),
                 }),
                 false => Ok(None),
             };

@@ -160,14 +160,14 @@ fn directory(path: &Path) -> Result<OwnedFd, SpawnError> {
     opened.map_err(|error| no_directory(path, error))
 }
 
-fn no_directory(path: &Path, source: io::Error) -> SpawnError {
-    match source.raw_os_error() {
+fn no_directory(path: &Path, error: io::Error) -> SpawnError {
+    match error.raw_os_error() {
         Some(nix::libc::EMFILE | nix::libc::ENFILE | nix::libc::ENOMEM) => {
-            SpawnError::from_io(source)
+            SpawnError::from_io(error)
         }
         _ => SpawnError::CurrentDir {
             path: path.to_path_buf(),
-            source,
+            error,
         },
     }
 }
@@ -354,9 +354,9 @@ fn default_name(lineage: &[u32]) -> String {
 fn name_cause(error: io::Error) -> SpawnError {
     use nix::libc::{E2BIG, EACCES, ELOOP, ENOENT, ENOEXEC, ENOTDIR, EPERM, ETXTBSY};
     match error.raw_os_error() {
-        Some(E2BIG) => SpawnError::TooLong { source: error },
+        Some(E2BIG) => SpawnError::TooLong { error },
         Some(EACCES | ELOOP | ENOENT | ENOEXEC | ENOTDIR | EPERM | ETXTBSY) => {
-            SpawnError::Image { source: error }
+            SpawnError::Image { error }
         }
         _ => SpawnError::from_io(error),
     }
@@ -366,7 +366,7 @@ fn name_cause(error: io::Error) -> SpawnError {
 fn no_thread(error: io::Error) -> SpawnError {
     match error.raw_os_error() {
         // So it is where the next process would be in another PID namespace than this one.
-        Some(nix::libc::EINVAL) => SpawnError::NoThread { source: error },
+        Some(nix::libc::EINVAL) => SpawnError::NoThread { error },
         _ => SpawnError::from_io(error),
     }
 }
@@ -404,17 +404,17 @@ fn advice() -> String {
 
 /// What a child's refusal means.
 pub(super) fn refusal(step: Step, errno: i32) -> SpawnError {
-    let source = io::Error::from_raw_os_error(errno);
+    let error = io::Error::from_raw_os_error(errno);
     match step {
         Step::Image => SpawnError::OtherImage,
-        Step::Affinity => SpawnError::Affinity { source },
-        Step::Nice => SpawnError::Nice { source },
+        Step::Affinity => SpawnError::Affinity { error },
+        Step::Nice => SpawnError::Nice { error },
         Step::Kin if errno == nix::libc::ENOLCK => SpawnError::NotReady(
             "there is no place for it in its tree: one of the tree's processes holds all of them"
                 .to_owned(),
         ),
         Step::Kin | Step::Streams | Step::Directory | Step::Signals | Step::Watch => {
-            SpawnError::from_io(source)
+            SpawnError::from_io(error)
         }
     }
 }

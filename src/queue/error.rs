@@ -58,8 +58,8 @@ pub enum QueueError {
         /// The largest number.
         largest: u32,
     },
-    /// Messages cannot be handed out to so many receivers that fail.
-    #[error("a delivery limit of {asked} is not possible, 1 to {largest} are")]
+    /// A message is handed out to 1 to `largest` receivers that fail.
+    #[error("invalid delivery limit {asked} (1 to {largest})")]
     DeliveryLimit {
         /// What was asked for.
         asked: usize,
