@@ -15,17 +15,17 @@
 //!  sleep while the word and `deaths` stay, one slice
 //! ```
 //!
-//! Every step is one compare-and-swap from exactly the word that was seen, so to be killed between any two
-//! of them leaves a word that says the truth: the number of a process that is now dead, which the next one
-//! to come takes over and is told of. That holds for whoever took over from the dead as well. A sleeper that
-//! is killed leaves WAITERS set: one needless wake. A wake that goes to a process which dies of it, or is never
-//! sent, is made good by the next slice.
+//! Every step is one compare-and-swap from exactly the word that was seen, so to be killed between
+//! any two of them leaves a word that says the truth: the number of a process that is now dead,
+//! which the next one to come takes over and is told of. That holds for whoever took over from the
+//! dead as well. A sleeper that is killed leaves WAITERS set: one needless wake. A wake that goes
+//! to a process which dies of it, or is never sent, is made good by the next slice.
 //!
-//! Whoever slept enters with WAITERS set, since others may still sleep; whoever leaves clears it and wakes
-//! one, and that one sets it again.
+//! Whoever slept enters with WAITERS set, since others may still sleep; whoever leaves clears it
+//! and wakes one, and that one sets it again.
 //!
-//! Nobody leaves but from a word with its own number in it: a process that lost its proof of life, and whose
-//! place was taken, lets nobody else in.
+//! Nobody leaves but from a word with its own number in it: a process that lost its proof of life,
+//! and whose place was taken, lets nobody else in.
 //!
 //! | edge | release | acquire | what it carries |
 //! |---|---|---|---|
@@ -46,8 +46,8 @@ const FREE: u32 = 0;
 /// No participant has this number: they stay below `kin::MAX_PARTICIPANT`.
 const UNFINISHED: u32 = !WAITERS;
 
-/// The longest spin before a sleep: a few times what a sleep and its wake cost, so that those who use the lock
-/// all the time rarely sleep.
+/// The longest spin before a sleep: a few times what a sleep and its wake cost, so that those who
+/// use the lock all the time rarely sleep.
 const SPIN: Duration = Duration::from_micros(20);
 /// The most pauses between two looks.
 const PAUSES: u32 = 128;
@@ -131,7 +131,8 @@ impl LatchWords {
         entered
     }
 
-    /// Enters, waiting for those inside, and says how the last one left. `deaths` is the tree's count.
+    /// Enters, waiting for those inside, and says how the last one left. `deaths` is the tree's
+    /// count.
     ///
     /// # Errors
     ///
@@ -155,7 +156,8 @@ impl LatchWords {
         let mut lost = 0;
         let mut seen = self.owner.load(Ordering::Relaxed);
         loop {
-            // Whoever sees the word change all the time comes to no wait, and must not overlook the limit.
+            // Whoever sees the word change all the time comes to no wait, and must not overlook the
+            // limit.
             if lost == LOST {
                 lost = 0;
                 match end {
@@ -164,7 +166,8 @@ impl LatchWords {
                     _ => {}
                 }
             }
-            // Read before anybody's life is asked for: a death announced later ends the sleep at once.
+            // Read before anybody's life is asked for: a death announced later ends the sleep at
+            // once.
             let died = deaths.load(Ordering::Acquire);
             let left = match seen & !WAITERS {
                 FREE => Some(Left::Finished),
@@ -219,7 +222,8 @@ impl LatchWords {
         }
     }
 
-    /// Whether this process is inside; false when it lost its proof of life and its place was taken.
+    /// Whether this process is inside; false when it lost its proof of life and its place was
+    /// taken.
     pub(crate) fn is_inside(&self, me: u32) -> bool {
         self.owner.load(Ordering::Relaxed) & !WAITERS == me
     }
@@ -236,7 +240,8 @@ impl LatchWords {
 
     #[cold]
     fn leave_to_waiters(&self, mut seen: u32, me: u32, left: Left) {
-        // Anything else was taken from this process, which lost its proof of life, and is not ours to change.
+        // Anything else was taken from this process, which lost its proof of life, and is not ours
+        // to change.
         while seen & !WAITERS == me {
             // Edge D, leaving end.
             match self.step(seen, left.word(), Ordering::Release) {
@@ -278,7 +283,8 @@ impl LatchWords {
         }
     }
 
-    /// A model explores schedules, not time; and after a pause loom would show only the newest words.
+    /// A model explores schedules, not time; and after a pause loom would show only the newest
+    /// words.
     #[cfg(loom)]
     fn spin(&self, _me: Visitor) -> bool {
         false

@@ -1,7 +1,8 @@
 //! A lane: slots in order, written by exactly one process, read by any number.
 //!
-//! Positions are 64-bit, start at 0 and never wrap. A slot is a *stamp* and payload words; the stamp is
-//! position + 1 of the message the slot holds. Only the lane's writer ever stores stamps and payload.
+//! Positions are 64-bit, start at 0 and never wrap. A slot is a *stamp* and payload words; the
+//! stamp is position + 1 of the message the slot holds. Only the lane's writer ever stores stamps
+//! and payload.
 //!
 //! | what | who changes it | how |
 //! |---|---|---|
@@ -10,11 +11,11 @@
 //! | `freed` | the reader whose step crossed an eighth of the lane | a store with release; a hint, always at or behind `head`; then it wakes the writer |
 //!
 //! A reader copies the payload *first* and then moves `head`. If that fails, somebody else took the
-//! message and the copy, perhaps torn by then, is thrown away unseen. If it succeeds, nobody had moved
-//! `head` away from *p*, so the writer could not have reused the slot before: the copy is whole. A
-//! process that is killed or stopped anywhere in here leaves nothing half done; no repair exists because
-//! none is needed. This is the "steal" of Chase and Lev's deque used as a queue: one owner at one end,
-//! thieves at the other.
+//! message and the copy, perhaps torn by then, is thrown away unseen. If it succeeds, nobody had
+//! moved `head` away from *p*, so the writer could not have reused the slot before: the copy is
+//! whole. A process that is killed or stopped anywhere in here leaves nothing half done; no repair
+//! exists because none is needed. This is the "steal" of Chase and Lev's deque used as a queue: one
+//! owner at one end, thieves at the other.
 //!
 //! Edges, with both ends named:
 //!
@@ -24,7 +25,8 @@
 //! | A through `head` | `head` in [`Reader::take`] | `head` in [`Reader::attach`] and [`Reader::peek`] | the stamps that the taker had seen: none that is found there is of two laps before |
 //! | B | `head` in [`Reader::take`], directly or through `freed` | `freed` or `head` in [`Writer::room`] | that the copy is finished before the slot is overwritten |
 //!
-//! Nothing here trusts what it reads: positions are only compared and masked, every loop has a bound.
+//! Nothing here trusts what it reads: positions are only compared and masked, every loop has a
+//! bound.
 
 use crate::error::Corrupt;
 use crate::layout::LaneHeader;
@@ -78,7 +80,8 @@ impl Track {
     }
 }
 
-/// Whether the message at `position` has been published, and not overwritten since: to count, not to read it.
+/// Whether the message at `position` has been published, and not overwritten since: to count, not
+/// to read it.
 fn is_published(track: Track, slots: &[AtomicU64], position: u64) -> bool {
     track.slot(slots, position)[0].load(Ordering::Relaxed) == position.wrapping_add(1)
 }
@@ -116,9 +119,10 @@ pub(crate) struct Writer {
 impl Writer {
     /// Takes up a lane where its last writer left it; every message published stays in order.
     ///
-    /// The caller owns the lane. Stamps of a batch that was never completed are set back to the lap before,
-    /// so that a later single message cannot expose an old slot behind it, and a reader who still is at that
-    /// lap finds there what it would have found. To be killed in here and done again is harmless.
+    /// The caller owns the lane. Stamps of a batch that was never completed are set back to the lap
+    /// before, so that a later single message cannot expose an old slot behind it, and a reader who
+    /// still is at that lap finds there what it would have found. To be killed in here and done
+    /// again is harmless.
     pub(crate) fn attach(geometry: Geometry, header: &LaneHeader, slots: &[AtomicU64]) -> Writer {
         // Edge B: what earlier readers copied is copied.
         let head = header.head.load(Ordering::Acquire);
@@ -187,13 +191,15 @@ impl Writer {
         self.end.wrapping_sub(self.position)
     }
 
-    /// The payload words of the slot `ahead` messages from here; the caller has seen that much room.
+    /// The payload words of the slot `ahead` messages from here; the caller has seen that much
+    /// room.
     #[inline]
     pub(crate) fn payload<'a>(&self, slots: &'a [AtomicU64], ahead: u64) -> &'a [AtomicU64] {
         &self.track.slot(slots, self.position.wrapping_add(ahead))[1..]
     }
 
-    /// Makes the next `n` messages visible, the last one first: a reader looks at one line until all are there.
+    /// Makes the next `n` messages visible, the last one first: a reader looks at one line until
+    /// all are there.
     #[inline]
     pub(crate) fn publish(&mut self, slots: &[AtomicU64], n: u64) {
         for ahead in (0..n).rev() {
@@ -233,9 +239,9 @@ impl Reader {
         self.position
     }
 
-    /// The payload words of the message at my position, if there is one; if I was overtaken I first catch up
-    /// with `head`. To be copied by relaxed loads; the copy means something only after [`take`](Reader::take)
-    /// has succeeded.
+    /// The payload words of the message at my position, if there is one; if I was overtaken I first
+    /// catch up with `head`. To be copied by relaxed loads; the copy means something only after
+    /// [`take`](Reader::take) has succeeded.
     ///
     /// # Errors
     ///
@@ -272,9 +278,11 @@ impl Reader {
 
     #[cold]
     fn catch_up(&mut self, header: &LaneHeader, slots: &[AtomicU64]) -> Result<bool, Corrupt> {
-        // Each round in which a living writer laps me means that other readers moved on by a whole lane.
+        // Each round in which a living writer laps me means that other readers moved on by a whole
+        // lane.
         for _ in 0..ROUNDS {
-            // Edge A through `head`: without it an old stamp, of two laps before, might contradict the new `head`.
+            // Edge A through `head`: without it an old stamp, of two laps before, might contradict
+            // the new `head`.
             self.position = header.head.load(Ordering::Acquire);
             let (stamp, _) = self.look(slots);
             if stamp == self.position.wrapping_add(1) {
@@ -287,8 +295,9 @@ impl Reader {
         Err(Corrupt("a lane's stamps do not belong to its head"))
     }
 
-    /// The payload words of the messages published from my position on, as far as the lane's memory goes
-    /// before it starts over. To be copied by relaxed loads; the copies mean something only after
+    /// The payload words of the messages published from my position on, as far as the lane's memory
+    /// goes before it starts over. To be copied by relaxed loads; the copies mean something only
+    /// after
     /// [`take`](Reader::take) has succeeded.
     #[inline]
     pub(crate) fn run<'a>(
@@ -308,8 +317,8 @@ impl Reader {
 
     /// Takes `n` messages from my position: true if they are mine, false if somebody was quicker.
     ///
-    /// A writer that sleeps for room is woken by the step that crosses an eighth of the lane, not by each:
-    /// otherwise a full lane would cost both sides a system call for every message.
+    /// A writer that sleeps for room is woken by the step that crosses an eighth of the lane, not
+    /// by each: otherwise a full lane would cost both sides a system call for every message.
     #[inline]
     pub(crate) fn take(&mut self, header: &LaneHeader, n: u64) -> bool {
         let next = self.position.wrapping_add(n);

@@ -9,10 +9,10 @@
 //!                                          sleep while `seq` and `deaths` are as remembered, one slice
 //! ```
 //!
-//! Edge C. Of "publish, then read `announce`" and "announce, then look", at least one sees the other's
-//! store: [`light`] and [`heavy`] together are a full fence on both sides. So either the waker sees the
-//! announcement or the sleeper sees what was published. `seq` is remembered *before* the announcement:
-//! a waker that bumps it in between makes the sleep return at once.
+//! Edge C. Of "publish, then read `announce`" and "announce, then look", at least one sees the
+//! other's store: [`light`] and [`heavy`] together are a full fence on both sides. So either the
+//! waker sees the announcement or the sleeper sees what was published. `seq` is remembered *before*
+//! the announcement: a waker that bumps it in between makes the sleep return at once.
 //!
 //! A process that may not use the barrier needs no rule of its own where signals are attached: its
 //! [`light`] is a full fence, so whoever sleeps relies on it as before; and when it sleeps itself, it first
@@ -25,15 +25,16 @@
 //! | 2.. | count of announcements; only grows, so that a waker clears exactly what it saw |
 //!
 //! A sleeper that is killed leaves bit 0 set: one needless system call, once. There is no count of
-//! sleepers that could drift. A wake that goes to a process which is killed before it acts is made good
-//! by the next slice.
+//! sleepers that could drift. A wake that goes to a process which is killed before it acts is made
+//! good by the next slice.
 //!
 //! # To spin or not
 //!
-//! A spin is worth while only if the other side runs meanwhile. Who sleeps learns whether it did: the
-//! waker leaves the number of its processor, and the sleeper compares it with the one it fell asleep on. The
-//! same one: while I spun, the other side could not run, so the next 2, then 4, .. 256 waits go without a spin,
-//! which is all it takes on one processor, and on many that have more to do. Another one: see
+//! A spin is worth while only if the other side runs meanwhile. Who sleeps learns whether it did:
+//! the waker leaves the number of its processor, and the sleeper compares it with the one it fell
+//! asleep on. The same one: while I spun, the other side could not run, so the next 2, then 4, ..
+//! 256 waits go without a spin, which is all it takes on one processor, and on many that have more
+//! to do. Another one: see
 //! [`Patience::waited`].
 
 use std::time::{Duration, Instant};
@@ -47,26 +48,29 @@ const ONE: u64 = 4;
 
 /// The longest sleep before a look at who is dead, and the shortest time between two such looks.
 pub(crate) const SLICE: Duration = Duration::from_millis(20);
-/// The longest of later sleeps of the same wait, each twice as long as the one before: who has waited long
-/// costs less than a thousandth of a processor. So this is how late, at most, a death is seen that nobody
-/// counts; the public pages say so.
+/// The longest of later sleeps of the same wait, each twice as long as the one before: who has
+/// waited long costs less than a thousandth of a processor. So this is how late, at most, a death
+/// is seen that nobody counts; the public pages say so.
 const LONG_SLICE: Duration = Duration::from_millis(80);
 /// The first sleep of one that rests is on one word alone, which is quicker than on two; a death is
 /// seen so much later at most.
 const NAP: Duration = Duration::from_micros(500);
-/// The first sleep after wakers were told to use fences: one that was in the middle of a wake may not have heard.
+/// The first sleep after wakers were told to use fences: one that was in the middle of a wake may
+/// not have heard.
 const HEARING: Duration = Duration::from_millis(1);
 /// The longest spin before a sleep.
 const SPIN: Duration = Duration::from_micros(50);
-/// A wait that ended within this time was worth a spin: about two wake-ups, since whoever ended it may
-/// have had to be woken first. With less, two ends that once slept would take turns at sleeping for ever.
+/// A wait that ended within this time was worth a spin: about two wake-ups, since whoever ended it
+/// may have had to be woken first. With less, two ends that once slept would take turns at sleeping
+/// for ever.
 const WORTH: Duration = Duration::from_micros(100);
 /// The shortest spin worth reading the clock for.
 const SPARK: Duration = Duration::from_micros(1);
 /// The most waits without a spin before another is tried.
 const LONGEST_REST: u32 = 256;
 
-/// When to ask who is dead: after a death in the tree, which is counted, and when the last time was a
+/// When to ask who is dead: after a death in the tree, which is counted, and when the last time was
+/// a
 /// [`SLICE`] ago, for the sake of those whose deaths nobody counts.
 #[derive(Debug, Clone)]
 pub(crate) struct Vigil {
@@ -111,8 +115,8 @@ impl Vigil {
     }
 }
 
-/// How long this end spins before it sleeps, which is what its last waits were worth, and when it last asked
-/// who is dead.
+/// How long this end spins before it sleeps, which is what its last waits were worth, and when it
+/// last asked who is dead.
 #[derive(Debug, Clone)]
 pub(crate) struct Patience {
     spin: Duration,
@@ -128,7 +132,8 @@ pub(crate) struct Patience {
 #[derive(Debug, Default)]
 struct Slept {
     time: Duration,
-    /// Whether the one that woke me ran on the processor that I had fallen asleep on; `None` if nobody did.
+    /// Whether the one that woke me ran on the processor that I had fallen asleep on; `None` if
+    /// nobody did.
     beside: Option<bool>,
 }
 
@@ -232,12 +237,14 @@ impl SignalWords {
         }
     }
 
-    /// Has wakers use fences if this process cannot use the barrier; false if they hear of it only now.
+    /// Has wakers use fences if this process cannot use the barrier; false if they hear of it only
+    /// now.
     fn is_heard(&self) -> bool {
         asymmetric() || self.announce.fetch_or(FENCES, Ordering::SeqCst) & FENCES != 0
     }
 
-    /// Whether an announcement made after `seq` was read still stands: wakers count before they clear.
+    /// Whether an announcement made after `seq` was read still stands: wakers count before they
+    /// clear.
     fn is_announced(&self, seq: u32) -> bool {
         self.seq.load(Ordering::Relaxed) == seq
             && self.announce.load(Ordering::Relaxed) & ASLEEP != 0
@@ -257,9 +264,9 @@ impl SignalWords {
 
     /// Waits until `look` finds something or the deadline has passed (`None`).
     ///
-    /// `look` is called often while spinning and must be cheap. `check` is called before each sleep, with
-    /// everything announced, and may end the wait with a value or an error; it is told whether it is time to
-    /// ask the system who is dead. `deaths` is the tree's count of deaths.
+    /// `look` is called often while spinning and must be cheap. `check` is called before each
+    /// sleep, with everything announced, and may end the wait with a value or an error; it is told
+    /// whether it is time to ask the system who is dead. `deaths` is the tree's count of deaths.
     ///
     /// # Errors
     ///
@@ -301,15 +308,17 @@ impl SignalWords {
         loop {
             let mut hearing = LONG_SLICE;
             let died = deaths.load(Ordering::Acquire);
-            // After a slice that nobody ended, the announcement still stands: no second barrier is needed.
+            // After a slice that nobody ended, the announcement still stands: no second barrier is
+            // needed.
             let seq = match seq {
                 Some(seq) if self.is_announced(seq) => seq,
                 _ => {
                     if !self.is_heard() {
                         hearing = HEARING;
                     }
-                    // Acquire: before the announcement. Read after it, `seq` might be that of a waker which
-                    // has seen the announcement and cleared it, for a message that another then took.
+                    // Acquire: before the announcement. Read after it, `seq` might be that of a
+                    // waker which has seen the announcement and cleared it, for a message that
+                    // another then took.
                     let now = *seq.insert(self.seq.load(Ordering::Acquire));
                     self.announce();
                     // Edge C, sleeper's end; the waker's is in `notify`.
@@ -341,7 +350,8 @@ impl SignalWords {
                 true => self.seq.wait(seq, limit.min(NAP)),
                 false => self.seq.wait_either(seq, deaths, died, limit),
             }
-            // The barrier is not counted: how long it takes says nothing of how long the other side takes.
+            // The barrier is not counted: how long it takes says nothing of how long the other side
+            // takes.
             slept.time += now.elapsed();
             if self.seq.load(Ordering::Relaxed) != seq {
                 let theirs = self.processor.load(Ordering::Relaxed);

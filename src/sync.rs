@@ -70,7 +70,8 @@ mod real {
     /// True only after this process was registered for the asymmetric barrier.
     static REACHED: AtomicBool = AtomicBool::new(false);
 
-    /// Whether this process takes part in the asymmetric barrier: registered once, then true for ever.
+    /// Whether this process takes part in the asymmetric barrier: registered once, then true for
+    /// ever.
     pub(crate) fn asymmetric() -> bool {
         static REGISTERED: OnceLock<bool> = OnceLock::new();
         *REGISTERED.get_or_init(|| {

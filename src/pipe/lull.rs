@@ -1,8 +1,9 @@
 //! How long to leave a busy writer alone.
 //!
-//! A reader as quick as its writer looks at each line while it is being written, so every line moves to and
-//! fro and both are slow. If it stays away for a moment, the writer gets ahead and many lines move at once.
-//! But whoever waits for the answer to something it has just sent must look as often as it can.
+//! A reader as quick as its writer looks at each line while it is being written, so every line
+//! moves to and fro and both are slow. If it stays away for a moment, the writer gets ahead and
+//! many lines move at once. But whoever waits for the answer to something it has just sent must
+//! look as often as it can.
 //!
 //! So: after each wait, ask what the last one was worth. Much gathered: stay away longer, up to
 //! [`LONGEST`]. Little: shorter. Nothing came for long, or we spoke in between: not at all. Now and then, when

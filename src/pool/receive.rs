@@ -1,8 +1,8 @@
 //! Reading what the workers say: done by one thread at a time, whichever waits for a result.
 //!
-//! Whoever waits first takes the *role* and reads all workers' notices, its own and the others' alike;
-//! those who come later sleep until their own job has ended or the role is free. Between two calls nobody
-//! has the role; for tasks that nobody waits for, the pool's supervisor takes it.
+//! Whoever waits first takes the *role* and reads all workers' notices, its own and the others'
+//! alike; those who come later sleep until their own job has ended or the role is free. Between two
+//! calls nobody has the role; for tasks that nobody waits for, the pool's supervisor takes it.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize};
 use std::sync::{Mutex, TryLockError};
@@ -39,8 +39,8 @@ pub(super) struct Role {
 /// The reading ends of all workers' lanes, and the jobs that need a second look.
 pub(super) struct Ears {
     lanes: Vec<Reader>,
-    /// Jobs in which a worker has died: it may have committed a chunk and not said so. Their chunks are
-    /// looked at whenever something was heard.
+    /// Jobs in which a worker has died: it may have committed a chunk and not said so. Their chunks
+    /// are looked at whenever something was heard.
     recounted: Vec<Ticket>,
 }
 
@@ -48,8 +48,8 @@ pub(super) struct Ears {
 #[derive(Default)]
 pub(super) struct Followers {
     count: AtomicUsize,
-    /// How often the looks are halved, since they found nothing: whoever has the role, and the workers, may need this
-    /// processor.
+    /// How often the looks are halved, since they found nothing: whoever has the role, and the
+    /// workers, may need this processor.
     halvings: AtomicU32,
     threads: Mutex<Vec<Thread>>,
 }
@@ -115,7 +115,8 @@ impl Engine {
 
     /// Waits until `done`; false when `deadline` has passed.
     ///
-    /// `call` is given a thread to be unparked when it may be done, and says whether it still is not.
+    /// `call` is given a thread to be unparked when it may be done, and says whether it still is
+    /// not.
     pub(super) fn wait(
         &self,
         mut done: impl FnMut() -> bool,
@@ -152,7 +153,8 @@ impl Engine {
                 return false;
             }
             let me = self.followers.enter();
-            // The role may have been given back before I was seen to wait for it; `pass_on` has the other end.
+            // The role may have been given back before I was seen to wait for it; `pass_on` has the
+            // other end.
             fence();
             let is_free = !matches!(self.role.try_lock(), Err(TryLockError::WouldBlock));
             if !is_free && call(thread::current()) {
@@ -165,8 +167,8 @@ impl Engine {
 
     /// After the role was given back: if there is need of it, wakes somebody to take it.
     pub(super) fn pass_on(&self) {
-        // Of "give the role back, then look for those who wait" and "say that I wait, then look whether
-        // the role is free", one sees the other's store.
+        // Of "give the role back, then look for those who wait" and "say that I wait, then look
+        // whether the role is free", one sees the other's store.
         fence();
         if self.followers.wake_one() {
             return;
@@ -239,7 +241,8 @@ impl Role {
         match results.wait(patience, deadline, deaths, &mut look, |_| Ok(None)) {
             Ok(found) => found.is_some(),
             Err(corrupt) => {
-                // Nothing a worker says can be believed any more; this ends all that anybody waits for.
+                // Nothing a worker says can be believed any more; this ends all that anybody waits
+                // for.
                 engine.break_down(&corrupt.to_string());
                 done()
             }
@@ -384,8 +387,8 @@ impl Engine {
     fn make_room(&self, seat: usize, ticket: Option<Ticket>, bytes: u64) {
         let granted = self.with_intake(|intake| {
             let work = ticket.and_then(|ticket| intake.work_of(ticket)).cloned();
-            // Results of a fixed size have their place. All else that a worker has to write is why something
-            // has failed.
+            // Results of a fixed size have their place. All else that a worker has to write is why
+            // something has failed.
             let is_for_results = work.as_ref().is_some_and(|work| work.out_size.is_none());
             if !is_for_results && bytes > LONGEST_REASON {
                 return None;

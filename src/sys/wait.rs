@@ -17,8 +17,9 @@ fn timespec(duration: Duration) -> Timespec {
     }
 }
 
-/// Whether a sleep came to its end as sleeps do. Anything else says that the call itself is not to be
-/// had: a kernel that lacks it says `ENOSYS`, a sandbox whatever its authors chose, mostly `EPERM`.
+/// Whether a sleep came to its end as sleeps do. Anything else says that the call itself is not to
+/// be had: a kernel that lacks it says `ENOSYS`, a sandbox whatever its authors chose, mostly
+/// `EPERM`.
 fn has_slept<T>(outcome: Result<T, Errno>) -> bool {
     matches!(
         outcome,
@@ -86,7 +87,8 @@ pub(crate) fn futex_wake(word: &AtomicU32, n: u32) -> usize {
     futex::wake(word, Flags::empty(), n.min(i32::MAX as u32)).unwrap_or(0)
 }
 
-/// Lets other processes' [`membarrier`] reach this one; false where the kernel or a sandbox refuses.
+/// Lets other processes' [`membarrier`] reach this one; false where the kernel or a sandbox
+/// refuses.
 pub(crate) fn membarrier_register() -> bool {
     command(MembarrierCommand::RegisterGlobalExpedited).is_ok()
 }
@@ -99,8 +101,8 @@ pub(crate) fn membarrier() {
 
 /// How many threads of different processes can run at once; 2 where that cannot be told.
 ///
-/// The machine's processors count and what the control group may use of them. Those that this thread is
-/// bound to do not: the other side of a wait may be bound to others.
+/// The machine's processors count and what the control group may use of them. Those that this
+/// thread is bound to do not: the other side of a wait may be bound to others.
 pub(crate) fn processors() -> usize {
     let online = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN);
     let online = online

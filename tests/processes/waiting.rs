@@ -1,4 +1,5 @@
-//! How waits go where the machine or a sandbox gives less than usual: system calls refused, one processor for all.
+//! How waits go where the machine or a sandbox gives less than usual: system calls refused, one
+//! processor for all.
 
 use std::io::{Read, Write, pipe};
 use std::thread;
@@ -66,8 +67,8 @@ fn sleeps() -> u64 {
     line.unwrap().trim().parse().unwrap()
 }
 
-/// Every wait sleeps, also when the call that it would rather use is refused, for whatever reason. A wait that
-/// burns its processor does not sleep at all.
+/// Every wait sleeps, also when the call that it would rather use is refused, for whatever reason.
+/// A wait that burns its processor does not sleep at all.
 fn refused_sleeps_burn_nothing() {
     for part in [
         "sleep_refused_eperm",
@@ -114,7 +115,8 @@ fn sleep_refused(error: i32) {
 /// Messages to and fro, so few at once that everybody waits all the time.
 const ROUNDS: u64 = 2_000;
 
-/// A process whose barrier is refused, alone or with all its kin, waits for others and is waited for.
+/// A process whose barrier is refused, alone or with all its kin, waits for others and is waited
+/// for.
 fn a_refused_barrier_keeps_all_from_nothing() {
     let (there, back) = (fresh("there"), fresh("back"));
     let queue = || Queue::<u64>::builder().capacity(1);
@@ -256,9 +258,9 @@ fn round_trips_of_the_system() -> Duration {
     mine + other.join().unwrap()
 }
 
-/// Two ends that have one processor between them, beside others that are free: a spin keeps the other from
-/// running, so there must be next to none. A wait that began with its usual spin would burn 20 times what the
-/// system's own pipes do.
+/// Two ends that have one processor between them, beside others that are free: a spin keeps the
+/// other from running, so there must be next to none. A wait that began with its usual spin would
+/// burn 20 times what the system's own pipes do.
 fn ends_on_one_processor_do_not_burn_it() {
     fn on_one_processor() {
         let allowed = sched_getaffinity(None).unwrap();
