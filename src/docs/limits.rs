@@ -30,27 +30,32 @@
 //! * **Other people's orphans.** Where orphans become children of the program, because it is the first
 //!   process of a container or has asked for them, the zygotes that dead children leave behind are reaped. Of
 //!   all other orphans, also of children's children, the program takes the statuses, as it must anyway.
-//! * **The user's own `fork`.** A forked copy shares its parent's memory but not its place in the tree: every
-//!   operation answers `Forked` there, or does nothing, and dropping what the copy inherited changes nothing. Only
-//!   what was borrowed before the fork still leads to the parent's memory, in which the copy must not write: a
-//!   lock's guard, a loan, a lease, [`Segment::words`](crate::Segment::words). Start processes with
-//!   [`Process`](crate::Process).
-//! * **Programs that close what they have not opened.** Everything from descriptor 3 on, as daemons do when they
-//!   start, is best closed before this crate is first used. Closed later, what was in memory stays readable, but
-//!   everything that would reach another process answers `Evicted`, and waits end within 100 ms. What the program
-//!   has opened at those numbers is neither written nor closed. No descriptor of this crate is ever 0, 1 or 2.
-//! * **A second descriptor of ours.** The kernel drops a process's proof of life when *any* descriptor of the file
-//!   with the proofs is closed in it: a copy made by `dup`, or the file opened anew through `proc/self/fd`. Then
-//!   others see this process dead and may enter its locks while it is inside. The tree's file cannot be
-//!   opened anew, except by root. A named segment's file can, by its user: do not open and close
-//!   `multiproc-*` files in the folder of names from a program that is attached to them.
-//! * **`mlockall(MCL_FUTURE)`.** It locks all that is mapped later, so also addresses that this crate reserves
-//!   and rarely uses: 11 MiB in use may be 256 MiB locked, and `RLIMIT_MEMLOCK` soon refuses the next segment. Lock
-//!   with `MCL_ONFAULT` (Linux 4.4), which takes pages only as they are used.
-//! * **Where names live.** In `/run/user/UID` if it is there, in memory, and the user's alone; otherwise, or where
-//!   it has no room, in `/dev/shm`. Programs find each other by name if they see the same folders: a service with
-//!   its own `/dev/shm` or `/run` (systemd's `PrivateTmp=`, `ProtectHome=`, a container) shares names only if it shares those.
-//! * **`RemoveIPC`.** When a user's last session ends, systemd removes that user's files from `/dev/shm` and
-//!   `/run/user/UID` (not for system users, and not with `loginctl enable-linger`). Who is attached goes on
-//!   undisturbed; who comes later finds nothing under the name and makes another one. Set `RemoveIPC=no` in `logind.conf`, or let
-//!   services with names run as a system user.
+//! * **The user's own `fork`.** A forked copy shares its parent's memory but not its place in the
+//!   tree: every operation answers `Forked` there, or does nothing, and dropping what the copy
+//!   inherited changes nothing. Only what was borrowed before the fork still leads to the parent's
+//!   memory, in which the copy must not write: a lock's guard, a loan, a lease,
+//!   [`Segment::words`](crate::Segment::words). Start processes with [`Process`](crate::Process).
+//! * **Programs that close what they have not opened.** Everything from descriptor 3 on, as daemons
+//!   do when they start, is best closed before this crate is first used. Closed later, what was in
+//!   memory stays readable, but everything that would reach another process answers `Evicted`, and
+//!   waits end within 100 ms. What the program has opened at those numbers is neither written nor
+//!   closed. No descriptor of this crate is ever 0, 1 or 2.
+//! * **A second descriptor of ours.** The kernel drops a process's proof of life when *any*
+//!   descriptor of the file with the proofs is closed in it: a copy made by `dup`, or the file
+//!   opened anew through `proc/self/fd`. Then others see this process dead and may enter its locks
+//!   while it is inside. The tree's file cannot be opened anew, except by root. A named segment's
+//!   file can, by its user: do not open and close `multiproc-*` files in the folder of names from a
+//!   program that is attached to them.
+//! * **`mlockall(MCL_FUTURE)`.** It locks all that is mapped later, so also addresses that this
+//!   crate reserves and rarely uses: 11 MiB in use may be 256 MiB locked, and `RLIMIT_MEMLOCK` soon
+//!   refuses the next segment. Lock with `MCL_ONFAULT` (Linux 4.4), which takes pages only as they
+//!   are used.
+//! * **Where names live.** In `/run/user/UID` if it is there, in memory, and the user's alone;
+//!   otherwise, or where it has no room, in `/dev/shm`. Programs find each other by name if they
+//!   see the same folders: a service with its own `/dev/shm` or `/run` (systemd's `PrivateTmp=`,
+//!   `ProtectHome=`, a container) shares names only if it shares those.
+//! * **`RemoveIPC`.** When a user's last session ends, systemd removes that user's files from
+//!   `/dev/shm` and `/run/user/UID` (not for system users, and not with `loginctl enable-linger`).
+//!   Who is attached goes on undisturbed; who comes later finds nothing under the name and makes
+//!   another one. Set `RemoveIPC=no` in `logind.conf`, or let services with names run as a system
+//!   user.

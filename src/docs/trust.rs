@@ -52,10 +52,11 @@
 //!   parent or over something that it opened by a name. Handles mean something in messages of this crate alone.
 //! * No byte of private memory enters a segment but the value sent: types with padding are refused at
 //!   compile time ([`Plain`](crate::Plain)), the rest is encoded.
-//! * A process is proven dead by a lock that the kernel drops at its death, and also when the process itself closes
-//!   any other descriptor of the same file. Within a tree only root can open that file anew; a *named* segment's
-//!   file can be opened by any program of its user, and one that does so in the process that holds a lock makes it
-//!   look dead (see [`limits`](crate::docs::limits)).
+//! * A process is proven dead by a lock that the kernel drops at its death, and also when the
+//!   process itself closes any other descriptor of the same file. Within a tree only root can open
+//!   that file anew; a *named* segment's file can be opened by any program of its user, and one
+//!   that does so in the process that holds a lock makes it look dead (see
+//!   [`limits`](crate::docs::limits)).
 //!
 //! What is never promised: that a peer that breaks the rules delivers, keeps order or keeps
 //! secrets. It has the memory. Use one object for each pair that trusts each other.
