@@ -212,7 +212,7 @@ fn a_panic_in_a_batch_costs_its_own_message() {
         assert_eq!(panicked, 3);
         let found: Vec<_> = found.iter().map(|value| value.0.as_str()).collect();
         assert_eq!(found, ["0", "1", "2", "5", "6", "7", "8", "10", "11"]);
-        assert_eq!(rx.try_recv(), Err(RecvError::Closed));
+        assert_eq!(rx.recv_timeout(LONG), Err(RecvError::Closed));
     }
 }
 
