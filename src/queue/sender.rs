@@ -312,10 +312,10 @@ impl<T: Message> Sender<T> {
             on_their_way: Vec::new(),
         };
         let mark = kin::fork_mark().ok();
+        let (writer, slots) = (&batch.sender.writer, &*batch.sender.lane.slots);
         let (mut value, mut written) = (first, 0);
         loop {
-            let Sender { writer, lane, .. } = &*batch.sender;
-            match write(writer.payload(&lane.slots, written), limit, &value) {
+            match write(writer.payload(slots, written), limit, &value) {
                 Ok(passed) => {
                     let passed = passed.map(|passed| (written, passed));
                     batch.on_their_way.extend(passed);
