@@ -29,6 +29,9 @@ impl Member {
     }
 }
 
+/// How much longer it is looked for processes while each look finds more.
+const LONGEST: Duration = Duration::from_secs(5);
+
 /// Stops the whole tree from its root down, then kills it. What cannot be signalled is left as it is, and
 /// does not keep the rest from being ended.
 ///
@@ -49,6 +52,7 @@ pub(super) fn kill(root: u32, process: BorrowedFd<'_>) -> io::Result<()> {
     let deadline = Instant::now() + STOPPING;
     loop {
         let mut settled = true;
+        let known = members.len();
         for (pid, row) in table() {
             if members.contains_key(&pid) {
                 // A process on its way to a stop may still finish making another.
@@ -68,7 +72,9 @@ pub(super) fn kill(root: u32, process: BorrowedFd<'_>) -> io::Result<()> {
                 members.insert(pid, member);
             }
         }
-        if settled || Instant::now() >= deadline {
+        // Where so much runs that a look takes long, those who are found late may have started others.
+        let is_late = Instant::now() >= deadline && members.len() == known;
+        if settled || is_late || Instant::now() >= deadline + LONGEST {
             break;
         }
         std::thread::sleep(Duration::from_millis(1));

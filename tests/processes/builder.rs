@@ -212,9 +212,9 @@ fn few_descriptors_are_inherited() {
         .stderr(Stdio::Null)
         .spawn(help::descriptors, ());
     let found = child.unwrap().join().unwrap();
-    // Standard streams, lifeline, the parent's descriptor, the two of the tree; and what every program
-    // started from here inherits.
-    assert!(found.len() <= 7 + help::inheritable(), "{found:?}");
+    // Standard streams, control socket, lifeline, the parent's inbox, the two of the tree; and what every
+    // program started from here inherits.
+    assert!(found.len() <= 8 + help::inheritable(), "{found:?}");
 }
 
 fn they_are_as_few_among_many_children() {
