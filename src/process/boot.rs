@@ -72,6 +72,10 @@ extern "C" fn hook(count: usize, arguments: usize, environment: usize) {
     let Some(found) = std::env::var_os(MARK) else {
         return;
     };
+    // Nor do the constructors run for a mark that is not obeyed: the loader runs them afterwards.
+    if sys::is_privileged_start() {
+        return;
+    }
     let image = task::image().filter(|image| image.is_program);
     if let Some(image) = image.filter(|image| found == *mark(image)) {
         run_later_constructors(&sys::constructors(image), [count, arguments, environment]);

@@ -594,12 +594,16 @@ fn mark() -> String {
     let child = process(Some(StartMethod::Exec))
         .spawn(sleep_long, ())
         .unwrap();
-    let environment = fs::read(format!("/proc/{}/environ", child.pid())).unwrap();
-    let environment = String::from_utf8_lossy(&environment).into_owned();
-    let mark = environment
-        .split('\0')
-        .find_map(|one| one.strip_prefix("MULTIPROC_CHILD="));
-    mark.unwrap().to_owned()
+    let mut found = None;
+    // While a program begins, its environment cannot be read for a moment.
+    wait_until(LONG, "the mark shows", || {
+        let environment = fs::read(format!("/proc/{}/environ", child.pid())).unwrap();
+        let environment = String::from_utf8_lossy(&environment).into_owned();
+        let mut all = environment.split('\0');
+        found = all.find_map(|one| one.strip_prefix("MULTIPROC_CHILD=").map(str::to_owned));
+        found.is_some()
+    });
+    found.unwrap()
 }
 
 fn set_user_id_programs_obey_nobody() {
