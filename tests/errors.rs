@@ -120,8 +120,8 @@ fn all() -> BTreeMap<&'static str, Vec<Sample>> {
             Nice { error: refused() }, NotReady(text()), Io(refused()),
         ),
         samples!(JoinError:
-            Panicked { message: text(), location: "a.rs:1:1".to_owned(), backtrace: String::new() }, Exited(3),
-            Signalled(9), Decode(decode()), Encode(text()), Arguments(text()), NotBegun(SpawnError::OtherImage), Taken,
+            Panicked { message: text(), location: String::new(), backtrace: String::new() }, Exited(3),
+            Signalled(9), ResultTooLarge { bytes: 9, limit: 8 }, Decode(decode()), Encode(text()), Arguments(text()), NotBegun(SpawnError::OtherImage), Taken,
             Unknown, Forked, Io(refused()),
         ),
         samples!(PoolError:

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::SegmentError;
 use crate::message::{DecodeError, EncodeError};
-use crate::process::SpawnError;
+use crate::process::{SpawnError, at};
 
 /// Why a pool could not be made, or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -237,14 +237,6 @@ impl fmt::Display for What {
             What::Result => "result",
             What::Context => "context",
         })
-    }
-}
-
-/// Where a panic began, if it said so.
-fn at(location: &str) -> String {
-    match location {
-        "" => String::new(),
-        place => format!(" at {place}"),
     }
 }
 

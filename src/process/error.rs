@@ -185,12 +185,20 @@ impl SpawnError {
     }
 }
 
+/// Where a panic began, if it said so: one by `resume_unwind` does not.
+pub(crate) fn at(location: &str) -> String {
+    match location {
+        "" => String::new(),
+        place => format!(" at {place}"),
+    }
+}
+
 /// How a process ended that gave no result.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
     /// Its function panicked.
-    #[error("the process panicked at {location}: {message}")]
+    #[error("the process panicked{}: {message}", at(location))]
     Panicked {
         /// The panic's message.
         message: String,

@@ -24,6 +24,7 @@ pub(crate) use boot::caught;
 pub use boot::init;
 pub use builder::ProcessBuilder;
 pub use child::{Child, Output, wait_any};
+pub(crate) use error::at;
 pub use error::{JoinError, SpawnError};
 pub use function::Function;
 pub use keeper::end_zygote;
