@@ -92,11 +92,12 @@ fn all() -> BTreeMap<&'static str, Vec<Sample>> {
             Segment(SegmentError::Unsealed),
         ),
         samples!(SegmentError:
-            Empty, NoSpace { needed: 9 }, TooManyDescriptors { limit: 1024 }, NotFound { name: text() },
+            Empty, NoSpace { needed: 9 }, FileTooLarge { needed: 9, limit: 8 }, TooManyDescriptors { limit: 1024 }, NotFound { name: text() },
             AlreadyExists { name: text() }, BadName { name: text() }, Foreign { name: text(), why: "a link".into() },
             WrongVersion { found: (1, 8), wanted: (2, 8) }, WrongShape { found: text(), wanted: text() },
             Truncated { found: 1, wanted: 2 }, Sparse { found: 1, wanted: 2 }, Unsealed, NotASegment,
             NotOpen { name: text() }, Gone { pid: 4711 },
+            NoFolder { name: text(), why: "/dev/shm is not there".into() }, Busy { name: text() }, Evicted,
             Refused { pid: 4711, errno: refused(), others: "know nothing of it" }, Forked, Io(refused()),
         ),
         (
@@ -117,12 +118,12 @@ fn all() -> BTreeMap<&'static str, Vec<Sample>> {
             TooManyProcesses { limit: Some(100), error: refused() },
             TooManyDescriptors { limit: Some(1024), error: refused() }, NoMemory { error: refused() },
             CurrentDir { path: PathBuf::from("/root"), error: refused() }, Affinity { error: refused() },
-            Nice { error: refused() }, NotReady(text()), Io(refused()),
+            Nice { error: refused() }, NotReady(text()), Evicted, Io(refused()),
         ),
         samples!(JoinError:
             Panicked { message: text(), location: String::new(), backtrace: String::new() }, Exited(3),
             Signalled(9), ResultTooLarge { bytes: 9, limit: 8 }, Decode(decode()), Encode(text()), Arguments(text()), NotBegun(SpawnError::OtherImage), Taken,
-            Unknown, Forked, Io(refused()),
+            Unknown, Forked, Evicted, Io(refused()),
         ),
         samples!(PoolError:
             NoWorkers, TooManyWorkers { asked: 5000, limit: 4096 }, Spawn(SpawnError::OtherImage),

@@ -299,14 +299,14 @@ impl<'de, const N: usize> Deserialize<'de> for Liar<N> {
     }
 }
 
+type TrySend<T> = Box<dyn FnMut(T) -> Result<(), SendError<T>>>;
+type TryRecv<T> = Box<dyn FnMut() -> Result<T, RecvError>>;
+
 /// Each list of lengths in turn, between honest messages; the lists with the right sum arrive.
 fn lie<const N: usize>(lies: &[&'static [usize]]) {
     let queues = both::<Liar<N>>(4);
     let (mut a, mut b) = Pipe::<Liar<N>, ()>::builder().size(4096).build().unwrap();
-    let mut ways: Vec<(
-        Box<dyn FnMut(Liar<N>) -> Result<(), SendError<Liar<N>>>>,
-        Box<dyn FnMut() -> Result<Liar<N>, RecvError>>,
-    )> = Vec::new();
+    let mut ways: Vec<(TrySend<Liar<N>>, TryRecv<Liar<N>>)> = Vec::new();
     for (mut tx, mut rx) in queues {
         ways.push((
             Box::new(move |value| tx.try_send(value)),

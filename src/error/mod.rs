@@ -378,7 +378,7 @@ pub enum SegmentError {
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
     /// The operating system refused.
-    #[error("operating system: {0}")]
+    #[error("the operating system refused memory to share: {0}")]
     Io(std::io::Error),
 }
 

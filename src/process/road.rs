@@ -165,11 +165,11 @@ fn answer(wanted: &Wanted, down: bool, mut descriptors: impl Iterator<Item = Own
     };
     let branch = {
         let branches = BRANCHES.lock().unwrap_or_else(PoisonError::into_inner);
-        let branch = branches
+        // Not under the lock: to send may take as long as the other side likes.
+        branches
             .as_ref()
             .and_then(|known| known.get(&wanted.from))
-            .map(|branch| (Arc::clone(&branch.inbox), branch.ended));
-        branch
+            .map(|branch| (Arc::clone(&branch.inbox), branch.ended))
     };
     let told = match branch {
         Some((inbox, ended)) => match send_on(&inbox, true) {

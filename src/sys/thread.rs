@@ -57,7 +57,7 @@ fn own_io_priority(told: libc::c_long, scheduling: &[u32; 14]) -> libc::c_long {
         libc::SCHED_FIFO | libc::SCHED_RR | libc::SCHED_DEADLINE => 1,
         _ => 2,
     };
-    let derived = class << 13 | (nice + 20) / 5;
+    let derived = (class << 13) | ((nice + 20) / 5);
     if told == derived { 0 } else { told }
 }
 

@@ -90,10 +90,8 @@ fn close_everything(opened: &str) {
     std::thread::sleep(Duration::from_millis(300));
 
     // SAFETY: what this program has open from 3 on is this crate's.
-    assert_eq!(
-        unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) },
-        0
-    );
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+    assert_eq!(closed, 0);
     let mut own = Vec::new();
     for n in 0..150 {
         match opened {

@@ -553,7 +553,7 @@ fn nobody_enters_a_folder_twice() {
             let here = std::env::current_dir().unwrap();
             let found = || std::env::current_dir().unwrap();
             for method in METHODS.into_iter().cycle().take(9) {
-                let child = process(method).spawn(move || found_here(), ()).unwrap();
+                let child = process(method).spawn(found_here, ()).unwrap();
                 assert_eq!(child.join_timeout(LONG).unwrap(), Some(here.clone()));
             }
             assert_eq!(found(), here);

@@ -261,7 +261,7 @@ fn use_handles(calls: &mut Calls, random: &mut Random) {
             ))
         });
         if let Some(handles) = made {
-            _ = calls.bounded("send handles", || tx.try_send(handles));
+            _ = calls.bounded("send handles", || tx.try_send(handles).is_ok());
         }
         for _ in 0..random.below(3) {
             _ = calls.bounded("recv handles", || rx.try_recv());

@@ -36,7 +36,7 @@ pub(super) trait Marked: Message + Clone {
     fn make() -> Self;
 
     /// Whether it is a value of its type, looked at as bytes.
-    fn is_valid(self) -> bool;
+    fn is_valid(&self) -> bool;
 }
 
 impl Marked for String {
@@ -44,8 +44,8 @@ impl Marked for String {
         String::from_utf8(vec![MARK; LENGTH]).unwrap()
     }
 
-    fn is_valid(self) -> bool {
-        String::from_utf8(black_box(self.into_bytes())).is_ok()
+    fn is_valid(&self) -> bool {
+        std::str::from_utf8(black_box(self.as_bytes())).is_ok()
     }
 }
 
@@ -62,9 +62,9 @@ impl Marked for Vec<Plain<Flag>> {
         vec![Plain(Flag::Up); LENGTH]
     }
 
-    fn is_valid(self) -> bool {
+    fn is_valid(&self) -> bool {
         let known = [Flag::Down as u8, Flag::Up as u8];
-        self.into_iter()
+        self.iter()
             .all(|flag| known.contains(&black_box(flag.0 as u8)))
     }
 }
