@@ -6,7 +6,7 @@ mod fork_advice;
 
 use std::fs::{File, read_dir, read_link};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -299,10 +299,12 @@ fn is_shared_between_threads() {
 /// What stands in a message for an array, forged: two files, by the numbers under which this process has them.
 #[derive(serde::Serialize)]
 struct Forged {
+    device: u64,
+    inode: u64,
     cookie: [u64; 2],
     pid: i32,
+    from: u32,
     descriptor: i32,
-    kept: bool,
     sealed: Option<i32>,
     name: Option<String>,
 }
@@ -364,11 +366,14 @@ fn forged_handles_are_refused() {
     drop(frozen);
     let cookie = [16, 24].map(|at| u64::from_ne_bytes(sealed[at..at + 8].try_into().unwrap()));
     let mut take = |segment: &File, sealed: Option<&File>, cookie| {
+        let file = segment.metadata().unwrap();
         let forged = Forged {
+            device: file.dev(),
+            inode: file.ino(),
             cookie,
             pid: std::process::id() as i32,
+            from: 0,
             descriptor: segment.as_raw_fd(),
-            kept: false,
             sealed: sealed.map(AsRawFd::as_raw_fd),
             name: None,
         };

@@ -282,8 +282,14 @@ fn fetch(wanted: &Wanted) -> Result<Vec<OwnedFd>, NotFetched> {
         if sys::poll_any(&[here.as_fd()], Some(end))?.is_none() {
             return Err(NotFetched::NoAnswer);
         }
-        let Ok(Some(arrived)) = control::receive::<Answer>(&here, false) else {
-            return Err(NotFetched::Nobody);
+        let arrived = control::receive::<Answer>(&here, false)?;
+        let Some(arrived) = arrived else {
+            // Whoever had the request has ended with it unread: as with a request that did not reach it.
+            match pauses.next() {
+                Some(pause) => sleep(Duration::from_millis(*pause)),
+                None => return Err(NotFetched::Nobody),
+            }
+            continue;
         };
         match arrived.head {
             Answer::Found(count) if arrived.descriptors.len() < count as usize => {

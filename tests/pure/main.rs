@@ -516,7 +516,7 @@ fn a_spin_is_for_those_whose_other_side_runs_meanwhile() {
 }
 
 /// Nobody sleeps longer than 80 ms, however long the wait is, and every sleep that nobody ended is followed by
-/// the question who is dead.
+/// the question who is dead, as soon as its time has come.
 #[test]
 fn the_dead_are_asked_for_after_every_slice() {
     let (signal, mut patience) = (SignalWords::default(), Patience::new());
@@ -535,9 +535,10 @@ fn the_dead_are_asked_for_after_every_slice() {
     );
     assert_eq!(found, Ok(None));
     assert!(sync::longest_sleep() <= Duration::from_millis(80));
-    // The last sleep is cut short by the deadline.
-    asked.pop();
-    assert!(asked.len() > 1 && asked.iter().all(|ask| *ask), "{asked:?}");
+    // After 20, 60, 140 and 220 ms, and at first. Other tests' wakes end sleeps here too, and then it is too early
+    // to ask.
+    let times = asked.iter().filter(|ask| **ask).count();
+    assert!(times > 3, "{times} times");
 }
 
 /// A death that was counted is asked for at once, and only once.
