@@ -130,7 +130,7 @@ fuzz_target!(|input: &[u8]| {
             Frozen<u8>,
             Frozen<u64>,
             Lock<u64>,
-            Lock<[bool; 7]>,
+            Lock<bool>,
             Sender<u8>,
             Receiver<String>,
             PipeEnd<u8, String>,

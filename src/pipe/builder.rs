@@ -108,7 +108,7 @@ impl<Up: Message, Down: Message> PipeBuilder<Up, Down> {
         Listener::new(name, limit)
     }
 
-    /// Connects to the [`Listener`](crate::Listener) of that name; see [`Pipe::connect`](crate::Pipe::connect).
+    /// Connects to the [`Listener`] of that name; see [`Pipe::connect`](crate::Pipe::connect).
     ///
     /// # Errors
     ///
