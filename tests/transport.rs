@@ -659,15 +659,17 @@ fn a_message_beyond_the_limit_is_told_once_and_costs_no_memory() {
         .unwrap();
     // The caller has its own idea.
     let (tell, told) = std::sync::mpsc::channel::<()>();
+    let (stop, has_stopped) = std::sync::mpsc::channel::<()>();
     let caller = thread::spawn(move || {
         let mut end = Pipe::<(), Vec<u8>>::builder().connect(&name).unwrap();
         end.send_timeout(vec![1; LIMIT], LONG).unwrap();
         end.send_timeout(vec![2; 100 * LIMIT], LONG).unwrap();
         end.send_timeout(vec![3; LIMIT + 1], LONG).unwrap();
         end.send_timeout(vec![4; 10], LONG).unwrap();
-        // Half of one that does not end.
+        // Half of one that does not end: nobody reads meanwhile.
         let stopped = end.send_timeout(vec![5; 100 << 20], SHORT);
         assert!(matches!(stopped, Err(SendError::TimedOut(_))));
+        stop.send(()).unwrap();
         told.recv().unwrap();
     });
     let mut end = listener.accept_timeout(LONG).unwrap();
@@ -679,6 +681,7 @@ fn a_message_beyond_the_limit_is_told_once_and_costs_no_memory() {
         Err(too_large.clone())
     );
     assert_eq!(end.recv_timeout(LONG), Ok(vec![4; 10]));
+    has_stopped.recv_timeout(LONG).unwrap();
     assert_eq!(end.recv_timeout(LONG), Err(too_large));
     let start = Instant::now();
     assert_eq!(end.recv_timeout(SHORT), Err(RecvError::TimedOut));
