@@ -1,7 +1,7 @@
 //! How waits go where the machine or a sandbox gives less than usual: system calls refused, one
 //! processor for all.
 
-use std::io::{Read, Write, pipe};
+use std::io::{Read, Write};
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use nix::libc;
 use nix::sys::resource::{UsageWho, getrusage};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::help::{isolated, tests};
+use crate::help::{isolated, pipe, tests};
 use crate::strangers::{Stranger, fresh, pause, say, strangers};
 
 tests![
@@ -237,8 +237,7 @@ fn burned() -> Duration {
 
 /// The same by two pipes of the system.
 fn round_trips_of_the_system() -> Duration {
-    let ((mut their_reader, mut writer), (mut reader, mut their_writer)) =
-        (pipe().unwrap(), pipe().unwrap());
+    let ((mut their_reader, mut writer), (mut reader, mut their_writer)) = (pipe(), pipe());
     let other = thread::spawn(move || {
         let before = burned();
         let mut message = [0; 8];
