@@ -287,8 +287,10 @@ fn main() {
     compile(&["-fPIC", "-O1", "-c", "src/statics.cpp", "-o", &at("statics.o")]);
     println!("cargo:rustc-link-arg={}", at("statics.o"));
     println!("cargo:rustc-check-cfg=cfg(shared)");
-    let features = std::env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
-    if !features.contains("crt-static") {
+    let of_target = |what: &str| std::env::var(format!("CARGO_CFG_TARGET_{what}")).unwrap_or_default();
+    // The programs of one C library are static unless something else is said, and cargo does not tell.
+    let is_static = of_target("FEATURE").contains("crt-static") || of_target("ENV") == "musl";
+    if !is_static {
         compile(&["-fPIC", "-O1", "-shared", "-Dcounted=shared_counted", "src/statics.cpp", "-o", &at("libshared.so")]);
         println!("cargo:rustc-link-search=native={out}");
         println!("cargo:rustc-link-lib=dylib=shared");
