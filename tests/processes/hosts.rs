@@ -20,7 +20,7 @@ use rustix::process::Resource;
 
 use crate::help::{descriptors, isolated, sleep_long, spawn, tests};
 use crate::limits::limit;
-use crate::strangers::{Stranger, fresh, say, strangers};
+use crate::strangers::{Stranger, fresh, path, say, strangers};
 
 tests![
     everything_from_3_on_is_closed,
@@ -186,6 +186,8 @@ fn close_everything(opened: &str) {
         drop((other_child, lock, held, segment, frozen))
     });
 
+    // Whoever is evicted leaves its name to those who can prove it dead.
+    std::fs::remove_file(path(&name)).unwrap();
     // All that this program has opened is as it was.
     let now = descriptors();
     let is_other = |all: &[(u32, String)], one: &&(u32, String)| !all.contains(one);
