@@ -44,7 +44,7 @@ const WATCHED: &[&[u8]] = &[
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
 impl Credentials {
-    /// Those of the calling thread, now. Takes some 40 µs: most of it is the kernel's, for `status`.
+    /// Those of the calling thread, now. Most of the time is the kernel's, for `status` and the control group.
     pub(super) fn now() -> io::Result<Credentials> {
         let folder = sys::own_account()?;
         let status = sys::read_account(&folder, "status")?;
