@@ -23,6 +23,9 @@
 //! * **Waiting for every child.** A program that has started two processes has a zygote and two spares among
 //!   its children, as long as it runs: `wait()` until there is no child left does not return. Wait for the
 //!   children that are yours, or start them with [`StartMethod::Exec`](crate::StartMethod::Exec).
+//! * **A time limit to the millisecond for handles.** A receiver that may not open its sender's memory asks
+//!   the processes between for it. If one of them is stopped, a call that receives the handle takes up to 2 s
+//!   more than its limit, and then fails.
 //! * **Anything a child likes to say.** It may be hostile, so its parent takes from it at most one result,
 //!   which is memory that the child has filled (at most
 //!   [`max_result`](crate::ProcessBuilder::max_result) bytes of it), texts of 1 MiB each about a panic or an
