@@ -206,81 +206,133 @@ pub(crate) struct LatchWords {
     pub(crate) thread: AtomicU64,
 }
 
-/// Jobs of one chunk that a pool's segment holds; few in that of a fuzzer, who makes one for each input.
-pub(crate) const SINGLES: usize = if cfg!(fuzzing) { 8 } else { 256 };
-/// Jobs of many chunks that a pool's segment holds; as above.
-pub(crate) const TABLES: usize = if cfg!(fuzzing) { 4 } else { 32 };
-/// Chunks of one job.
-pub(crate) const CHUNKS: usize = 256;
-/// Tickets on their way to a pool's workers.
-pub(crate) const TICKETS: u64 = 1024;
-/// Words of a slot of the ticket lane.
-pub(crate) const TICKET_STRIDE: usize = 2;
-/// Notices of one worker on their way to its pool.
-pub(crate) const NOTICES: u64 = 256;
-/// Words of a slot of a notice lane.
-pub(crate) const NOTICE_STRIDE: usize = 4;
-/// Segments of a pool's arena.
-pub(crate) const EXTENTS: usize = 64;
-/// Bytes of arguments that stand beside the job's own words.
-pub(crate) const SMALL: usize = 32;
-/// Bytes of arguments, or of a result, that a job of one chunk holds itself.
-pub(crate) const INLINE: usize = 192;
+/// Cells of a pool; few in that of a fuzzer, who makes one for each input.
+pub(crate) const CELLS: usize = if cfg!(fuzzing) { 8 } else { 1024 };
+/// Words of a bitmap of cells.
+pub(crate) const CELL_WORDS: usize = 16;
+/// Chunks of a job at most.
+pub(crate) const CHUNKS: usize = 64;
+/// Event counts that callers of a pool wait at.
+pub(crate) const SIGNALS: usize = 64;
+/// Workers of a pool at most.
+pub(crate) const SEATS: usize = 4096;
+/// Bytes of arguments that a cell holds itself.
+pub(crate) const INLINE_INPUT: usize = 192;
+/// Bytes of results that a cell holds itself.
+pub(crate) const INLINE_OUTPUT: usize = 168;
 
-/// What a pool's segment begins with; the seats of its workers follow, then its tables.
+/// What a pool's segment begins with; the rows of its workers follow, then its cells, then the bytes
+/// of items and results.
 ///
 /// ```text
-///  +-------+---------+-------+---------+--------+---------------+------------------+
-///  | tasks | results | phase | extents | lane   | ticket slots  | singles          |
-///  +-------+---------+-------+---------+--------+---------------+------------------+
+///  +-------+------------+------+-------+------+---------+------+-------+---------- .. -+
+///  | tasks | supervisor | open | ended | mail | signals | rows | cells | items, results |
+///  +-------+------------+------+-------+------+---------+------+-------+---------- .. -+
 /// ```
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct PoolPage {
     /// Where workers sleep.
     pub(crate) tasks: SignalWords,
-    _pad: [AtomicU64; APART / 8 - 2],
-    /// Where the pool sleeps.
-    pub(crate) results: SignalWords,
-    _pad2: [AtomicU64; APART / 8 - 2],
-    /// Not 0: workers are to end.
+    /// Not 0: a worker that finds nothing to do ends.
     pub(crate) closing: AtomicU64,
-    /// Goes up when an extent is given back, so that workers let go of it.
-    pub(crate) epoch: AtomicU64,
-    _pad3: [AtomicU64; APART / 8 - 2],
-    /// The arena's segments.
-    pub(crate) extents: [Extent; EXTENTS],
-    /// The tickets' lane: written by the pool, read by all workers.
-    pub(crate) lane: LaneHeader,
-    pub(crate) tickets: [AtomicU64; TICKETS as usize * TICKET_STRIDE],
-    pub(crate) singles: [Single; SINGLES],
+    _pad: [AtomicU64; APART / 8 - 3],
+    /// Where the pool's supervisor sleeps.
+    pub(crate) supervisor: SignalWords,
+    _pad2: [AtomicU64; APART / 8 - 2],
+    /// One bit a cell: a job stands there. Written by the pool alone.
+    pub(crate) open: [AtomicU64; CELL_WORDS],
+    /// The cell that a worker looks at first: a hint, written by whoever has leased a chunk.
+    pub(crate) next: AtomicU64,
+    _pad3: [AtomicU64; APART / 8 - 1],
+    /// One bit a cell: a job that the supervisor settles has ended there.
+    pub(crate) ended: [AtomicU64; CELL_WORDS],
+    /// One bit a worker: it has asked for something.
+    pub(crate) mail: [AtomicU64; SEATS / 64],
+    /// Where callers sleep. The first is never used: a job without a caller has that number.
+    pub(crate) signals: [PoolSignal; SIGNALS],
 }
 
-/// A segment of the arena, as the pool's workers find it.
+/// An event count on lines of its own.
 #[repr(C)]
 #[derive(Debug)]
-pub(crate) struct Extent {
-    /// Changes whenever another segment takes this place.
-    pub(crate) stamp: AtomicU64,
-    /// The segment's handle, as a message.
-    pub(crate) handle: [AtomicU64; 7],
+pub(crate) struct PoolSignal {
+    pub(crate) words: SignalWords,
+    _pad: [AtomicU64; APART / 8 - 2],
 }
 
-/// What is to be done with the items of a job.
+/// What one worker is doing, and what it asks of the pool. Only the worker writes the first lines.
 #[repr(C)]
 #[derive(Debug)]
-pub(crate) struct Job {
+pub(crate) struct PoolRow {
+    /// The cell it is about to look at, or in, plus 1; kept until it names another.
+    pub(crate) at: AtomicU64,
+    /// The item it runs, or is about to run (low half), and how many it has begun (high half).
+    pub(crate) item: AtomicU64,
+    /// Idle, searching or busy; see [`chunk`](crate::chunk).
+    pub(crate) activity: AtomicU64,
+    /// How long it has worked; see [`chunk`](crate::chunk).
+    pub(crate) busy: AtomicU64,
+    /// When it was ready to take tasks, in nanoseconds of the system's clock; 0 if it is not.
+    pub(crate) ready_at: AtomicU64,
+    /// Chunks it has done.
+    pub(crate) chunks: AtomicU64,
+    _pad: [AtomicU64; APART / 8 - 6],
+    /// The mailbox: how many requests it has made, and the last one.
+    pub(crate) asked: AtomicU64,
+    pub(crate) request: [AtomicU64; 3],
+    /// How many were answered, and the last answer: written by the pool.
+    pub(crate) answered: AtomicU64,
+    pub(crate) answer: AtomicU64,
+    /// Where the worker sleeps that waits for an answer.
+    pub(crate) answers: SignalWords,
+    _pad2: [AtomicU64; APART / 8 - 8],
+}
+
+/// Where a job stands while workers may take its chunks.
+///
+/// ```text
+///  0      64      256             384    408            640
+///  +------+-------+--------+------+------+--------------+--------------+
+///  | head | input | cursor |      | done | output |     | chunks  0 .. |
+///  +------+-------+--------+------+------+--------------+--------------+
+///   pool           workers         workers               state: both
+/// ```
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct PoolCell {
     /// The name of the function.
     pub(crate) task: [AtomicU64; 3],
     /// Where the context stands that the function is given with each item; 0 for none.
     pub(crate) context: AtomicU64,
+    /// Chunks of the job (low half) and its flags (high half).
+    pub(crate) shape: AtomicU64,
+    /// Which of the page's signals its caller waits at; 0 if the supervisor settles it.
+    pub(crate) owner: AtomicU64,
+    /// Items from this one on need not be begun.
+    pub(crate) stop: AtomicU64,
+    _pad: AtomicU64,
+    /// Arguments that need no more room than this.
+    pub(crate) input: [AtomicU64; INLINE_INPUT / 8],
+    /// The next chunk to try (low half), and how many there are (high half).
+    pub(crate) cursor: AtomicU64,
+    _pad2: [AtomicU64; APART / 8 - 1],
+    /// One bit a chunk: nobody will touch it again, and its results and failures are written.
+    pub(crate) done: AtomicU64,
+    /// When its first chunk was begun, and the longest that a chunk took, in nanoseconds.
+    pub(crate) begun: AtomicU64,
+    pub(crate) longest: AtomicU64,
+    /// Results that need no more room than this.
+    pub(crate) output: [AtomicU64; INLINE_OUTPUT / 8],
+    _pad3: [AtomicU64; 8],
+    pub(crate) chunks: [PoolChunk; CHUNKS],
 }
 
-/// Items that one worker claims together: where they, and their results, are.
+/// Items that one worker takes together: where they, and their results, are.
 #[repr(C)]
 #[derive(Debug, Default)]
-pub(crate) struct Chunk {
-    /// Who works on it; see `pool::job`.
+pub(crate) struct PoolChunk {
+    /// Who works on it; see [`chunk`](crate::chunk).
     pub(crate) state: AtomicU64,
     /// First item (low half) and number of items (high half).
     pub(crate) span: AtomicU64,
@@ -292,54 +344,8 @@ pub(crate) struct Chunk {
     pub(crate) room: AtomicU64,
     /// Bytes of results that are complete.
     pub(crate) used: AtomicU64,
-    _pad: AtomicU64,
-}
-
-/// A job of one chunk, small arguments and a small result included.
-#[repr(C)]
-#[derive(Debug)]
-pub(crate) struct Single {
-    pub(crate) job: Job,
-    pub(crate) small: [AtomicU64; SMALL / 8],
-    pub(crate) chunk: Chunk,
-    pub(crate) input: [AtomicU64; INLINE / 8],
-    pub(crate) output: [AtomicU64; INLINE / 8],
-}
-
-/// A job of many chunks.
-#[repr(C)]
-#[derive(Debug)]
-pub(crate) struct Table {
-    /// The next chunk to claim, and of which generation; see `pool::job`.
-    pub(crate) cursor: AtomicU64,
-    _pad: [AtomicU64; APART / 8 - 1],
-    pub(crate) job: Job,
-    _pad2: [AtomicU64; APART / 8 - 4],
-    pub(crate) chunks: [Chunk; CHUNKS],
-}
-
-/// One worker's own words: what it is doing, and what it tells the pool.
-#[repr(C)]
-#[derive(Debug)]
-pub(crate) struct Seat {
-    /// 0 asleep or not there, 1 hunting for a ticket, 2 at work.
-    pub(crate) now: AtomicU64,
-    /// The ticket it is about to take, works on, or worked on last.
-    pub(crate) ticket: AtomicU64,
-    /// The item it runs, or is about to run (low half), and how many it has begun before (high half).
-    pub(crate) item: AtomicU64,
-    /// How long it has worked; see `pool::job`.
-    pub(crate) busy: AtomicU64,
-    _pad: [AtomicU64; APART / 8 - 4],
-    /// Where the worker sleeps that has asked for room.
-    pub(crate) granted: SignalWords,
-    /// How many requests have been answered, and the place given last.
-    pub(crate) grants: AtomicU64,
-    pub(crate) grant: AtomicU64,
-    _pad2: [AtomicU64; APART / 8 - 4],
-    /// The notices' lane: written by the worker, read by the pool.
-    pub(crate) lane: LaneHeader,
-    pub(crate) notices: [AtomicU64; NOTICES as usize * NOTICE_STRIDE],
+    /// Place of the last record of a failure; 0 for none.
+    pub(crate) failures: AtomicU64,
 }
 
 #[cfg(not(loom))]
@@ -367,22 +373,20 @@ const _: () = {
     assert!(size_of::<QueueHeader>() == 3 * APART);
     assert!(offset_of!(QueueHeader, empty) == APART);
     assert!(offset_of!(QueueHeader, redelivered) == 2 * APART);
-    assert!(size_of::<Extent>() == 64);
-    assert!(size_of::<Job>() == 32);
-    assert!(size_of::<Chunk>() == 64);
-    assert!(size_of::<Single>() == 512);
-    assert!(offset_of!(Single, chunk) == 64);
-    assert!(offset_of!(Single, output) == 320);
-    assert!(offset_of!(PoolPage, results) == APART);
-    assert!(offset_of!(PoolPage, closing) == 2 * APART);
-    assert!(offset_of!(PoolPage, extents) == 3 * APART);
-    assert!(offset_of!(PoolPage, lane) % APART == 0);
-    assert!(offset_of!(PoolPage, singles) % APART == 0);
+    assert!(size_of::<PoolChunk>() == 64);
+    assert!(size_of::<PoolSignal>() == APART);
+    assert!(offset_of!(PoolPage, supervisor) == APART);
+    assert!(offset_of!(PoolPage, open) == 2 * APART);
+    assert!(offset_of!(PoolPage, next) == 3 * APART);
+    assert!(offset_of!(PoolPage, ended) == 4 * APART);
+    assert!(offset_of!(PoolPage, signals) % APART == 0);
     assert!(size_of::<PoolPage>() % APART == 0);
-    assert!(offset_of!(Table, job) == APART);
-    assert!(offset_of!(Table, chunks) == 2 * APART);
-    assert!(size_of::<Table>() % APART == 0);
-    assert!(offset_of!(Seat, granted) == APART);
-    assert!(offset_of!(Seat, lane) == 2 * APART);
-    assert!(size_of::<Seat>() % APART == 0);
+    assert!(CELLS <= CELL_WORDS * 64);
+    assert!(offset_of!(PoolRow, asked) == APART);
+    assert!(size_of::<PoolRow>() == 2 * APART);
+    assert!(offset_of!(PoolCell, input) == 64);
+    assert!(offset_of!(PoolCell, cursor) == 2 * APART);
+    assert!(offset_of!(PoolCell, done) == 3 * APART);
+    assert!(offset_of!(PoolCell, chunks) == 5 * APART);
+    assert!(size_of::<PoolCell>() % APART == 0);
 };

@@ -2,6 +2,7 @@
 // Under loom only the pure protocols are compiled, by tests/loom.rs itself.
 #![cfg(not(loom))]
 
+mod chunk;
 mod cookie;
 pub mod docs;
 #[cfg(fuzzing)]
@@ -38,8 +39,9 @@ pub use lock::{Abandoned, Guard, Lock, LockError};
 pub use message::{Message, Plain};
 pub use pipe::{Listener, Pipe, PipeBuilder, PipeEnd, PipeError};
 pub use pool::{
-    Chunked, Death, Items, OnDeath, Pool, PoolBuilder, PoolError, PoolStats, Task, TaskError, What,
-    With, Worker,
+    CurrentWorker, Full, Insights, Items, OnDeath, Payload, Pool, PoolBuilder, PoolError,
+    PoolStats, PoolView, QueueWait, SlowTask, Task, TaskError, WithContext, Worker, WorkerExit,
+    WorkerInsights, current_worker,
 };
 pub use process::{
     Child, Function, JoinError, Output, Process, ProcessBuilder, SpawnError, StartMethod, Stdio,

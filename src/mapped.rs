@@ -16,8 +16,8 @@ use std::ptr::NonNull;
 use memmap2::MmapRaw;
 
 use crate::layout::{
-    LaneHeader, LatchWords, PoolPage, QueueHeader, Seat, SegmentHeader, SignalWords, StreamHeader,
-    Table, TreePage,
+    LaneHeader, LatchWords, PoolCell, PoolPage, PoolRow, QueueHeader, SegmentHeader, SignalWords,
+    StreamHeader, TreePage,
 };
 use crate::sync::{AtomicU32, AtomicU64, Futex};
 use crate::sys;
@@ -49,8 +49,8 @@ shared!(
     StreamHeader,
     LatchWords,
     PoolPage,
-    Table,
-    Seat
+    PoolRow,
+    PoolCell
 );
 
 /// A file mapped whole, for reading and writing.

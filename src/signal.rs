@@ -196,6 +196,13 @@ impl SignalWords {
         self.notify(1);
     }
 
+    /// Wakes so many sleepers at most.
+    pub(crate) fn notify_some(&self, n: u32) {
+        if n > 0 {
+            self.notify(n);
+        }
+    }
+
     /// Wakes all sleepers: for news that concern everyone.
     pub(crate) fn notify_all(&self) {
         self.notify(u32::MAX);

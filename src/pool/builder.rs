@@ -1,17 +1,19 @@
 //! A pool to be.
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use super::Pool;
 use super::error::PoolError;
-use super::job::SEATS;
 use super::settings::{OnDeath, Settings};
-use super::step::Prepare;
+use super::worker::Prepare;
 use crate::handle::{self, Passed, Transport};
+use crate::layout::SEATS;
 use crate::message::{self, Message};
 use crate::process::task::{self, TaskName};
-use crate::process::{Function, SpawnError, StartMethod};
+use crate::process::{Function, Process, ProcessBuilder, SpawnError, StartMethod, Stdio};
 
 /// A pool to be: made by [`Pool::builder`].
 ///
@@ -41,8 +43,11 @@ pub struct PoolBuilder {
     max_tasks: Option<u64>,
     on_death: OnDeath,
     task_timeout: Option<Duration>,
-    method: Option<StartMethod>,
     kill_tree: bool,
+    queue_limit: Option<u64>,
+    memory_limit: Option<u64>,
+    ends_by_signals: bool,
+    process: ProcessBuilder,
 }
 
 struct Initializer {
@@ -59,7 +64,7 @@ impl std::fmt::Debug for PoolBuilder {
             .field("max_tasks", &self.max_tasks)
             .field("on_death", &self.on_death)
             .field("task_timeout", &self.task_timeout)
-            .field("method", &self.method)
+            .field("process", &self.process)
             .field("kill_tree", &self.kill_tree)
             .finish_non_exhaustive()
     }
@@ -74,8 +79,11 @@ impl PoolBuilder {
             max_tasks: None,
             on_death: OnDeath::Fail,
             task_timeout: None,
-            method: None,
             kill_tree: false,
+            queue_limit: None,
+            memory_limit: None,
+            ends_by_signals: false,
+            process: Process::builder(),
         }
     }
 
@@ -140,9 +148,67 @@ impl PoolBuilder {
         self
     }
 
+    /// How many items may be submitted and not have ended: then [`apply_async`](Pool::apply_async) and
+    /// [`map_async`](Pool::map_async) wait, and [`try_apply_async`](Pool::try_apply_async) and
+    /// [`try_map_async`](Pool::try_map_async) give back what they were given. 0 counts as 1. Without this there is no
+    /// limit but memory. More at once are taken when nothing else is there.
+    pub fn queue_limit(mut self, items: u64) -> Self {
+        self.queue_limit = Some(items.max(1));
+        self
+    }
+
+    /// How many bytes of memory each worker may have to itself (shared memory is not counted). A worker that is found
+    /// above this is killed and replaced; the item that it is at ends in
+    /// [`TaskError::OutOfMemory`](super::TaskError::OutOfMemory).
+    ///
+    /// It is looked for every 5 ms while there is work, so a worker may have more for as long.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Whether SIGTERM and SIGINT end a worker. Otherwise it does not heed them: signals that are sent to a whole group
+    /// of processes, as service managers and terminals do, are for this process to decide on, and its workers finish
+    /// what they are at. Programs that workers start end by them as usual.
+    pub fn signals(mut self, end_workers: bool) -> Self {
+        self.ends_by_signals = end_workers;
+        self
+    }
+
+    /// As [`ProcessBuilder::env`], for each worker.
+    pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.process = self.process.env(key, value);
+        self
+    }
+
+    /// As [`ProcessBuilder::current_dir`], for each worker.
+    pub fn current_dir(mut self, directory: impl AsRef<Path>) -> Self {
+        self.process = self.process.current_dir(directory);
+        self
+    }
+
+    /// What each worker's standard input, output and error are; see [`ProcessBuilder::stdin`]. Of
+    /// [`Stdio::Pipe`] nobody has the other end.
+    pub fn stdio(mut self, stdin: Stdio, stdout: Stdio, stderr: Stdio) -> Self {
+        self.process = self.process.stdin(stdin).stdout(stdout).stderr(stderr);
+        self
+    }
+
+    /// As [`ProcessBuilder::nice`], for each worker.
+    pub fn nice(mut self, increment: i32) -> Self {
+        self.process = self.process.nice(increment);
+        self
+    }
+
+    /// As [`ProcessBuilder::affinity`], for each worker.
+    pub fn affinity(mut self, processors: &[usize]) -> Self {
+        self.process = self.process.affinity(processors);
+        self
+    }
+
     /// How the workers are made; see [`ProcessBuilder::start_method`](crate::ProcessBuilder::start_method).
     pub fn start_method(mut self, method: StartMethod) -> Self {
-        self.method = Some(method);
+        self.process = self.process.start_method(method);
         self
     }
 
@@ -173,8 +239,11 @@ impl PoolBuilder {
             max_tasks: self.max_tasks,
             on_death: self.on_death,
             task_timeout: self.task_timeout,
-            method: self.method,
             kill_tree: self.kill_tree,
+            queue_limit: self.queue_limit,
+            memory_limit: self.memory_limit,
+            ends_by_signals: self.ends_by_signals,
+            process: self.process,
         })
     }
 }

@@ -3,131 +3,186 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::context::Context;
-use super::engine::Engine;
 use super::error::TaskError;
-use super::feed::{Feed, Shares, single};
-use super::held::Held;
+use super::feed::{Feed, Shares, Unfed, single};
 use super::imap::{Imap, Order};
 use super::items::Source;
+use super::job::{Ending, Group, Job, Record};
 use super::plan::Cut;
+use super::shared::{PoolShared, Slot};
 use super::step::Step;
-use super::supervise::Loose;
 use super::task::Task;
-use super::work::{Group, Parcel, Work};
 use crate::kin;
 
 /// Jobs of one call that are under way at once, if they have many chunks.
 const DEPTH: usize = 4;
 /// The same, if they have few.
 const MOST: usize = 64;
+/// How long memory that is short is waited for while nothing comes free.
+const SHORTAGE: Duration = Duration::from_secs(1);
 
-/// How a call is made: over which pool, with what context, in which chunks.
+/// How a call is made: over which pool, with what context, in which chunks, for how long.
 #[derive(Clone)]
-pub(super) struct How<'p> {
-    pub(super) engine: &'p Arc<Engine>,
+pub(super) struct CallOptions<'p> {
+    pub(super) shared: &'p Arc<PoolShared>,
     pub(super) context: Option<Arc<Context>>,
     pub(super) chunk: Option<NonZeroUsize>,
+    pub(super) limit: Option<Duration>,
+    /// Why nothing can be called: the context could not be sent.
+    pub(super) refused: Option<TaskError>,
 }
 
-pub(super) fn not_forked() -> Result<(), TaskError> {
-    if kin::forked() {
-        return Err(TaskError::Forked);
+/// A job that its caller waits for; given up when this is dropped: what was not begun never will be.
+pub(super) struct Waited<'p> {
+    shared: &'p PoolShared,
+    pub(super) job: Arc<Job>,
+}
+
+impl Drop for Waited<'_> {
+    fn drop(&mut self) {
+        // A forked copy has no jobs, and the lock may have been held at the fork.
+        if !kin::forked() && !self.job.has_ended() {
+            self.shared.with_board(|board, after| {
+                board.cancel(&self.job, after);
+                board.own(&self.job, 0, after);
+            });
+        }
     }
-    // Where the program has closed our descriptors no worker can be made, ended or heard of any more.
-    kin::check().map_err(|error| TaskError::PoolBroken {
-        item: 0,
-        why: error.to_string(),
-    })
 }
 
-impl<'p> How<'p> {
-    pub(super) fn of(engine: &'p Arc<Engine>) -> How<'p> {
-        How {
-            engine,
+impl<'p> Waited<'p> {
+    pub(super) fn submit(
+        shared: &'p PoolShared,
+        mut record: Record,
+        slot: &Slot<'_>,
+    ) -> Result<Waited<'p>, TaskError> {
+        record.owner = slot.number;
+        let job = Arc::clone(&record.job);
+        match shared.submit(record) {
+            Ok(()) => Ok(Waited { shared, job }),
+            Err(ending) => Err(ending.error(job.first)),
+        }
+    }
+}
+
+impl<'p> CallOptions<'p> {
+    pub(super) fn of(shared: &'p Arc<PoolShared>) -> CallOptions<'p> {
+        CallOptions {
+            shared,
             context: None,
             chunk: None,
+            limit: None,
+            refused: None,
         }
     }
 
-    fn shares(&self) -> Shares {
-        let workers = self.engine.control.seats.len();
-        let cut = match self.chunk {
-            Some(chunk) => Cut::Every(chunk),
-            None => Cut::Guided {
-                workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
-            },
-        };
+    fn usable(&self) -> Result<(), TaskError> {
+        PoolShared::usable()?;
+        self.refused.clone().map_or(Ok(()), Err)
+    }
+
+    pub(super) fn with_chunk_size(self, items: usize) -> CallOptions<'p> {
+        let chunk = Some(NonZeroUsize::new(items).unwrap_or(NonZeroUsize::MIN));
+        CallOptions { chunk, ..self }
+    }
+
+    pub(super) fn with_timeout(self, limit: Duration) -> CallOptions<'p> {
+        let limit = Some(limit);
+        CallOptions { limit, ..self }
+    }
+
+    fn shares(&self, cut: Cut, per_job: usize, fails_fast: bool) -> Shares {
         Shares {
             cut,
-            per_job: cut.limit(),
+            per_job,
+            context: self.context.clone(),
+            limit: self.limit,
+            fails_fast,
         }
+    }
+
+    fn many(&self) -> Shares {
+        let workers = NonZeroUsize::new(self.shared.workers()).unwrap_or(NonZeroUsize::MIN);
+        let cut = self.chunk.map_or(Cut::Guided { workers }, Cut::Every);
+        self.shares(cut, cut.limit(), true)
+    }
+
+    fn one(&self) -> Shares {
+        let chunk = self.chunk.unwrap_or(NonZeroUsize::MIN);
+        let most = chunk.get().min(Cut::Every(NonZeroUsize::MAX).limit());
+        self.shares(Cut::Every(chunk), most, false)
     }
 
     pub(super) fn apply<S: Step>(&self, item: &S::In) -> Result<S::Out, TaskError> {
-        not_forked()?;
-        let parcel = single::<S>(self.engine, self.context.clone(), item, None)?;
-        let held = Held::submit(self.engine, parcel)?;
-        self.engine.wait_for(&held.work, None);
-        held.work.only(self.engine)
+        self.usable()?;
+        let record = single::<S>(self.shared, &self.one(), item, None)?;
+        let slot = self.shared.slot();
+        let waited = Waited::submit(self.shared, record, &slot)?;
+        self.shared.wait_for(&waited.job, &slot, None);
+        waited.job.only()
     }
 
     pub(super) fn apply_async<S: Step>(&self, item: &S::In) -> Task<S::Out> {
-        self.task(
-            |group| {
-                let parcel = single::<S>(self.engine, self.context.clone(), item, Some(group))?;
-                self.submit_for(group, parcel).map(|work| vec![work])
-            },
-            |engine, works| match works {
-                [work] => work.only(engine),
-                // Nothing was submitted: the reason is known to the task.
-                _ => Err(TaskError::PoolClosed { item: 0 }),
-            },
-        )
+        self.task(|group| {
+            self.wait_for_room(1)?;
+            let record = single::<S>(self.shared, &self.one(), item, Some(group))?;
+            let job = self.submit_for(group, record)?;
+            Ok(vec![job])
+        })
+        .finish_with(|jobs| match jobs {
+            [job] => job.only(),
+            // Nothing was submitted: the reason is known to the task.
+            _ => Err(TaskError::PoolClosed { item: 0 }),
+        })
     }
 
+    /// The results of many items; of a step that ends the call itself, those up to that one.
     pub(super) fn map<S, I>(&self, items: I) -> Result<Vec<S::Out>, TaskError>
     where
         S: Step,
         I: Source<S::In>,
     {
-        not_forked()?;
-        let mut feed = Feed::<S, _>::new(self.engine, self.shares(), self.context.clone(), items)?;
-        let mut flying: VecDeque<(Held<'_>, usize)> = VecDeque::new();
+        self.usable()?;
+        let shared = self.shared;
+        let slot = shared.slot();
+        let mut feed = Feed::<S, _>::new(shared, self.many(), items)?;
+        let mut flying: VecDeque<Waited<'_>> = VecDeque::new();
         let mut chunks = 0;
         let mut results = Vec::new();
         let mut unsent = None;
-        let mut loose = None;
         loop {
-            let workers = self.engine.control.seats.len();
+            let workers = shared.workers();
             while unsent.is_none()
                 && (flying.len() < DEPTH || (chunks < 2 * workers && flying.len() < MOST))
             {
+                let returns = shared.memory.returns();
                 match feed.next(None) {
                     Ok(None) => break,
-                    Ok(Some(parcel)) => {
-                        let its = parcel.work.chunks();
-                        chunks += its;
-                        flying.push_back((Held::submit(self.engine, parcel)?, its));
+                    Ok(Some(record)) => {
+                        chunks += record.job.chunks;
+                        flying.push_back(Waited::submit(shared, record, &slot)?);
                     }
-                    Err(error) => unsent = Some(error),
-                }
-                if loose.is_none() && flying.len() > 1 {
-                    loose = Some(Loose::new(self.engine));
+                    // There may be memory when the results of those are read.
+                    Err(Unfed::Short(_)) if !flying.is_empty() => break,
+                    Err(Unfed::Short(_)) if shared.memory.wait(returns, SHORTAGE) => {}
+                    Err(error) => unsent = Some(error.error()),
                 }
             }
-            let Some((held, its)) = flying.pop_front() else {
+            let Some(waited) = flying.pop_front() else {
                 break;
             };
             if results.is_empty() {
                 results.reserve_exact(feed.at_least());
             }
-            self.engine.wait_for(&held.work, None);
-            held.work.append_to(self.engine, &mut results)?;
-            chunks -= its;
-            if let Some(average) = held.work.average() {
+            shared.wait_for(&waited.job, &slot, None);
+            if waited.job.append_to(&mut results)? {
+                return Ok(results);
+            }
+            chunks -= waited.job.chunks;
+            if let Some(average) = waited.job.average() {
                 feed.guess = average + average / 4 + 16;
             }
         }
@@ -139,67 +194,86 @@ impl<'p> How<'p> {
         S: Step,
         I: Source<S::In>,
     {
-        self.task(
-            |group| {
-                let context = self.context.clone();
-                let mut feed = Feed::<S, _>::new(self.engine, self.shares(), context, items)?;
-                let mut works = Vec::new();
-                let error = loop {
-                    match feed.next(Some(group)) {
-                        Ok(None) => return Ok(works),
-                        Ok(Some(parcel)) => match self.submit_for(group, parcel) {
-                            Ok(work) => works.push(work),
-                            Err(error) => break error,
-                        },
-                        Err(error) => break error,
+        self.task(|group| {
+            let shared = self.shared;
+            let mut feed = Feed::<S, _>::new(shared, self.many(), items)?;
+            let mut jobs: Submitted<'_> = Submitted {
+                shared,
+                jobs: Vec::new(),
+            };
+            loop {
+                let returns = shared.memory.returns();
+                match feed.next(Some(group)) {
+                    Ok(None) => return Ok(std::mem::take(&mut jobs.jobs)),
+                    Ok(Some(record)) => {
+                        self.wait_for_room(u64::from(record.job.items))?;
+                        jobs.jobs.push(self.submit_for(group, record)?);
                     }
-                };
-                for work in &works {
-                    self.engine.cancel(work);
-                    work.let_go(self.engine);
+                    Err(Unfed::Short(_)) if shared.memory.wait(returns, SHORTAGE) => {}
+                    Err(error) => return Err(error.error()),
                 }
-                Err(error)
-            },
-            |engine, works| {
-                let mut results = Vec::new();
-                for work in works {
-                    work.append_to(engine, &mut results)?;
+            }
+        })
+        .finish_with(|jobs| {
+            let mut results = Vec::new();
+            for job in jobs {
+                if job.append_to(&mut results)? {
+                    break;
                 }
-                Ok(results)
-            },
-        )
+            }
+            Ok(results)
+        })
+    }
+
+    /// Waits until so many items more may be submitted.
+    fn wait_for_room(&self, items: u64) -> Result<(), TaskError> {
+        let Some(limit) = self.shared.settings.queue_limit else {
+            return Ok(());
+        };
+        PoolShared::usable()?;
+        self.shared.wait_until(None, |board| {
+            board.closed.is_some() || has_room(board.counts.outstanding(), items, limit)
+        });
+        Ok(())
+    }
+
+    /// The limit of items that are submitted and have not ended, if no more may be now. Whoever asks at the same time
+    /// may be quicker.
+    pub(super) fn full(&self) -> Option<u64> {
+        let limit = self.shared.settings.queue_limit.filter(|_| !kin::forked())?;
+        let outstanding = self.shared.with_board(|board, _| board.counts.outstanding());
+        (!has_room(outstanding, 1, limit)).then_some(limit)
     }
 
     /// A task of what `submit` submits.
-    fn task<R>(
+    fn task(
         &self,
-        submit: impl FnOnce(&Arc<Group>) -> Result<Vec<Arc<Work>>, TaskError>,
-        finish: fn(&Engine, &[Arc<Work>]) -> Result<R, TaskError>,
-    ) -> Task<R> {
+        submit: impl FnOnce(&Arc<Group>) -> Result<Vec<Arc<Job>>, TaskError>,
+    ) -> Unfinished {
         let group = Group::new();
-        self.engine.unwatched.fetch_add(1, Ordering::SeqCst);
-        let submitted = not_forked().and_then(|()| submit(&group));
-        if group.one_ended() {
-            self.engine.unwatched.fetch_sub(1, Ordering::SeqCst);
-        } else {
-            self.engine.watch();
-        }
-        let (works, refused) = match submitted {
-            Ok(works) => (works, None),
-            Err(error) => (Vec::new(), Some(error)),
+        // Said also when the iterator, or a value that is encoded, panics.
+        let said = SaidLater {
+            shared: self.shared,
+            group: &group,
         };
-        Task::new(self.engine, works, group, refused, finish)
+        let submitted = self.usable().and_then(|()| submit(&group));
+        drop(said);
+        Unfinished {
+            shared: Arc::clone(self.shared),
+            submitted,
+            group,
+        }
     }
 
-    fn submit_for(&self, group: &Group, parcel: Parcel) -> Result<Arc<Work>, TaskError> {
-        let work = Arc::clone(&parcel.work);
+    fn submit_for(&self, group: &Group, record: Record) -> Result<Arc<Job>, TaskError> {
+        let job = Arc::clone(&record.job);
         group.add();
-        self.engine.submit(parcel).map_err(|ending| {
-            group.one_ended();
-            work.never(self.engine);
-            ending.error(work.first)
-        })?;
-        Ok(work)
+        let refused = |ending: Ending| {
+            self.shared.notify.tell(group.one_ended());
+            ending.error(job.first)
+        };
+        self.shared.submit(record).map_err(refused)?;
+        Ok(job)
     }
 
     pub(super) fn imap<S, I>(&self, items: I, order: Order) -> Imap<'p, S, I>
@@ -207,13 +281,60 @@ impl<'p> How<'p> {
         S: Step,
         I: Source<S::In>,
     {
-        let chunk = self.chunk.unwrap_or(NonZeroUsize::MIN);
-        let shares = Shares {
-            cut: Cut::Every(chunk),
-            per_job: chunk.get().min(Cut::Every(NonZeroUsize::MAX).limit()),
-        };
-        let feed =
-            not_forked().and_then(|()| Feed::new(self.engine, shares, self.context.clone(), items));
-        Imap::new(self.engine, feed, order)
+        let feed = self.usable().and_then(|()| Feed::new(self.shared, self.one(), items));
+        Imap::new(self.shared, feed, order)
     }
+}
+
+fn has_room(outstanding: u64, items: u64, limit: u64) -> bool {
+    // More than the limit at once are taken when there is nothing else.
+    outstanding == 0 || outstanding.saturating_add(items) <= limit
+}
+
+/// Jobs of a task that is not whole yet: cancelled, if it does not become so.
+struct Submitted<'a> {
+    shared: &'a PoolShared,
+    jobs: Vec<Arc<Job>>,
+}
+
+impl Drop for Submitted<'_> {
+    fn drop(&mut self) {
+        for job in &self.jobs {
+            self.shared.with_board(|board, after| board.cancel(job, after));
+        }
+    }
+}
+
+/// Whoever submits is no reason to wait any more.
+struct SaidLater<'a> {
+    shared: &'a PoolShared,
+    group: &'a Group,
+}
+
+impl Drop for SaidLater<'_> {
+    fn drop(&mut self) {
+        self.shared.notify.tell(self.group.one_ended());
+    }
+}
+
+/// A task whose results are not known how to be read yet.
+struct Unfinished {
+    shared: Arc<PoolShared>,
+    submitted: Result<Vec<Arc<Job>>, TaskError>,
+    group: Arc<Group>,
+}
+
+impl Unfinished {
+    fn finish_with<R>(self, finish: fn(&[Arc<Job>]) -> Result<R, TaskError>) -> Task<R> {
+        let (jobs, refused) = match self.submitted {
+            Ok(jobs) => (jobs, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        Task::new(self.shared, jobs, self.group, refused, finish)
+    }
+}
+
+/// When so much time is over; never, if that is not a time.
+pub(super) fn after(timeout: Duration) -> Option<Instant> {
+    Instant::now().checked_add(timeout)
 }

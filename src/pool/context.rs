@@ -2,38 +2,46 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::arena::{Block, Place};
-use super::engine::Engine;
-use super::error::{TaskError, What};
-use super::station::Stretch;
+use super::error::{Payload, TaskError};
+use super::memory::{Block, Memory, Short};
+use super::record::{Name, Stretch, VALUE_HEAD};
 use crate::handle::{self, Passed, Transport};
+use crate::kin;
 use crate::message::{self, Count, EncodeError, Message};
 
-/// Tells such a value from every other.
-pub(super) type Name = [u64; 2];
-
-/// Bytes in front of an encoded value: its name and its length.
-pub(super) const HEAD: u64 = 24;
-
-/// A value in the arena that workers decode once.
+/// A value in the pool's memory that workers decode once.
 pub(super) struct Context {
-    engine: Arc<Engine>,
-    block: Option<Block>,
-    pub(super) place: Place,
+    memory: Arc<Memory>,
+    block: Block,
     /// What the value names stays alive as long as it does.
     _passed: Mutex<Passed>,
 }
 
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context")
+            .field("block", &self.block)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Drop for Context {
     fn drop(&mut self) {
-        self.engine.give_back(self.block.take());
+        // It is the parent's, in a forked copy.
+        if kin::forked() {
+            return;
+        }
+        // An idle worker that keeps the value sees that its name is gone, and forgets it too.
+        let head = [0; VALUE_HEAD as usize];
+        self.memory.bytes.copy_in(self.block.place as usize, &head);
     }
 }
 
 impl Context {
-    /// Writes a value into the arena, behind its name and its length.
+    /// Writes a value into the pool's memory, behind its name and its length. `take` gives the bytes.
     pub(super) fn place<C: Message>(
-        engine: &Arc<Engine>,
+        memory: &Arc<Memory>,
+        take: impl FnOnce(u64) -> Result<Block, Short>,
         name: Name,
         value: &C,
     ) -> Result<Arc<Context>, TaskError> {
@@ -41,31 +49,35 @@ impl Context {
             item: 0,
             pid: None,
             name: None,
-            what: What::Context,
+            what: Payload::Context,
             error,
         };
         // Any number of workers decode it, for as long as it is here.
         let (len, _) = handle::collect(Transport::Kept, || message::encode(value, &mut Count));
         let needed = len.map_err(unsendable)?;
-        let (block, bytes) = engine
-            .take_block(HEAD + needed as u64)
-            .map_err(|why| TaskError::NoMemory { item: 0, why })?;
-        let at = block.place.offset as usize;
-        let mut to = Stretch::new(&bytes, at + HEAD as usize, needed);
+        let no_memory = |short: Short| TaskError::NoMemory {
+            item: 0,
+            why: short.why(),
+        };
+        let block = take(VALUE_HEAD + needed as u64).map_err(no_memory)?;
+        let at = block.place as usize;
+        let mut to = Stretch::new(&memory.bytes, at + VALUE_HEAD as usize, needed);
         let (len, passed) = handle::collect(Transport::Kept, || message::encode(value, &mut to));
-        let context = Arc::new(Context {
-            engine: Arc::clone(engine),
-            place: block.place,
-            block: Some(block),
-            _passed: Mutex::new(passed),
-        });
         let written = len.map_err(unsendable)?;
         if written != needed {
-            // Dropped with the error, the context gives its block back.
             return Err(unsendable(EncodeError::WrongLength { written, needed }));
         }
         let head = [name[0], name[1], written as u64];
-        bytes.copy_in(at, bytemuck::cast_slice(&head));
-        Ok(context)
+        memory.bytes.copy_in(at, bytemuck::cast_slice(&head));
+        Ok(Arc::new(Context {
+            memory: Arc::clone(memory),
+            block,
+            _passed: Mutex::new(passed),
+        }))
+    }
+
+    /// Where it is.
+    pub(super) fn at(&self) -> u64 {
+        self.block.place
     }
 }

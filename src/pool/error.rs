@@ -37,10 +37,13 @@ pub enum PoolError {
     /// The pool's own thread could not be started.
     #[error("the pool's thread could not be started: {0}")]
     Thread(io::Error),
+    /// Something was left to do at the end of the time that was given for it, and was ended.
+    #[error("not all that was submitted had ended in time; the rest was terminated")]
+    Terminated,
     /// No worker stays alive.
     #[error("the pool is broken: {why}")]
     Broken {
-        /// What happened to the last worker.
+        /// Payload happened to the last worker.
         why: String,
     },
 }
@@ -57,10 +60,28 @@ impl From<EncodeError> for PoolError {
     }
 }
 
+/// The pool's queue is full: as many items as its limit allows have been submitted and not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Full<T> {
+    /// The arguments, or the items, that were refused.
+    pub value: T,
+    /// The limit, in items.
+    pub limit: u64,
+}
+
+impl<T> fmt::Display for Full<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limit = self.limit;
+        write!(f, "the pool's queue is full: its limit (queue_limit) is {limit} items")
+    }
+}
+
+impl<T: fmt::Debug> std::error::Error for Full<T> {}
+
 /// How a worker died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub enum Death {
+pub enum WorkerExit {
     /// It exited, with this code, in the middle of the task.
     Exited(i32),
     /// A signal ended it; `abort`, a stack overflow and the kernel's out-of-memory killer are signals too.
@@ -69,12 +90,12 @@ pub enum Death {
     Unknown,
 }
 
-impl fmt::Display for Death {
+impl fmt::Display for WorkerExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Death::Exited(code) => write!(f, "exited with code {code}"),
-            Death::Unknown => f.write_str("ended with unknown status"),
-            Death::Signalled(signal) => match nix::sys::signal::Signal::try_from(signal) {
+            WorkerExit::Exited(code) => write!(f, "exited with code {code}"),
+            WorkerExit::Unknown => f.write_str("ended with unknown status"),
+            WorkerExit::Signalled(signal) => match nix::sys::signal::Signal::try_from(signal) {
                 Ok(name) => write!(f, "was ended by signal {signal} ({name})"),
                 Err(_) => write!(f, "was ended by signal {signal}"),
             },
@@ -121,7 +142,7 @@ pub enum TaskError {
         /// Name of the worker.
         name: String,
         /// How it died.
-        how: Death,
+        how: WorkerExit,
         /// How often the item was begun, this time included.
         attempt: u32,
     },
@@ -154,8 +175,8 @@ pub enum TaskError {
         /// Name of the worker; `None` if the caller failed.
         name: Option<String>,
         /// Arguments, result or context.
-        what: What,
-        /// What is wrong with the bytes.
+        what: Payload,
+        /// Payload is wrong with the bytes.
         error: DecodeError,
     },
     /// The arguments could not be written by the caller, or the result not by the worker.
@@ -168,8 +189,8 @@ pub enum TaskError {
         /// Name of the worker; `None` if the caller failed.
         name: Option<String>,
         /// Arguments, result or context.
-        what: What,
-        /// What is wrong with the value.
+        what: Payload,
+        /// Payload is wrong with the value.
         error: EncodeError,
     },
     /// There is no memory for the arguments or the result.
@@ -177,13 +198,12 @@ pub enum TaskError {
     NoMemory {
         /// Index of the item.
         item: usize,
-        /// What was asked for.
+        /// Payload was asked for.
         why: String,
     },
-    /// It failed, and its worker could not send the reason: there was no memory to share for it, or the worker may
-    /// not open the pool's memory.
-    #[error("item {item} failed in {name} (pid {pid}), which could not send the reason")]
-    Unexplained {
+    /// The task was killed, and its worker with it, which is replaced.
+    #[error("item {item} was killed, with {name} (pid {pid})")]
+    Killed {
         /// Index of the item.
         item: usize,
         /// Process ID of the worker.
@@ -191,12 +211,33 @@ pub enum TaskError {
         /// Name of the worker.
         name: String,
     },
+    /// The worker used more memory than the pool's limit for each, and was ended and replaced.
+    #[error("item {item} ended {name} (pid {pid}): its memory is limited to {limit} bytes")]
+    OutOfMemory {
+        /// Index of the item.
+        item: usize,
+        /// Process ID of the worker.
+        pid: u32,
+        /// Name of the worker.
+        name: String,
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// It has no result, and nobody can say why: there was no memory for the reason, or a worker has written over
+    /// memory of the pool that was not its own.
+    #[error("item {item} has no result, and the reason is lost: {why}")]
+    Unexplained {
+        /// Index of the item.
+        item: usize,
+        /// What was found.
+        why: String,
+    },
     /// The function is not part of the program that the workers run.
     #[error("the function of item {item} is not part of the program that the workers run: {why}")]
     NoFunction {
         /// Index of the item.
         item: usize,
-        /// What is wrong with it.
+        /// Payload is wrong with it.
         why: String,
     },
     /// The pool was closed, or ended before the task did.
@@ -210,7 +251,7 @@ pub enum TaskError {
     PoolBroken {
         /// Index of the item.
         item: usize,
-        /// What happened to the last worker.
+        /// Payload happened to the last worker.
         why: String,
     },
     /// The pool belongs to the process that this one was forked from.
@@ -218,24 +259,24 @@ pub enum TaskError {
     Forked,
 }
 
-/// What of an item could not be read or sent.
+/// Payload of an item could not be read or sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub enum What {
-    /// What the function is called with.
+pub enum Payload {
+    /// Payload the function is called with.
     Arguments,
-    /// What it returns.
+    /// Payload it returns.
     Result,
-    /// What is sent once per worker.
+    /// Payload is sent once per worker.
     Context,
 }
 
-impl fmt::Display for What {
+impl fmt::Display for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            What::Arguments => "argument",
-            What::Result => "result",
-            What::Context => "context",
+            Payload::Arguments => "argument",
+            Payload::Result => "result",
+            Payload::Context => "context",
         })
     }
 }
@@ -251,6 +292,8 @@ impl TaskError {
             | TaskError::Decode { item, .. }
             | TaskError::Encode { item, .. }
             | TaskError::NoMemory { item, .. }
+            | TaskError::Killed { item, .. }
+            | TaskError::OutOfMemory { item, .. }
             | TaskError::Unexplained { item, .. }
             | TaskError::NoFunction { item, .. }
             | TaskError::PoolClosed { item }
@@ -259,8 +302,8 @@ impl TaskError {
         }
     }
 
-    /// The same for the item `by` further.
-    pub(super) fn moved(mut self, by: usize) -> TaskError {
+    /// The same for another item.
+    pub(super) fn at(mut self, at: usize) -> TaskError {
         match &mut self {
             TaskError::Panicked { item, .. }
             | TaskError::WorkerDied { item, .. }
@@ -269,17 +312,34 @@ impl TaskError {
             | TaskError::Decode { item, .. }
             | TaskError::Encode { item, .. }
             | TaskError::NoMemory { item, .. }
+            | TaskError::Killed { item, .. }
+            | TaskError::OutOfMemory { item, .. }
             | TaskError::Unexplained { item, .. }
             | TaskError::NoFunction { item, .. }
             | TaskError::PoolClosed { item }
-            | TaskError::PoolBroken { item, .. } => *item += by,
+            | TaskError::PoolBroken { item, .. } => *item = at,
             TaskError::Forked => {}
         }
         self
     }
 }
 
-/// Why an item failed in a living worker, as the worker says it.
+/// What a worker says of an item that failed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Report {
+    pub(super) pid: u32,
+    pub(super) name: String,
+    pub(super) failure: Failure,
+}
+
+impl Report {
+    /// The error of `item`.
+    pub(super) fn error(self, item: usize) -> TaskError {
+        self.failure.of(item, self.pid, &self.name)
+    }
+}
+
+/// Why an item failed in a living worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Failure {
     Panicked {
@@ -287,15 +347,25 @@ pub enum Failure {
         location: String,
         backtrace: String,
     },
-    Decode(What, DecodeError),
-    Encode(What, EncodeError),
+    Decode(Payload, DecodeError),
+    Encode(Payload, EncodeError),
     NoFunction(String),
     NoMemory(String),
 }
 
 impl Failure {
+    /// Why an initializer failed, in a line.
+    pub(super) fn text(self, name: &str, pid: u32) -> String {
+        match self {
+            Failure::Panicked {
+                message, location, ..
+            } => format!("it panicked in {name} (pid {pid}){}: {message}", at(&location)),
+            other => other.of(0, pid, name).to_string(),
+        }
+    }
+
     /// The error of `item`, which the worker `pid` had.
-    pub(super) fn of(self, item: usize, pid: u32, name: &str) -> TaskError {
+    fn of(self, item: usize, pid: u32, name: &str) -> TaskError {
         let name = name.to_owned();
         match self {
             Failure::Panicked {

@@ -1,49 +1,55 @@
-//! From a caller's items to jobs: encoded once, straight into the arena, a window at a time.
+//! From a caller's items to jobs: encoded once, straight into the pool's memory, a window at a time.
 
 use std::any::TypeId;
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::arena::{Arena, Block, Place};
-use super::arguments::{Arguments, Encoded};
 use super::context::Context;
-use super::engine::Engine;
-use super::error::{TaskError, What};
+use super::error::{Payload, TaskError};
 use super::items::Source;
+use super::job::{Group, Input, Job, Part, Record};
+use super::memory::{Block, Memory, Short, rounded};
 use super::plan::Cut;
-use super::station::Stretch;
-use super::step::{Loop, Step, encode, record_len};
-use super::work::{Group, Input, Parcel, Work};
-use crate::handle::Passed;
-use crate::layout::INLINE;
-use crate::message::{self, Count, EncodeError};
+use crate::chunk::Span;
+use super::record::{Stretch, record_len};
+use super::results::Failures;
+use super::shared::PoolShared;
+use super::step::Step;
+use super::worker::{Arguments, ChunkRunner, Encoded};
+use crate::handle::{self, Passed, Transport};
+use crate::layout::{INLINE_INPUT, INLINE_OUTPUT};
+use crate::message::{self, Count, EncodeError, Message, Sink};
 use crate::process::task::{self, TaskName};
-use crate::segment::Bytes;
+use crate::sys;
 
 /// Bytes of the first job's items: small, so that the workers begin early.
-const FIRST_WINDOW: u64 = 64 * 1024;
-/// Bytes of the later jobs' items.
-const WINDOW: u64 = 1 << 20;
+const FIRST_WINDOW: u64 = 32 * 1024;
+/// Bytes of the later jobs' items: some of them, and their results, stay in the processors' caches.
+const WINDOW: u64 = 256 * 1024;
 /// Bytes of items of a fixed size that are encoded in one go.
 const BATCH: u64 = 8 * 1024;
 /// Bytes that a result is taken to need before one is known.
 const FIRST_GUESS: u64 = 64;
 
-/// How the items of a call are shared out.
-#[derive(Debug, Clone, Copy)]
+/// How a call's items become jobs.
+#[derive(Clone)]
 pub(super) struct Shares {
     pub(super) cut: Cut,
     /// Items of a job at most.
     pub(super) per_job: usize,
+    pub(super) context: Option<Arc<Context>>,
+    pub(super) limit: Option<Duration>,
+    /// The first failure of a job ends it.
+    pub(super) fails_fast: bool,
 }
 
 /// The items of a call on their way into jobs.
 pub(super) struct Feed<'p, S: Step, I> {
-    engine: &'p Arc<Engine>,
+    shared: &'p Arc<PoolShared>,
     task: TaskName,
     shares: Shares,
-    context: Option<Arc<Context>>,
     items: I,
     /// Handle of the array that the items lie in.
     array: Option<Arc<Context>>,
@@ -54,7 +60,25 @@ pub(super) struct Feed<'p, S: Step, I> {
     largest: u64,
     /// Bytes that a result may take.
     pub(super) guess: u64,
+    /// The items of the next job, for whose results there was no memory.
+    unplaced: Option<Filled>,
     step: PhantomData<fn() -> S>,
+}
+
+/// Why there is no next job.
+pub(super) enum Unfed {
+    /// An item cannot be sent. Those behind it still can.
+    Item(TaskError),
+    /// There is no memory now.
+    Short(TaskError),
+}
+
+impl Unfed {
+    pub(super) fn error(self) -> TaskError {
+        match self {
+            Unfed::Item(error) | Unfed::Short(error) => error,
+        }
+    }
 }
 
 thread_local! {
@@ -64,11 +88,12 @@ thread_local! {
 
 /// The name of a step's loop, over arguments from `G`.
 fn task_of<S: Step, G: Arguments<S::In>>() -> Result<TaskName, TaskError> {
-    let step = TypeId::of::<Loop<S, G>>();
+    let step = TypeId::of::<ChunkRunner<S, G>>();
     match LAST.get() {
         Some((last, name)) if last == step => Ok(name),
         _ => {
-            let name = task::name::<Loop<S, G>>().map_err(|error| TaskError::NoFunction {
+            let name = task::name::<ChunkRunner<S, G>>();
+            let name = name.map_err(|error| TaskError::NoFunction {
                 item: 0,
                 why: error.to_string(),
             })?;
@@ -78,50 +103,59 @@ fn task_of<S: Step, G: Arguments<S::In>>() -> Result<TaskName, TaskError> {
     }
 }
 
-pub(super) fn sizes<S: Step>() -> (Option<u64>, Option<u64>) {
+fn sizes<S: Step>() -> (Option<u64>, Option<u64>) {
     (
         message::fixed_size::<S::In>().map(|size| size as u64),
         message::fixed_size::<S::Out>().map(|size| size as u64),
     )
 }
 
-fn unsendable(item: usize, error: EncodeError) -> TaskError {
-    TaskError::Encode {
+fn unsendable(item: usize, error: EncodeError) -> Unfed {
+    Unfed::Item(TaskError::Encode {
         item,
         pid: None,
         name: None,
-        what: What::Arguments,
+        what: Payload::Arguments,
         error,
+    })
+}
+
+fn short(item: usize, short: Short) -> Unfed {
+    match short {
+        Short::Never(why) => Unfed::Item(TaskError::NoMemory { item, why }),
+        Short::Now(why) => Unfed::Short(TaskError::NoMemory { item, why }),
     }
 }
 
-fn no_memory(item: usize) -> impl Fn(String) -> TaskError {
-    move |why| TaskError::NoMemory { item, why }
+/// The bytes of a value for shared memory, and the segments named in it.
+fn encode<T: Message, S: Sink>(value: &T, sink: &mut S) -> Result<(usize, Passed), EncodeError> {
+    let (len, passed) = handle::collect(Transport::Ring, || message::encode(value, sink));
+    len.map(|len| (len, passed))
 }
 
 impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
     pub(super) fn new(
-        engine: &'p Arc<Engine>,
+        shared: &'p Arc<PoolShared>,
         shares: Shares,
-        context: Option<Arc<Context>>,
         items: I,
     ) -> Result<Self, TaskError> {
         let task = task_of::<S, I::Arguments>()?;
+        let take = |len| shared.take_patiently(len);
         let array = items
             .array()
-            .map(|array| Context::place(engine, array.key().cookie, array))
+            .map(|array| Context::place(&shared.memory, take, array.key().cookie, array))
             .transpose()?;
         Ok(Feed {
-            engine,
+            shared,
             task,
             shares,
-            context,
             items,
             array,
             first: 0,
             window: FIRST_WINDOW,
             largest: 0,
             guess: FIRST_GUESS,
+            unplaced: None,
             step: PhantomData,
         })
     }
@@ -131,68 +165,56 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
         self.first.saturating_add(self.items.size_hint().0)
     }
 
+    /// Asks for items again after there seemed to be no more.
+    pub(super) fn ask_again(&mut self) {
+        self.items.ask_again();
+    }
+
     /// The next job; `None` when the items are used up.
     ///
     /// # Errors
     ///
-    /// That the item at its index cannot be sent. Those behind it still can.
-    pub(super) fn next(&mut self, group: Option<&Arc<Group>>) -> Result<Option<Parcel>, TaskError> {
-        let (mut in_size, out_size) = sizes::<S>();
-        let filled = match (&self.array, in_size) {
-            (Some(array), _) => {
-                let handle = array.place;
-                in_size = Some(0);
+    /// [`Unfed`]. Without memory, nothing was taken from the items.
+    pub(super) fn next(&mut self, group: Option<&Arc<Group>>) -> Result<Option<Record>, Unfed> {
+        let (in_size, out_size) = sizes::<S>();
+        let filled = match (self.unplaced.take(), &self.array, in_size) {
+            (Some(filled), ..) => Some(filled),
+            (None, Some(array), _) => {
+                let handle = array.at();
                 self.fill_from_array(handle)
             }
-            (None, Some(size)) => self.fill_fixed(size)?,
-            (None, None) => self.fill_records()?,
+            (None, None, Some(size)) => self.fill_fixed(size)?,
+            (None, None, None) => self.fill_records()?,
         };
-        let Some(Filled {
-            items,
-            input,
-            block,
-            ends,
-            passed,
-        }) = filled
-        else {
+        let Some(filled) = filled else {
             return Ok(None);
         };
-        self.window = (self.window * 2).min(WINDOW);
-        let end_of = |items: u32| match (in_size, items) {
-            (Some(size), items) => u64::from(items) * size,
-            (None, 0) => 0,
-            (None, items) => ends[items as usize - 1],
+        let in_size = if self.array.is_some() { Some(0) } else { in_size };
+        let items = filled.items;
+        let each = out_size.unwrap_or(self.guess);
+        let output = match Output::take(items as u64, each, |len| self.shared.take(len)) {
+            Ok(output) => output,
+            Err(why) => {
+                self.unplaced = Some(filled);
+                return Err(short(self.first, why));
+            }
         };
-        let len = end_of(items as u32);
-        let mut spans = Vec::new();
-        let mut starts = Vec::new();
-        if items > self.shares.cut.first(items) {
-            spans.extend(self.shares.cut.chunks(items));
-            starts.extend(spans.iter().map(|span| end_of(span.start)));
-            starts.push(len);
-        }
-        let work = Work::new(
+        self.window = (self.window * 2).min(WINDOW);
+        let cut = self.shares.cut;
+        let job = Job::new(
             self.first,
             items as u32,
             (in_size, out_size),
-            spans.len().max(1),
-            [self.context.clone(), self.array.clone()],
+            cut.chunks(items).count(),
+            S::function(),
+            self.shares.limit,
+            self.shares.fails_fast,
             group.cloned(),
         );
-        if let Some(block) = block {
-            work.own(block);
-        }
         self.first += items;
-        Ok(Some(Parcel {
-            work: Arc::new(work),
-            task: self.task,
-            spans,
-            starts,
-            len,
-            input,
-            guess: self.guess,
-            passed,
-        }))
+        let kept = [self.shares.context.clone(), self.array.clone()];
+        let spans = cut.chunks(items);
+        Ok(Some(Record::build(job, self.task, filled, spans, output, kept)))
     }
 
     /// Items of a job of the current window, each of which takes at least so many bytes.
@@ -201,7 +223,7 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
         (fit as usize).min(self.shares.per_job)
     }
 
-    fn fill_from_array(&mut self, handle: Place) -> Option<Filled> {
+    fn fill_from_array(&mut self, handle: u64) -> Option<Filled> {
         let (_, out_size) = sizes::<S>();
         let each = out_size.unwrap_or(self.guess);
         let limit = self.fit(each.max(size_of::<S::In>() as u64));
@@ -211,7 +233,7 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
         (items > 0).then(|| Filled::fixed(items, input, None))
     }
 
-    fn fill_fixed(&mut self, size: u64) -> Result<Option<Filled>, TaskError> {
+    fn fill_fixed(&mut self, size: u64) -> Result<Option<Filled>, Unfed> {
         let (_, out_size) = sizes::<S>();
         let limit = self.fit(size.max(out_size.unwrap_or(0)));
         let batch = (BATCH / size.max(1)).max(1) as usize;
@@ -224,8 +246,8 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
             return Ok(None);
         }
         let is_all = items == limit || items < batch.min(limit);
-        if is_all && items as u64 * size <= INLINE as u64 {
-            let mut here = [0; INLINE];
+        if is_all && items as u64 * size <= INLINE_INPUT as u64 {
+            let mut here = [0; INLINE_INPUT];
             message::encode_slice(some, &mut &mut here[..]).map_err(unsendable)?;
             self.items.advance(items);
             let input = Input::Small(here, (items as u64 * size) as u8);
@@ -233,8 +255,8 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
         }
         // No more than there can be; whoever said less gets another job.
         let len = limit.min(most.unwrap_or(limit)).max(items) as u64 * size;
-        let mut room = Room::take(self.engine, len).map_err(no_memory(first))?;
-        let limit = limit.min((room.len / size.max(1)) as usize);
+        let mut room = Room::take(self.shared, len).map_err(|why| short(first, why))?;
+        let limit = limit.min((room.block.len / size.max(1)) as usize);
         items = 0;
         loop {
             let some = self.items.peek(batch.min(limit - items));
@@ -242,8 +264,7 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
                 break;
             }
             let bytes = some.len() as u64 * size;
-            let at = (room.at + room.used) as usize;
-            let mut to = Stretch::new(&room.bytes, at, bytes as usize);
+            let mut to = room.stretch(0);
             message::encode_slice(some, &mut to).map_err(unsendable)?;
             room.used += bytes;
             let taken = some.len();
@@ -255,30 +276,23 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
         Ok(Some(Filled::fixed(items, input, Some(block))))
     }
 
-    fn fill_records(&mut self) -> Result<Option<Filled>, TaskError> {
+    fn fill_records(&mut self) -> Result<Option<Filled>, Unfed> {
         let Some(item) = self.items.peek(1).first() else {
             return Ok(None);
         };
         let index = self.first;
+        if self.shares.per_job == 1 {
+            let one = encode_one::<S>(self.shared, item, index);
+            if !matches!(one, Err(Unfed::Short(_))) {
+                self.items.advance(1);
+            }
+            if matches!(one, Err(Unfed::Item(_))) {
+                self.first += 1;
+            }
+            return one.map(Some);
+        }
         // Said of the first of a job only, which is then passed over.
         let mut unsent = None;
-        if self.shares.per_job == 1 {
-            let one = One::encode::<S>(self.engine, item, index);
-            self.items.advance(1);
-            let One {
-                input,
-                block,
-                end,
-                passed,
-            } = one.inspect_err(|_| self.first += 1)?;
-            return Ok(Some(Filled {
-                items: 1,
-                input,
-                block,
-                ends: vec![end],
-                passed: (!passed.is_empty()).then(|| vec![passed]),
-            }));
-        }
         // A large item gets exactly what it needs, and is written once; many small ones share a window.
         let mut len = self.window;
         if self.largest > self.window / 2 {
@@ -287,26 +301,26 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
                 Err(error) => unsent = Some(error),
             }
         }
-        let mut room = Room::take(self.engine, len).map_err(no_memory(index))?;
-        let mut ends = Vec::new();
-        let mut all_passed = Vec::new();
+        let mut room = Room::take(self.shared, len).map_err(|why| short(index, why))?;
+        let mut ends: Vec<u64> = Vec::new();
+        let mut passed = Vec::new();
         self.largest = 0;
         while unsent.is_none() && ends.len() < self.shares.per_job {
             let Some(item) = self.items.peek(1).first() else {
                 break;
             };
             match room.put(item) {
-                Ok(Put::Done(passed)) => {
-                    if !passed.is_empty() {
-                        all_passed.push(passed);
+                Ok(Put::Done(its)) => {
+                    if !its.is_empty() {
+                        passed.push(its);
                     }
                     self.largest = self.largest.max(room.used - ends.last().unwrap_or(&0));
                     ends.push(room.used);
                     self.items.advance(1);
                 }
                 Ok(Put::Needs(bytes)) if ends.is_empty() => {
-                    room.give_back();
-                    room = Room::take(self.engine, bytes).map_err(no_memory(index))?;
+                    drop(room);
+                    room = Room::take(self.shared, bytes).map_err(|why| short(index, why))?;
                 }
                 Ok(Put::Needs(bytes)) => {
                     self.largest = bytes;
@@ -330,7 +344,7 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
             input: Input::Placed(block.place),
             block: Some(block),
             ends,
-            passed: (!all_passed.is_empty()).then_some(all_passed),
+            passed,
         }))
     }
 }
@@ -342,23 +356,7 @@ struct Filled {
     block: Option<Block>,
     /// Where the record of each item ends.
     ends: Vec<u64>,
-    passed: Option<Vec<Passed>>,
-}
-
-/// A block that is being filled with records.
-struct Room<'p> {
-    engine: &'p Engine,
-    block: Option<Block>,
-    bytes: Bytes,
-    at: u64,
-    len: u64,
-    used: u64,
-}
-
-enum Put {
-    Done(Passed),
-    /// So many bytes are needed, more than are left.
-    Needs(u64),
+    passed: Vec<Passed>,
 }
 
 impl Filled {
@@ -368,150 +366,213 @@ impl Filled {
             input,
             block,
             ends: Vec::new(),
-            passed: None,
+            passed: Vec::new(),
         }
     }
 }
 
+/// Room for the results of a job.
+struct Output {
+    /// `None` if the cell has room for them.
+    block: Option<Block>,
+    /// Bytes for each.
+    each: u64,
+}
+
+impl Output {
+    fn take(
+        items: u64,
+        each: u64,
+        take: impl FnOnce(u64) -> Result<Block, Short>,
+    ) -> Result<Output, Short> {
+        let room = items.saturating_mul(each);
+        let block = (room > INLINE_OUTPUT as u64).then(|| take(room)).transpose()?;
+        Ok(Output { block, each })
+    }
+}
+
+impl Record {
+    /// What the board is given of a job: its chunks, and room for their results.
+    fn build(
+        job: Arc<Job>,
+        task: TaskName,
+        filled: Filled,
+        spans: impl Iterator<Item = Span>,
+        output: Output,
+        kept: [Option<Arc<Context>>; 2],
+    ) -> Record {
+        let end_of = |items: u32| match (job.in_size, items) {
+            (Some(size), items) => u64::from(items) * size,
+            (None, 0) => 0,
+            (None, items) => filled.ends[items as usize - 1],
+        };
+        let each = output.each;
+        let mut parts: Vec<Part> = Vec::with_capacity(job.chunks);
+        for span in spans {
+            let from = end_of(span.start);
+            parts.push(Part {
+                span,
+                input: (from, end_of(span.end()) - from),
+                output: (u64::from(span.start) * each, u64::from(span.count) * each),
+                ..Part::default()
+            });
+        }
+        if let [only] = &mut parts[..] {
+            // It may have all that there is.
+            only.output.1 = output.block.as_ref().map_or(INLINE_OUTPUT as u64, |block| block.len);
+        }
+        let output_is_inline = output.block.is_none();
+        let place = output.block.as_ref().map_or(0, |block| block.place);
+        Record {
+            job,
+            task,
+            parts,
+            input: filled.input,
+            blocks: filled.block.into_iter().chain(output.block).collect(),
+            kept,
+            passed: filled.passed,
+            output: place,
+            output_is_inline,
+            pieces: Vec::new(),
+            failures: Failures::default(),
+            cancelled: false,
+            is_killed: false,
+            killed: None,
+            submitted: sys::now(),
+            owner: 0,
+        }
+    }
+}
+
+/// A block that is being filled.
+struct Room<'p> {
+    memory: &'p Memory,
+    block: Block,
+    used: u64,
+}
+
+enum Put {
+    Done(Passed),
+    /// So many bytes are needed, more than are left.
+    Needs(u64),
+}
+
 impl<'p> Room<'p> {
-    fn take(engine: &'p Engine, len: u64) -> Result<Room<'p>, String> {
-        let (block, bytes) = engine.take_block(len)?;
+    fn take(shared: &'p PoolShared, len: u64) -> Result<Room<'p>, Short> {
         Ok(Room {
-            engine,
-            bytes,
-            at: block.place.offset,
-            len: block.len,
-            block: Some(block),
+            memory: &shared.memory,
+            block: shared.take(len)?,
             used: 0,
         })
     }
 
-    fn put<T: message::Message>(&mut self, item: &T) -> Result<Put, EncodeError> {
-        let left = self.len - self.used;
+    /// What is left, but for the first `skip` bytes.
+    fn stretch(&self, skip: u64) -> Stretch<'_> {
+        let left = self.block.len - self.used - skip;
+        let at = self.block.place + self.used + skip;
+        Stretch::new(&self.memory.bytes, at as usize, left as usize)
+    }
+
+    fn put<T: Message>(&mut self, item: &T) -> Result<Put, EncodeError> {
+        let left = self.block.len - self.used;
         if left < 8 {
-            return Ok(Put::Needs(Arena::rounded(8)));
+            return Ok(Put::Needs(rounded(8)));
         }
-        let at = (self.at + self.used) as usize;
-        let mut to = Stretch::new(&self.bytes, at + 8, left as usize - 8);
-        let (len, passed) = encode(item, &mut to)?;
+        let (len, passed) = encode(item, &mut self.stretch(8))?;
         let len = len as u64;
         if record_len(len) > left {
             return Ok(Put::Needs(record_len(len)));
         }
-        self.bytes.copy_in(at, &len.to_ne_bytes());
+        let at = (self.block.place + self.used) as usize;
+        self.memory.bytes.copy_in(at, &len.to_ne_bytes());
         self.used += record_len(len);
         Ok(Put::Done(passed))
     }
 
-    fn give_back(&mut self) {
-        self.engine.give_back(self.block.take());
-    }
-
     /// The block, without what is left of it.
     fn finish(mut self) -> Block {
-        match self.block.take() {
-            Some(block) => {
-                let (block, rest) = block.split(self.used);
-                self.engine.give_back(rest);
-                block
-            }
-            // Given back only where another is taken in its place.
-            None => Block::nothing(),
-        }
+        self.block.truncate(self.used);
+        self.block
     }
 }
 
-impl Drop for Room<'_> {
-    fn drop(&mut self) {
-        self.give_back();
+/// One item, encoded: a small one in private memory, another in the pool's.
+#[inline]
+fn encode_one<S: Step>(
+    shared: &PoolShared,
+    item: &S::In,
+    index: usize,
+) -> Result<Filled, Unfed> {
+    let is_fixed = message::fixed_size::<S::In>().is_some();
+    let head = if is_fixed { 0 } else { 8 };
+    let end_of = |len: usize| match is_fixed {
+        true => len as u64,
+        false => record_len(len as u64),
+    };
+    let failed = |error| unsendable(index, error);
+    let mut here = [0; INLINE_INPUT];
+    let mut to = &mut here[head..];
+    let (len, passed) = encode(item, &mut to).map_err(failed)?;
+    let end = end_of(len);
+    if !is_fixed {
+        here[..8].copy_from_slice(&(len as u64).to_ne_bytes());
     }
-}
-
-/// One item, encoded: small ones in private memory, others in the arena.
-struct One {
-    input: Input,
-    block: Option<Block>,
-    end: u64,
-    passed: Passed,
-}
-
-impl One {
-    #[inline]
-    fn encode<S: Step>(engine: &Engine, item: &S::In, index: usize) -> Result<One, TaskError> {
-        let fixed = message::fixed_size::<S::In>().is_some();
-        let head = if fixed { 0 } else { 8 };
-        let end_of = |len: usize| match fixed {
-            true => len as u64,
-            false => record_len(len as u64),
-        };
-        let failed = |error| unsendable(index, error);
-        let mut here = [0; INLINE];
-        let mut to = &mut here[head..];
-        let (len, passed) = encode(item, &mut to).map_err(failed)?;
-        let end = end_of(len);
-        if !fixed {
-            here[..8].copy_from_slice(&(len as u64).to_ne_bytes());
-        }
-        if end <= INLINE as u64 {
-            return Ok(One {
-                input: Input::Small(here, end as u8),
-                block: None,
-                end,
-                passed,
-            });
-        }
-        drop(passed);
-        let (block, bytes) = engine.take_block(end).map_err(no_memory(index))?;
-        let place = block.place;
-        let at = place.offset as usize;
-        bytes.copy_in(at, &here[..head]);
-        let mut to = Stretch::new(&bytes, at + head, end as usize - head);
-        match encode(item, &mut to) {
-            Ok((again, passed)) if again == len => Ok(One {
-                input: Input::Placed(place),
-                block: Some(block),
-                end,
-                passed,
-            }),
-            Ok((written, _)) => {
-                engine.give_back([block]);
-                let needed = len;
-                Err(failed(EncodeError::WrongLength { written, needed }))
-            }
-            Err(error) => {
-                engine.give_back([block]);
-                Err(failed(error))
-            }
-        }
+    let all = |passed: Passed| if passed.is_empty() { Vec::new() } else { vec![passed] };
+    if end <= INLINE_INPUT as u64 {
+        return Ok(Filled {
+            items: 1,
+            input: Input::Small(here, end as u8),
+            block: None,
+            ends: vec![end],
+            passed: all(passed),
+        });
     }
+    drop(passed);
+    let room = Room {
+        memory: &shared.memory,
+        block: shared.take_patiently(end).map_err(|why| short(index, why))?,
+        used: 0,
+    };
+    let at = room.block.place as usize;
+    shared.memory.bytes.copy_in(at, &here[..head]);
+    let (written, passed) = encode(item, &mut room.stretch(head as u64)).map_err(failed)?;
+    if written != len {
+        let needed = len;
+        return Err(failed(EncodeError::WrongLength { written, needed }));
+    }
+    Ok(Filled {
+        items: 1,
+        input: Input::Placed(room.block.place),
+        ends: vec![end],
+        passed: all(passed),
+        block: Some(room.block),
+    })
 }
 
 /// One item as a job of its own.
 pub(super) fn single<S: Step>(
-    engine: &Arc<Engine>,
-    context: Option<Arc<Context>>,
+    shared: &Arc<PoolShared>,
+    shares: &Shares,
     item: &S::In,
     group: Option<&Arc<Group>>,
-) -> Result<Parcel, TaskError> {
+) -> Result<Record, TaskError> {
     let task = task_of::<S, Encoded>()?;
-    let One {
-        input,
-        block,
-        end,
-        passed,
-    } = One::encode::<S>(engine, item, 0)?;
-    let work = Work::new(0, 1, sizes::<S>(), 1, [context, None], group.cloned());
-    if let Some(block) = block {
-        work.own(block);
-    }
-    Ok(Parcel {
-        work: Arc::new(work),
-        task,
-        spans: Vec::new(),
-        starts: Vec::new(),
-        len: end,
-        input,
-        guess: FIRST_GUESS,
-        passed: (!passed.is_empty()).then(|| vec![passed]),
-    })
+    let filled = encode_one::<S>(shared, item, 0).map_err(Unfed::error)?;
+    let job = Job::new(
+        0,
+        1,
+        sizes::<S>(),
+        1,
+        S::function(),
+        shares.limit,
+        false,
+        group.cloned(),
+    );
+    let output = Output::take(1, job.out_size.unwrap_or(FIRST_GUESS), |len| {
+        shared.take_patiently(len)
+    });
+    let output = output.map_err(|why| short(0, why).error())?;
+    let spans = std::iter::once(Span { start: 0, count: 1 });
+    let kept = [shares.context.clone(), None];
+    Ok(Record::build(job, task, filled, spans, output, kept))
 }

@@ -6,13 +6,12 @@ use std::iter::FusedIterator;
 use std::sync::Arc;
 use std::vec;
 
-use super::engine::Engine;
+use super::calls::Waited;
 use super::error::TaskError;
-use super::feed::Feed;
-use super::held::Held;
+use super::feed::{Feed, Unfed};
 use super::items::Source;
+use super::shared::{PoolShared, Slot};
 use super::step::Step;
-use super::supervise::Loose;
 use crate::kin;
 
 /// Jobs that are under way at once, for each worker.
@@ -27,32 +26,25 @@ pub(super) enum Order {
 
 /// The iterator of `imap` and `imap_unordered`.
 pub(super) struct Imap<'p, S: Step, I> {
-    engine: &'p Arc<Engine>,
+    shared: &'p Arc<PoolShared>,
+    slot: Slot<'p>,
     feed: Option<Feed<'p, S, I>>,
+    /// The items said that there are no more, which is asked once more after each result.
+    is_dry: bool,
     order: Order,
     flying: VecDeque<Flight<'p>>,
     ready: vec::IntoIter<Result<S::Out, TaskError>>,
-    _loose: Loose<'p>,
 }
 
 enum Flight<'p> {
-    Work(Held<'p>),
+    Job(Waited<'p>),
     /// An item that could not be sent.
     Failed(TaskError),
 }
 
-impl Flight<'_> {
-    fn has_ended(&self) -> bool {
-        match self {
-            Flight::Work(held) => held.work.has_ended(),
-            Flight::Failed(_) => true,
-        }
-    }
-}
-
 impl<'p, S: Step, I: Source<S::In>> Imap<'p, S, I> {
     pub(super) fn new(
-        engine: &'p Arc<Engine>,
+        shared: &'p Arc<PoolShared>,
         feed: Result<Feed<'p, S, I>, TaskError>,
         order: Order,
     ) -> Self {
@@ -61,39 +53,38 @@ impl<'p, S: Step, I: Source<S::In>> Imap<'p, S, I> {
             .map_err(|error| flying.push_back(Flight::Failed(error)))
             .ok();
         Imap {
-            engine,
+            shared,
+            slot: shared.slot(),
             feed,
+            is_dry: false,
             order,
             flying,
             ready: Vec::new().into_iter(),
-            _loose: Loose::new(engine),
         }
     }
 
-    fn fill(&mut self) {
-        let ahead = AHEAD * self.engine.control.seats.len();
-        while self.flying.len() < ahead {
-            let Some(feed) = &mut self.feed else { return };
-            let next = feed.next(None).and_then(|parcel| {
-                parcel
-                    .map(|parcel| Held::submit(self.engine, parcel))
-                    .transpose()
-            });
-            match next {
-                Ok(Some(held)) => self.flying.push_back(Flight::Work(held)),
-                Ok(None) => self.feed = None,
+    /// Reads an item and sends it; false if there is none, or no memory for it now.
+    fn send_one(&mut self) -> bool {
+        let Some(feed) = &mut self.feed else {
+            return false;
+        };
+        match feed.next(None) {
+            Ok(Some(record)) => match Waited::submit(self.shared, record, &self.slot) {
+                Ok(waited) => self.flying.push_back(Flight::Job(waited)),
+                // The pool takes nothing more.
                 Err(error) => {
-                    let is_over = matches!(
-                        error,
-                        TaskError::PoolClosed { .. } | TaskError::PoolBroken { .. }
-                    );
                     self.flying.push_back(Flight::Failed(error));
-                    if is_over {
-                        self.feed = None;
-                    }
+                    self.feed = None;
                 }
+            },
+            Ok(None) => {
+                self.is_dry = true;
+                return false;
             }
+            Err(Unfed::Short(_)) if !self.flying.is_empty() => return false,
+            Err(error) => self.flying.push_back(Flight::Failed(error.error())),
         }
+        true
     }
 
     /// Ends it in a forked copy, which has no part in it: says so once, if anything would have come.
@@ -107,27 +98,38 @@ impl<'p, S: Step, I: Source<S::In>> Imap<'p, S, I> {
         (!is_over).then_some(Err(TaskError::Forked))
     }
 
-    /// The next that has ended, or is the next in order.
-    fn land(&mut self) -> Option<Flight<'p>> {
-        if self.order == Order::OfItems {
-            return self.flying.pop_front();
+    /// The next whose results can be given now.
+    fn next_ready(&self) -> Option<usize> {
+        let is_over = |flight: &Flight<'_>| match flight {
+            Flight::Job(waited) => self.shared.is_over(&waited.job),
+            Flight::Failed(_) => true,
+        };
+        match self.order {
+            Order::OfItems => self.flying.front().is_some_and(is_over).then_some(0),
+            Order::OfCompletion => self.flying.iter().position(is_over),
         }
-        let flying = &self.flying;
-        if flying.is_empty() {
-            return None;
+    }
+
+    fn land(&mut self, at: usize) {
+        let Some(flight) = self.flying.remove(at) else {
+            return;
+        };
+        // Items may have been found in the results of others.
+        if std::mem::take(&mut self.is_dry) {
+            if let Some(feed) = &mut self.feed {
+                feed.ask_again();
+            }
         }
-        self.engine.wait(
-            || flying.iter().any(Flight::has_ended),
-            |thread| {
-                flying.iter().all(|flight| match flight {
-                    Flight::Work(held) => held.work.call(thread.clone()),
-                    Flight::Failed(_) => false,
-                })
-            },
-            None,
-        );
-        let at = flying.iter().position(Flight::has_ended)?;
-        self.flying.remove(at)
+        match flight {
+            Flight::Failed(error) => self.ready = vec![Err(error)].into_iter(),
+            Flight::Job(waited) => {
+                self.shared.wait_for(&waited.job, &self.slot, None);
+                if let (Some(feed), Some(average)) = (&mut self.feed, waited.job.average()) {
+                    feed.guess = average + average / 4 + 16;
+                }
+                self.ready = waited.job.each().into_iter();
+            }
+        }
     }
 }
 
@@ -138,21 +140,25 @@ impl<S: Step, I: Source<S::In>> Iterator for Imap<'_, S, I> {
         if kin::forked() {
             return self.end_in_copy();
         }
+        let ahead = AHEAD * self.shared.workers();
         loop {
             if let Some(result) = self.ready.next() {
                 return Some(result);
             }
-            self.fill();
-            match self.land()? {
-                Flight::Failed(error) => return Some(Err(error)),
-                Flight::Work(held) => {
-                    self.engine.wait_for(&held.work, None);
-                    if let (Some(feed), Some(average)) = (&mut self.feed, held.work.average()) {
-                        feed.guess = average + average / 4 + 16;
-                    }
-                    self.ready = held.work.each(self.engine).into_iter();
-                }
+            // What is ready is given before more items are read, which may take any time.
+            if let Some(at) = self.next_ready() {
+                self.land(at);
+                continue;
             }
+            if !self.is_dry && self.flying.len() < ahead && self.send_one() {
+                continue;
+            }
+            if self.flying.is_empty() {
+                self.feed = None;
+                return None;
+            }
+            self.shared
+                .wait_at(&self.slot, None, || self.next_ready().is_some());
         }
     }
 }

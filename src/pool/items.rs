@@ -2,7 +2,7 @@
 
 use bytemuck::{CheckedBitPattern, NoUninit};
 
-use super::arguments::{Arguments, Encoded, InArray};
+use super::worker::{Arguments, Encoded, InArray};
 use crate::frozen::Frozen;
 use crate::message::Message;
 use crate::segment::Segment;
@@ -41,6 +41,9 @@ pub trait Source<A> {
 
     /// The first so many of those have been taken.
     fn advance(&mut self, taken: usize);
+
+    /// Asks again for items after there seemed to be no more.
+    fn ask_again(&mut self) {}
 
     /// How many are left, as an iterator says it.
     fn size_hint(&self) -> (usize, Option<usize>);
@@ -126,6 +129,10 @@ impl<I: Iterator<Item: Message>> Source<I::Item> for Read<I> {
 
     fn advance(&mut self, taken: usize) {
         self.taken += taken;
+    }
+
+    fn ask_again(&mut self) {
+        self.is_over = false;
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -1,58 +1,53 @@
-//! A pool of processes.
+//! A pool of processes: a small layer over shared memory.
 //!
-//! Data flows one way. The pool writes a job into a cell of its segment ([`engine`]), encoded items into
-//! the arena ([`feed`]), and pushes tickets into one lane that all workers read. A worker leases the job's
-//! chunks ([`job`]), runs their items ([`station`], [`step`]), writes the results, commits, and says so in
-//! its own lane, which the pool reads ([`receive`]). A worker that dies leaves its row, which says what it
-//! was at; the pool fails or repeats that one item and gives the rest to others ([`crew`]).
+//! See `README.md` in this folder for how it works, what stands in shared memory, and which file does what.
 
-mod arena;
-mod arguments;
+mod board;
 mod builder;
 mod calls;
 mod context;
-mod control;
-mod crew;
-mod engine;
 mod error;
 mod feed;
-#[cfg(fuzzing)]
-pub(crate) mod frame;
-mod held;
 mod imap;
+mod insights;
 mod items;
 mod job;
+mod memory;
+mod notify;
 mod plan;
-mod receive;
+mod record;
+mod recover;
+mod results;
+mod seats;
 mod settings;
-mod station;
+mod shared;
 mod step;
-mod supervise;
+mod supervisor;
 mod task;
 mod views;
-mod work;
+mod wire;
 mod worker;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use builder::PoolBuilder;
-pub use error::{Death, PoolError, TaskError, What};
+pub use error::{Full, Payload, PoolError, TaskError, WorkerExit};
+pub use insights::{Insights, PoolStats, QueueWait, SlowTask, WorkerInsights};
 pub use items::Items;
+pub use seats::Worker;
 pub use settings::OnDeath;
 pub use task::Task;
-pub use views::{Chunked, With};
+pub use views::{PoolView, WithContext};
+pub use worker::{CurrentWorker, current_worker};
 
-use calls::How;
-use engine::{Engine, lock};
-use imap::Order;
+use calls::CallOptions;
+use job::Ending;
 use settings::Settings;
-use step::{Each, Spread};
-use supervise::supervise;
-use work::Ending;
+use shared::{PoolShared, lock};
 
 use crate::error::SegmentError;
 use crate::kin;
@@ -97,45 +92,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Pool {
-    engine: Arc<Engine>,
-    supervisor: Option<JoinHandle<()>>,
-}
-
-/// A worker of a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Worker {
-    pid: u32,
-    name: Arc<str>,
-}
-
-impl Worker {
-    /// Its number, as the system counts.
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-}
-
-/// Counts of a pool since it began; stale at once.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PoolStats {
-    /// Items submitted that have not begun.
-    pub queued: u64,
-    /// Workers that are at an item.
-    pub running: u64,
-    /// Items that have a value.
-    pub done: u64,
-    /// Items that ended in an error.
-    pub failed: u64,
-    /// Workers that took the place of another.
-    pub restarts: u64,
-    /// How long workers have been at items, all of them added up, also those that are gone.
-    pub busy: Duration,
+    shared: Arc<PoolShared>,
+    supervisor: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Pool {
@@ -181,30 +139,27 @@ impl Pool {
     }
 
     fn start(settings: Settings) -> Result<Pool, PoolError> {
-        let engine = Engine::new(settings)?;
-        let mut pool = Pool {
-            engine: Arc::clone(&engine),
-            supervisor: None,
+        let shared = PoolShared::new(settings)?;
+        let pool = Pool {
+            shared: Arc::clone(&shared),
+            supervisor: Mutex::new(None),
         };
-        for seat in 0..engine.control.seats.len() {
+        for seat in 0..shared.workers() {
             // Dropped when this fails, the pool ends those that it has.
-            engine.hire(seat)?;
+            supervisor::start(&shared, seat)?;
         }
-        let supervised = Arc::clone(&engine);
-        let supervisor = thread::Builder::new()
+        let supervised = Arc::clone(&shared);
+        let thread = thread::Builder::new()
             .name("multiproc-pool".into())
-            .spawn(move || supervise(&supervised))
+            .spawn(move || supervisor::supervise(supervised))
             .map_err(PoolError::Thread)?;
-        // Set once, here.
-        let _ = engine.supervisor.set(supervisor.thread().clone());
-        pool.supervisor = Some(supervisor);
-        // Somebody may have died before there was a supervisor.
-        engine.call_supervisor();
+        *lock(&pool.supervisor) = Some(thread);
+        shared.keep_awake();
         Ok(pool)
     }
 
-    fn how(&self) -> How<'_> {
-        How::of(&self.engine)
+    fn view(&self) -> PoolView<'_> {
+        PoolView::new(CallOptions::of(&self.shared))
     }
 
     /// Calls `function` with a tuple of arguments in a worker and waits for what it returns.
@@ -217,19 +172,37 @@ impl Pool {
         F: Function<A, Output: Message>,
         A: Message,
     {
-        // Its type says all.
-        let _: F = function;
-        self.how().apply::<Spread<F, A>>(&arguments)
+        self.view().apply(function, arguments)
     }
 
     /// As [`apply`](Pool::apply), but does not wait.
+    ///
+    /// # Blocking
+    ///
+    /// While the pool's [queue](PoolBuilder::queue_limit) is full.
     pub fn apply_async<F, A>(&self, function: F, arguments: A) -> Task<F::Output>
     where
         F: Function<A, Output: Message>,
         A: Message,
     {
-        let _: F = function;
-        self.how().apply_async::<Spread<F, A>>(&arguments)
+        self.view().apply_async(function, arguments)
+    }
+
+    /// As [`apply_async`](Pool::apply_async), but never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`], with the arguments, while the pool's [queue](PoolBuilder::queue_limit) is full.
+    pub fn try_apply_async<F, A>(
+        &self,
+        function: F,
+        arguments: A,
+    ) -> Result<Task<F::Output>, Full<A>>
+    where
+        F: Function<A, Output: Message>,
+        A: Message,
+    {
+        self.view().try_apply_async(function, arguments)
     }
 
     /// Calls `function` with each item and gives the results in the items' order.
@@ -251,8 +224,7 @@ impl Pool {
         A: Message,
         R: Message,
     {
-        let _: F = function;
-        self.how().map::<Each<F, A, R>, _>(items.source())
+        self.view().map(function, items)
     }
 
     /// As [`map`](Pool::map), but does not wait: all items are read and sent at once.
@@ -262,8 +234,58 @@ impl Pool {
         A: Message,
         R: Message,
     {
-        let _: F = function;
-        self.how().map_async::<Each<F, A, R>, _>(items.source())
+        self.view().map_async(function, items)
+    }
+
+    /// As [`map_async`](Pool::map_async), but refuses items instead of waiting; those that it takes may be more than
+    /// there is room for.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`], with the items, while the pool's [queue](PoolBuilder::queue_limit) is full.
+    pub fn try_map_async<F, A, R, By, I>(
+        &self,
+        function: F,
+        items: I,
+    ) -> Result<Task<Vec<R>>, Full<I>>
+    where
+        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        A: Message,
+        R: Message,
+        I: Items<A, By>,
+    {
+        self.view().try_map_async(function, items)
+    }
+
+    /// As [`map`](Pool::map), for a function whose own errors end the call: the results, or the error of the first
+    /// item that has one. Items that were not begun then are not begun any more.
+    ///
+    /// # Errors
+    ///
+    /// [`TaskError`] if an item before the first error failed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiproc::Pool::new(2)?;
+    /// let parse = |text: String| text.parse::<u32>().map_err(|error| error.to_string());
+    /// let words = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
+    /// assert_eq!(pool.try_map(parse, words(&["1", "2"]))?, Ok(vec![1, 2]));
+    /// assert!(pool.try_map(parse, words(&["1", "two"]))?.is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn try_map<F, A, R, E, By>(
+        &self,
+        function: F,
+        items: impl Items<A, By>,
+    ) -> Result<Result<Vec<R>, E>, TaskError>
+    where
+        F: Fn(A) -> Result<R, E> + Copy + Send + Sync + 'static,
+        A: Message,
+        R: Message,
+        E: Message,
+    {
+        self.view().try_map(function, items)
     }
 
     /// As [`map`](Pool::map), for a function of several arguments and items that are tuples of them.
@@ -280,8 +302,7 @@ impl Pool {
         F: Function<A, Output: Message>,
         A: Message,
     {
-        let _: F = function;
-        self.how().map::<Spread<F, A>, _>(tuples.source())
+        self.view().starmap(function, tuples)
     }
 
     /// As [`starmap`](Pool::starmap), but does not wait: all tuples are read and sent at once.
@@ -294,15 +315,36 @@ impl Pool {
         F: Function<A, Output: Message>,
         A: Message,
     {
-        let _: F = function;
-        self.how().map_async::<Spread<F, A>, _>(tuples.source())
+        self.view().starmap_async(function, tuples)
     }
 
     /// Calls `function` with each item and gives the results one after another, in the items' order.
     ///
-    /// Items are read as results are taken, four for each worker ahead, so there may be infinitely many.
-    /// An item that fails is an error in its place; the others go on. Dropped early, the iterator takes
-    /// back what has not begun.
+    /// Items are read as results are taken, four for each worker ahead, so there may be infinitely many. A result
+    /// that is ready is given before another item is read, which may take any time. An item that fails is an error
+    /// in its place; the others go on. Dropped early, the iterator takes back what has not begun.
+    ///
+    /// Items may be found in the results of others: when the items have said that there are no more, they are asked
+    /// once more after each result, and it is over when there are none and nothing is under way. They must not wait
+    /// for a result themselves, for that nobody could give then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::cell::RefCell;
+    ///
+    /// let pool = multiproc::Pool::new(2)?;
+    /// let to_do = RefCell::new(vec![1_u64]);
+    /// let items = std::iter::from_fn(|| to_do.borrow_mut().pop());
+    /// let children = |x: u64| if x < 4 { vec![2 * x, 2 * x + 1] } else { vec![] };
+    /// let mut seen = 0;
+    /// for found in pool.imap_unordered(children, items) {
+    ///     to_do.borrow_mut().extend(found?);
+    ///     seen += 1;
+    /// }
+    /// assert_eq!(seen, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn imap<F, A, R, I, By>(
         &self,
         function: F,
@@ -314,9 +356,7 @@ impl Pool {
         R: Message,
         I: Items<A, By>,
     {
-        let _: F = function;
-        self.how()
-            .imap::<Each<F, A, R>, _>(items.source(), Order::OfItems)
+        self.view().imap(function, items)
     }
 
     /// As [`imap`](Pool::imap), but gives each result as soon as there is one.
@@ -331,52 +371,86 @@ impl Pool {
         R: Message,
         I: Items<A, By>,
     {
-        let _: F = function;
-        self.how()
-            .imap::<Each<F, A, R>, _>(items.source(), Order::OfCompletion)
+        self.view().imap_unordered(function, items)
     }
 
     /// The pool with the number of items in a chunk set by hand: `pool.chunk_size(64).map(..)`. 0 counts as 1.
     #[doc(alias = "chunksize")]
-    pub fn chunk_size(&self, items: usize) -> Chunked<'_> {
-        Chunked::new(self.how(), items)
+    pub fn chunk_size(&self, items: usize) -> PoolView<'_> {
+        self.view().chunk_size(items)
+    }
+
+    /// The pool with a limit for each item, in place of its [own](PoolBuilder::task_timeout): an item that runs longer
+    /// ends in [`TaskError::TimedOut`], and its worker is killed and replaced.
+    pub fn with_timeout(&self, limit: Duration) -> PoolView<'_> {
+        self.view().with_timeout(limit)
     }
 
     /// The pool with a value that every function is given beside its item: `pool.with(table).map(..)`.
     ///
     /// The value is sent once and decoded once by each worker, however many items there are.
-    pub fn with<C: Message>(&self, context: C) -> With<'_, C> {
-        With::new(self.how(), &context)
+    pub fn with<C: Message>(&self, context: C) -> WithContext<'_, C> {
+        self.view().with(context)
+    }
+
+    /// Waits until all workers have run their initializers and take tasks.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::Broken`] if the pool broke, or was ended, meanwhile; it says how an initializer failed.
+    pub fn ready(&self) -> Result<(), PoolError> {
+        not_forked()?;
+        self.shared.wait_ready().map_err(|ending| broken(&ending))
+    }
+
+    /// Waits until nothing that was submitted is left to be done, at most for `timeout`; whether that is so.
+    pub fn wait_idle(&self, timeout: Duration) -> bool {
+        let deadline = calls::after(timeout);
+        !kin::forked() && self.shared.wait_until(deadline, |board| board.outstanding == 0)
     }
 
     /// Takes nothing more in. What was submitted is still done.
     pub fn close(&self) {
         if !kin::forked() {
-            lock(&self.engine.intake)
-                .closed
-                .get_or_insert(Ending::Closed);
+            self.shared.close();
         }
     }
 
-    /// Waits until all that was submitted has ended, then ends the workers.
+    /// [Closes](Pool::close) the pool, waits until all that was submitted has ended and all
+    /// [callbacks](Task::on_done) are done, then ends the workers.
     ///
     /// # Errors
     ///
     /// [`PoolError::Broken`] if the pool broke before.
-    pub fn join(self) -> Result<(), PoolError> {
-        if kin::forked() {
-            return Err(SegmentError::Forked.into());
+    pub fn join(&self) -> Result<(), PoolError> {
+        not_forked()?;
+        self.end_by(None)
+    }
+
+    /// As [`join`](Pool::join), for so long at most: what has not ended then is [terminated](Pool::terminate).
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::Broken`] if the pool broke before; [`PoolError::Terminated`] if something was left.
+    pub fn shutdown(&self, timeout: Duration) -> Result<(), PoolError> {
+        not_forked()?;
+        self.end_by(calls::after(timeout))
+    }
+
+    fn end_by(&self, deadline: Option<Instant>) -> Result<(), PoolError> {
+        let shared = &self.shared;
+        shared.close();
+        let is_done = shared.wait_until(deadline, |board| board.outstanding == 0);
+        if !is_done {
+            self.terminate();
+            return Err(PoolError::Terminated);
         }
-        self.close();
-        let engine = &self.engine;
-        let is_idle = || lock(&engine.intake).outstanding == 0;
-        engine.wait(is_idle, |_| true, None);
-        match &lock(&engine.intake).closed {
-            Some(Ending::Broken(why)) => Err(PoolError::Broken {
-                why: why.to_string(),
-            }),
+        shared.notify.wait();
+        match shared.with_board(|board, _| board.closed.clone()) {
+            Some(ending @ Ending::Broken(_)) => Err(broken(&ending)),
             _ => {
-                engine.send_home(GRACE);
+                let grace = Instant::now() + GRACE;
+                shared.send_home(deadline.map_or(grace, |deadline| deadline.min(grace)));
                 Ok(())
             }
         }
@@ -385,7 +459,7 @@ impl Pool {
     /// Ends all tasks and all workers at once. Tasks that have not ended end with [`TaskError::PoolClosed`].
     pub fn terminate(&self) {
         if !kin::forked() {
-            self.engine.close_down();
+            self.shared.end_all(&Ending::Closed);
         }
     }
 
@@ -395,15 +469,8 @@ impl Pool {
         if kin::forked() {
             return Vec::new();
         }
-        lock(&self.engine.crew)
-            .places
-            .iter()
-            .filter(|place| place.child.as_ref().is_some_and(|child| child.is_alive()))
-            .map(|place| Worker {
-                pid: place.pid,
-                name: Arc::clone(&place.name),
-            })
-            .collect()
+        let seats = self.shared.seats();
+        (0..seats.places.len()).filter_map(|seat| seats.worker(seat)).collect()
     }
 
     /// What the pool has done so far; nothing, in a forked copy of its process.
@@ -422,18 +489,32 @@ impl Pool {
         if kin::forked() {
             return PoolStats::default();
         }
-        let restarts = lock(&self.engine.crew).restarts;
-        let busy = self.engine.busy();
-        let running = self.engine.at_work();
-        let intake = lock(&self.engine.intake);
-        PoolStats {
-            queued: intake.queued().saturating_sub(running),
-            running,
-            done: intake.counts.done,
-            failed: intake.counts.failed,
-            restarts,
-            busy,
+        self.shared.stats()
+    }
+
+    /// Where the pool's time goes: what each worker does, how long work waits, which functions are slow. Always
+    /// counted; nothing, in a forked copy of its process.
+    pub fn insights(&self) -> Insights {
+        if kin::forked() {
+            return Insights::default();
         }
+        self.shared.insights()
+    }
+}
+
+fn not_forked() -> Result<(), PoolError> {
+    match kin::forked() {
+        true => Err(SegmentError::Forked.into()),
+        false => Ok(()),
+    }
+}
+
+fn broken(ending: &Ending) -> PoolError {
+    PoolError::Broken {
+        why: match ending {
+            Ending::Broken(why) => why.to_string(),
+            _ => "it was closed".to_owned(),
+        },
     }
 }
 
@@ -460,21 +541,24 @@ impl fmt::Debug for Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        let supervisor = lock(&self.supervisor).take();
         if kin::forked() {
             // The workers and the thread are the parent's.
-            std::mem::forget(self.supervisor.take());
+            std::mem::forget(supervisor);
             return;
         }
-        self.engine.end_all(&Ending::Closed);
-        self.engine.stop.store(true, Ordering::Release);
-        self.engine.dismiss();
-        if let Some(supervisor) = self.supervisor.take() {
-            self.engine.call_supervisor();
-            // A panic there was reported by its hook.
-            let _ = supervisor.join();
+        let shared = &self.shared;
+        shared.is_stopped.store(true, Ordering::Release);
+        shared.end_all(&Ending::Closed);
+        shared.call_supervisor();
+        if let Some(supervisor) = supervisor {
+            if supervisor.thread().id() != thread::current().id() {
+                // A panic there was reported by its hook.
+                let _ = supervisor.join();
+            }
         }
-        // The supervisor may have filled a seat meanwhile.
-        self.engine.dismiss();
-        lock(&self.engine.callbacks).close();
+        shared.notify.close();
+        // Results that nobody has read stay; all other memory goes back at once.
+        shared.memory.trim(false);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use super::job::Span;
+use crate::chunk::Span;
 use crate::layout::CHUNKS;
 
 /// How a job is cut into chunks.

@@ -4,17 +4,27 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::handle::Passed;
-use crate::process::StartMethod;
+use crate::process::ProcessBuilder;
 use crate::process::task::TaskName;
 
 /// What becomes of an item whose worker died in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum OnDeath {
     /// It fails. No item is ever begun twice.
     #[default]
     Fail,
     /// It is begun again, so many times at most; then it fails. For items that may be begun again.
     Retry(u8),
+}
+
+impl OnDeath {
+    pub(super) fn retries(self) -> u32 {
+        match self {
+            OnDeath::Fail => 0,
+            OnDeath::Retry(times) => u32::from(times),
+        }
+    }
 }
 
 /// What a pool was built with.
@@ -27,6 +37,13 @@ pub(super) struct Settings {
     pub(super) max_tasks: Option<u64>,
     pub(super) on_death: OnDeath,
     pub(super) task_timeout: Option<Duration>,
-    pub(super) method: Option<StartMethod>,
     pub(super) kill_tree: bool,
+    /// Items that may be submitted and not have ended.
+    pub(super) queue_limit: Option<u64>,
+    /// Bytes of memory that a worker may have.
+    pub(super) memory_limit: Option<u64>,
+    /// SIGTERM and SIGINT end workers.
+    pub(super) ends_by_signals: bool,
+    /// How each worker's process is made; all but its name.
+    pub(super) process: ProcessBuilder,
 }

@@ -5,18 +5,20 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
 use std::task::{Context as Cx, Poll};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use super::engine::{Engine, lock};
+use super::calls::after;
 use super::error::TaskError;
-use super::work::{Group, Work};
+use super::job::{Group, Job, News};
+use super::recover::Cause;
+use super::seats::Worker;
+use super::shared::PoolShared;
+use super::supervisor::end_worker;
 use crate::kin;
 
 /// What becomes of the results.
-type Finish<R> = fn(&Engine, &[Arc<Work>]) -> Result<R, TaskError>;
+type Finish<R> = fn(&[Arc<Job>]) -> Result<R, TaskError>;
 
 /// A call that was submitted to a pool and may be running.
 ///
@@ -38,12 +40,13 @@ type Finish<R> = fn(&Engine, &[Arc<Work>]) -> Result<R, TaskError>;
 #[doc(alias = "AsyncResult")]
 #[must_use = "a task that is dropped runs on, and its value is lost"]
 pub struct Task<R> {
-    engine: Arc<Engine>,
-    works: Vec<Arc<Work>>,
+    shared: Arc<PoolShared>,
+    jobs: Vec<Arc<Job>>,
     group: Arc<Group>,
     /// Why nothing of it was submitted.
     refused: Option<TaskError>,
     finish: Finish<R>,
+    is_cancelled_on_drop: bool,
     result: PhantomData<fn() -> R>,
 }
 
@@ -57,18 +60,19 @@ impl<R> fmt::Debug for Task<R> {
 
 impl<R> Task<R> {
     pub(super) fn new(
-        engine: &Arc<Engine>,
-        works: Vec<Arc<Work>>,
+        shared: Arc<PoolShared>,
+        jobs: Vec<Arc<Job>>,
         group: Arc<Group>,
         refused: Option<TaskError>,
         finish: Finish<R>,
     ) -> Task<R> {
         Task {
-            engine: Arc::clone(engine),
-            works,
+            shared,
+            jobs,
             group,
             refused,
             finish,
+            is_cancelled_on_drop: false,
             result: PhantomData,
         }
     }
@@ -103,25 +107,79 @@ impl<R> Task<R> {
 
     /// Waits until the task has ended, at most for `timeout`; whether it has. In a forked copy it does not wait.
     pub fn wait(&self, timeout: Duration) -> bool {
-        self.wait_until(Instant::now().checked_add(timeout))
+        self.wait_until(after(timeout))
     }
 
     /// Whether the task has ended. One that has not may end at once; one that has stays so.
     #[doc(alias = "ready")]
     pub fn is_ready(&self) -> bool {
-        self.works.iter().all(|work| work.has_ended())
+        self.jobs.iter().all(|job| job.has_ended())
     }
 
     /// Takes back what no worker has begun; true if that is all of it, and nothing of it ever ran.
     ///
     /// If anything was taken back, the value is [`TaskError::Cancelled`], as soon as what had begun has ended.
     pub fn cancel(&self) -> bool {
-        let cancelled: Vec<_> = self
-            .works
-            .iter()
-            .map(|work| self.engine.cancel(work))
-            .collect();
+        if kin::forked() {
+            return false;
+        }
+        let cancel = |job| self.shared.with_board(|board, after| board.cancel(job, after));
+        // The last first, so that none that waits takes the place of one that was cancelled.
+        let cancelled: Vec<bool> = self.jobs.iter().rev().map(cancel).collect();
         !cancelled.is_empty() && cancelled.into_iter().all(|cancelled| cancelled)
+    }
+
+    /// Ends the task at once: what no worker has begun is taken back, and the workers that are at it are killed
+    /// and replaced. The value is [`TaskError::Killed`] then. A task that has ended has its value still.
+    pub fn kill(&self) {
+        if kin::forked() {
+            return;
+        }
+        for job in self.jobs.iter().rev() {
+            let workers = self.shared.with_board(|board, after| {
+                let workers = board.kill(job);
+                board.cancel(job, after);
+                workers
+            });
+            for (seat, cell) in workers {
+                end_worker(&self.shared, usize::from(seat), Cause::Killed, |at, _| {
+                    // It has been stopped: if it is at the job still, it stays there.
+                    at == cell as u64 + 1
+                        && self.shared.with_board(|board, _| {
+                            let found = board.chunk_of(cell, seat);
+                            found.is_some_and(|(record, _)| Arc::ptr_eq(&record.job, job))
+                        })
+                });
+            }
+        }
+    }
+
+    /// The worker that is at the task, or at a part of it; `None` before it has begun and after it has ended.
+    pub fn worker(&self) -> Option<Worker> {
+        if kin::forked() {
+            return None;
+        }
+        let holder = |job| self.shared.with_board(|board, _| board.holder_of(job));
+        let seat = self.jobs.iter().find_map(holder)?;
+        self.shared.seats().worker(usize::from(seat))
+    }
+
+    /// The task is [cancelled](Task::cancel) when this is dropped before it has ended: for a caller that may go
+    /// away.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiproc::Pool::new(1)?;
+    /// let first = pool.apply_async(|| std::thread::sleep(std::time::Duration::from_millis(50)), ());
+    /// let second = pool.apply_async(|x: u64| x, (1,)).cancel_on_drop();
+    /// drop(second); // It never runs.
+    /// first.get()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn cancel_on_drop(mut self) -> Task<R> {
+        self.is_cancelled_on_drop = true;
+        self
     }
 
     /// Calls `callback` with the value when there is one.
@@ -135,22 +193,32 @@ impl<R> Task<R> {
         if kin::forked() {
             return callback(Err(TaskError::Forked));
         }
-        let engine = Arc::clone(&self.engine);
+        let shared = Arc::clone(&self.shared);
         let group = Arc::clone(&self.group);
-        let call = Box::new(move || {
-            let engine = Arc::clone(&self.engine);
-            engine.call_back(Box::new(move || callback(self.take())));
-        });
-        let _keep = engine;
-        if let Some(now) = group.call(call) {
-            now();
+        let call = Box::new(move || callback(self.take()));
+        if let Some(callback) = group.call(call) {
+            let callback = Some(callback);
+            shared.notify.tell(News {
+                callback,
+                ..News::default()
+            });
         }
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> bool {
-        self.works
-            .iter()
-            .all(|work| self.engine.wait_for(work, deadline))
+        if kin::forked() {
+            return false;
+        }
+        let slot = self.shared.slot();
+        self.jobs.iter().filter(|job| !job.has_ended()).all(|job| {
+            let shared = &self.shared;
+            shared.with_board(|board, after| board.own(job, slot.number, after));
+            let has_ended = shared.wait_for(job, &slot, deadline);
+            if !has_ended {
+                shared.disown(job);
+            }
+            has_ended
+        })
     }
 
     /// The value of a task that has ended.
@@ -160,7 +228,7 @@ impl<R> Task<R> {
         }
         match &self.refused {
             Some(refused) => Err(refused.clone()),
-            None => (self.finish)(&self.engine, &self.works),
+            None => (self.finish)(&self.jobs),
         }
     }
 }
@@ -179,51 +247,8 @@ impl<R> Future for Task<R> {
 
 impl<R> Drop for Task<R> {
     fn drop(&mut self) {
-        for work in &self.works {
-            work.let_go(&self.engine);
-        }
-    }
-}
-
-type Callback = Box<dyn FnOnce() + Send>;
-
-/// The thread that runs callbacks; started with the first.
-#[derive(Default)]
-pub(super) struct Callbacks(Option<Sender<Callback>>);
-
-impl Callbacks {
-    /// None is taken any more; the thread ends after the last.
-    pub(super) fn close(&mut self) {
-        self.0 = None;
-    }
-}
-
-impl Engine {
-    /// Runs `callback` on the thread for that.
-    fn call_back(&self, callback: Callback) {
-        let mut callbacks = lock(&self.callbacks);
-        if callbacks.0.is_none() {
-            let (give, take) = channel::<Callback>();
-            let started = thread::Builder::new()
-                .name("multiproc-callback".into())
-                .spawn(move || {
-                    for callback in take {
-                        // A panic has been reported by its hook; it concerns no other callback.
-                        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(callback));
-                    }
-                });
-            match started {
-                Ok(_) => callbacks.0 = Some(give),
-                Err(_) => {
-                    drop(callbacks);
-                    // No thread is to be had: late is better than never.
-                    return callback();
-                }
-            }
-        }
-        if let Some(give) = &callbacks.0 {
-            // The thread lives as long as this end of its channel.
-            let _ = give.send(callback);
+        if self.is_cancelled_on_drop && !self.is_ready() {
+            self.cancel();
         }
     }
 }

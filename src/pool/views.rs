@@ -1,38 +1,115 @@
-//! A pool as one call sees it: with the chunk size set, or with a context.
+//! A pool as some calls see it: with the chunk size set, with a limit of time, with a context.
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::num::NonZeroUsize;
+use std::time::Duration;
 
-use super::calls::{How, not_forked};
+use super::calls::CallOptions;
 use super::context::Context;
-use super::error::TaskError;
+use super::error::{Full, TaskError};
 use super::imap::Order;
 use super::items::Items;
-use super::step::{Each, Spread, Within};
+use super::shared::PoolShared;
+use super::step::{ContextStep, MapStep, StarmapStep, TryStep};
 use super::task::Task;
 use crate::message::Message;
 use crate::process::Function;
 
-/// A pool with the number of items in a chunk set by hand; made by [`Pool::chunk_size`](super::Pool::chunk_size).
+/// A pool with settings for some calls: made by [`Pool::chunk_size`](super::Pool::chunk_size) and
+/// [`Pool::with_timeout`](super::Pool::with_timeout), which may follow each other in any order.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let pool = multiproc::Pool::new(2)?;
+/// let quick = pool.with_timeout(Duration::from_secs(5)).chunk_size(10);
+/// assert_eq!(quick.map(|x: u64| x + 1, 0..3)?, [1, 2, 3]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
-pub struct Chunked<'p> {
-    how: How<'p>,
+pub struct PoolView<'p> {
+    options: CallOptions<'p>,
 }
 
-impl fmt::Debug for Chunked<'_> {
+impl fmt::Debug for PoolView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Chunked")
-            .field("chunk", &self.how.chunk)
+        f.debug_struct("PoolView")
+            .field("chunk", &self.options.chunk)
+            .field("limit", &self.options.limit)
             .finish_non_exhaustive()
     }
 }
 
-impl<'p> Chunked<'p> {
-    pub(super) fn new(how: How<'p>, items: usize) -> Chunked<'p> {
-        let chunk = Some(NonZeroUsize::new(items).unwrap_or(NonZeroUsize::MIN));
-        Chunked {
-            how: How { chunk, ..how },
+impl<'p> PoolView<'p> {
+    pub(super) fn new(options: CallOptions<'p>) -> PoolView<'p> {
+        PoolView { options }
+    }
+
+    /// The same with the number of items in a chunk set by hand; 0 counts as 1.
+    #[must_use]
+    pub fn chunk_size(self, items: usize) -> PoolView<'p> {
+        PoolView::new(self.options.with_chunk_size(items))
+    }
+
+    /// The same with a limit for each item, in place of the pool's; see
+    /// [`Pool::with_timeout`](super::Pool::with_timeout).
+    #[must_use]
+    pub fn with_timeout(self, limit: Duration) -> PoolView<'p> {
+        PoolView::new(self.options.with_timeout(limit))
+    }
+
+    /// The same with a value that every function is given; see [`Pool::with`](super::Pool::with).
+    pub fn with<C: Message>(&self, context: C) -> WithContext<'p, C> {
+        WithContext::new(self.options.clone(), &context)
+    }
+
+    /// As [`Pool::apply`](super::Pool::apply).
+    ///
+    /// # Errors
+    ///
+    /// [`TaskError`].
+    pub fn apply<F, A>(&self, function: F, arguments: A) -> Result<F::Output, TaskError>
+    where
+        F: Function<A, Output: Message>,
+        A: Message,
+    {
+        // Its type says all; so below.
+        let _: F = function;
+        self.options.apply::<StarmapStep<F, A>>(&arguments)
+    }
+
+    /// As [`Pool::apply_async`](super::Pool::apply_async).
+    pub fn apply_async<F, A>(&self, function: F, arguments: A) -> Task<F::Output>
+    where
+        F: Function<A, Output: Message>,
+        A: Message,
+    {
+        let _: F = function;
+        self.options.apply_async::<StarmapStep<F, A>>(&arguments)
+    }
+
+    /// As [`Pool::try_apply_async`](super::Pool::try_apply_async).
+    ///
+    /// # Errors
+    ///
+    /// [`Full`], with the arguments.
+    pub fn try_apply_async<F, A>(
+        &self,
+        function: F,
+        arguments: A,
+    ) -> Result<Task<F::Output>, Full<A>>
+    where
+        F: Function<A, Output: Message>,
+        A: Message,
+    {
+        match self.options.full() {
+            Some(limit) => Err(Full {
+                value: arguments,
+                limit,
+            }),
+            None => Ok(self.apply_async(function, arguments)),
         }
     }
 
@@ -51,9 +128,8 @@ impl<'p> Chunked<'p> {
         A: Message,
         R: Message,
     {
-        // Its type says all; so below.
         let _: F = function;
-        self.how.map::<Each<F, A, R>, _>(items.source())
+        self.options.map::<MapStep<F, A, R>, _>(items.source())
     }
 
     /// As [`Pool::map_async`](super::Pool::map_async).
@@ -64,7 +140,53 @@ impl<'p> Chunked<'p> {
         R: Message,
     {
         let _: F = function;
-        self.how.map_async::<Each<F, A, R>, _>(items.source())
+        self.options.map_async::<MapStep<F, A, R>, _>(items.source())
+    }
+
+    /// As [`Pool::try_map_async`](super::Pool::try_map_async).
+    ///
+    /// # Errors
+    ///
+    /// [`Full`], with the items.
+    pub fn try_map_async<F, A, R, By, I>(
+        &self,
+        function: F,
+        items: I,
+    ) -> Result<Task<Vec<R>>, Full<I>>
+    where
+        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        A: Message,
+        R: Message,
+        I: Items<A, By>,
+    {
+        match self.options.full() {
+            Some(limit) => Err(Full {
+                value: items,
+                limit,
+            }),
+            None => Ok(self.map_async(function, items)),
+        }
+    }
+
+    /// As [`Pool::try_map`](super::Pool::try_map).
+    ///
+    /// # Errors
+    ///
+    /// [`TaskError`] if an item before the first error failed.
+    pub fn try_map<F, A, R, E, By>(
+        &self,
+        function: F,
+        items: impl Items<A, By>,
+    ) -> Result<Result<Vec<R>, E>, TaskError>
+    where
+        F: Fn(A) -> Result<R, E> + Copy + Send + Sync + 'static,
+        A: Message,
+        R: Message,
+        E: Message,
+    {
+        let _: F = function;
+        let results = self.options.map::<TryStep<F, A, R, E>, _>(items.source())?;
+        Ok(results.into_iter().collect())
     }
 
     /// As [`Pool::starmap`](super::Pool::starmap).
@@ -82,7 +204,7 @@ impl<'p> Chunked<'p> {
         A: Message,
     {
         let _: F = function;
-        self.how.map::<Spread<F, A>, _>(tuples.source())
+        self.options.map::<StarmapStep<F, A>, _>(tuples.source())
     }
 
     /// As [`Pool::starmap_async`](super::Pool::starmap_async).
@@ -96,7 +218,7 @@ impl<'p> Chunked<'p> {
         A: Message,
     {
         let _: F = function;
-        self.how.map_async::<Spread<F, A>, _>(tuples.source())
+        self.options.map_async::<StarmapStep<F, A>, _>(tuples.source())
     }
 
     /// As [`Pool::imap`](super::Pool::imap).
@@ -112,8 +234,8 @@ impl<'p> Chunked<'p> {
         I: Items<A, By>,
     {
         let _: F = function;
-        self.how
-            .imap::<Each<F, A, R>, _>(items.source(), Order::OfItems)
+        self.options
+            .imap::<MapStep<F, A, R>, _>(items.source(), Order::OfItems)
     }
 
     /// As [`Pool::imap_unordered`](super::Pool::imap_unordered).
@@ -129,12 +251,18 @@ impl<'p> Chunked<'p> {
         I: Items<A, By>,
     {
         let _: F = function;
-        self.how
-            .imap::<Each<F, A, R>, _>(items.source(), Order::OfCompletion)
+        self.options
+            .imap::<MapStep<F, A, R>, _>(items.source(), Order::OfCompletion)
     }
 }
 
-/// A pool with a value that every function is given beside its item; made by [`Pool::with`](super::Pool::with).
+/// A pool with a value that every function is given before its item; made by [`Pool::with`](super::Pool::with).
+///
+/// A function of several arguments takes them as one tuple: `|context: &C, (a, b): (A, B)| ..`.
+///
+/// # Errors
+///
+/// Every call ends in [`TaskError::Encode`] or [`TaskError::NoMemory`] if the value could not be sent.
 ///
 /// # Examples
 ///
@@ -146,48 +274,93 @@ impl<'p> Chunked<'p> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
-pub struct With<'p, C> {
-    how: How<'p>,
-    /// Why the context cannot be sent.
-    unsent: Option<TaskError>,
+pub struct WithContext<'p, C> {
+    options: CallOptions<'p>,
     context: PhantomData<fn(C)>,
 }
 
-impl<C> fmt::Debug for With<'_, C> {
+impl<C> fmt::Debug for WithContext<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("With")
-            .field("unsent", &self.unsent)
+        f.debug_struct("WithContext")
+            .field("chunk", &self.options.chunk)
+            .field("limit", &self.options.limit)
+            .field("refused", &self.options.refused)
             .finish_non_exhaustive()
     }
 }
 
-impl<'p, C: Message> With<'p, C> {
-    pub(super) fn new(how: How<'p>, context: &C) -> With<'p, C> {
-        let name = [0, how.engine.next_context()];
-        let placed = not_forked().and_then(|()| Context::place(how.engine, name, context));
-        let (context, unsent) = match placed {
+impl<'p, C: Message> WithContext<'p, C> {
+    pub(super) fn new(options: CallOptions<'p>, context: &C) -> WithContext<'p, C> {
+        let shared = options.shared;
+        let place = || {
+            let name = [0, shared.next_context()];
+            let take = |len| shared.take_patiently(len);
+            Context::place(&shared.memory, take, name, context)
+        };
+        let placed = PoolShared::usable().and_then(|()| place());
+        let (context, refused) = match placed {
             Ok(context) => (Some(context), None),
             Err(error) => (None, Some(error)),
         };
-        With {
-            how: How { context, ..how },
-            unsent,
+        WithContext {
+            options: CallOptions {
+                context,
+                refused,
+                ..options
+            },
             context: PhantomData,
         }
     }
 
     /// The same with the number of items in a chunk set by hand; 0 counts as 1.
     #[must_use]
-    pub fn chunk_size(mut self, items: usize) -> Self {
-        self.how.chunk = Some(NonZeroUsize::new(items).unwrap_or(NonZeroUsize::MIN));
-        self
+    pub fn chunk_size(self, items: usize) -> WithContext<'p, C> {
+        WithContext {
+            options: self.options.with_chunk_size(items),
+            ..self
+        }
+    }
+
+    /// The same with a limit for each item, in place of the pool's.
+    #[must_use]
+    pub fn with_timeout(self, limit: Duration) -> WithContext<'p, C> {
+        WithContext {
+            options: self.options.with_timeout(limit),
+            ..self
+        }
+    }
+
+    /// As [`Pool::apply`](super::Pool::apply); the function is given the context and the argument.
+    ///
+    /// # Errors
+    ///
+    /// [`TaskError`].
+    pub fn apply<F, A, R>(&self, function: F, argument: A) -> Result<R, TaskError>
+    where
+        F: Fn(&C, A) -> R + Copy + Send + Sync + 'static,
+        A: Message,
+        R: Message,
+    {
+        let _: F = function;
+        self.options.apply::<ContextStep<F, C, A, R>>(&argument)
+    }
+
+    /// As [`Pool::apply_async`](super::Pool::apply_async); the function is given the context and the argument.
+    pub fn apply_async<F, A, R>(&self, function: F, argument: A) -> Task<R>
+    where
+        F: Fn(&C, A) -> R + Copy + Send + Sync + 'static,
+        A: Message,
+        R: Message,
+    {
+        let _: F = function;
+        self.options.apply_async::<ContextStep<F, C, A, R>>(&argument)
     }
 
     /// As [`Pool::map`](super::Pool::map); the function is given the context first.
     ///
     /// # Errors
     ///
-    /// That of the first item that failed; [`TaskError::Encode`] if the context cannot be sent.
+    /// That of the first item that failed.
     pub fn map<F, A, R, By>(
         &self,
         function: F,
@@ -199,22 +372,26 @@ impl<'p, C: Message> With<'p, C> {
         R: Message,
     {
         let _: F = function;
-        match &self.unsent {
-            Some(unsent) => Err(unsent.clone()),
-            None => self.how.map::<Within<F, C, A, R>, _>(items.source()),
-        }
+        self.options.map::<ContextStep<F, C, A, R>, _>(items.source())
+    }
+
+    /// As [`Pool::map_async`](super::Pool::map_async); the function is given the context first.
+    pub fn map_async<F, A, R, By>(&self, function: F, items: impl Items<A, By>) -> Task<Vec<R>>
+    where
+        F: Fn(&C, A) -> R + Copy + Send + Sync + 'static,
+        A: Message,
+        R: Message,
+    {
+        let _: F = function;
+        self.options.map_async::<ContextStep<F, C, A, R>, _>(items.source())
     }
 
     /// As [`Pool::imap`](super::Pool::imap); the function is given the context first.
-    ///
-    /// # Errors
-    ///
-    /// [`TaskError::Encode`] if the context cannot be sent.
     pub fn imap<F, A, R, I, By>(
         &self,
         function: F,
         items: I,
-    ) -> Result<impl Iterator<Item = Result<R, TaskError>> + use<'p, C, F, A, R, I, By>, TaskError>
+    ) -> impl Iterator<Item = Result<R, TaskError>> + use<'p, C, F, A, R, I, By>
     where
         F: Fn(&C, A) -> R + Copy + Send + Sync + 'static,
         A: Message,
@@ -222,11 +399,24 @@ impl<'p, C: Message> With<'p, C> {
         I: Items<A, By>,
     {
         let _: F = function;
-        match &self.unsent {
-            Some(unsent) => Err(unsent.clone()),
-            None => Ok(self
-                .how
-                .imap::<Within<F, C, A, R>, _>(items.source(), Order::OfItems)),
-        }
+        self.options
+            .imap::<ContextStep<F, C, A, R>, _>(items.source(), Order::OfItems)
+    }
+
+    /// As [`Pool::imap_unordered`](super::Pool::imap_unordered); the function is given the context first.
+    pub fn imap_unordered<F, A, R, I, By>(
+        &self,
+        function: F,
+        items: I,
+    ) -> impl Iterator<Item = Result<R, TaskError>> + use<'p, C, F, A, R, I, By>
+    where
+        F: Fn(&C, A) -> R + Copy + Send + Sync + 'static,
+        A: Message,
+        R: Message,
+        I: Items<A, By>,
+    {
+        let _: F = function;
+        self.options
+            .imap::<ContextStep<F, C, A, R>, _>(items.source(), Order::OfCompletion)
     }
 }

@@ -127,14 +127,13 @@ impl<R> Child<R> {
 
     /// What ends it, with all that it has started if `tree`; to be called later, where it may take a while.
     pub(crate) fn ender(&self, tree: bool) -> impl FnOnce() + use<R> {
-        let record = Arc::clone(&self.record);
-        move || {
-            // Refused only if it has ended, or if it may not be signalled: then its drop ends it.
-            let _ = match tree && record.how().is_none() {
-                true => tree::kill(record.pid, record.process()),
-                false => sys::send_signal(record.process(), nix::libc::SIGKILL),
-            };
-        }
+        let stopper = self.stopper();
+        move || stopper.end(tree)
+    }
+
+    /// What stops it, lets it go on and ends it; to be used later, where it may take a while.
+    pub(crate) fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.record))
     }
 
     /// Lets it go on when this value is dropped. It still ends when this process does.
@@ -193,6 +192,44 @@ impl<R> Child<R> {
     /// Calls `callback` when it has ended, on the thread that reaps, which must not be kept waiting.
     pub(crate) fn on_exit(&self, callback: impl FnOnce(Ended) + Send + 'static) {
         self.record.on_exit(callback);
+    }
+}
+
+/// Stops a process, and decides then whether it ends.
+pub(crate) struct Stopper(Arc<Record>);
+
+impl Stopper {
+    /// How long a process may take to stop before it is taken for stopped.
+    const STOPPING: Duration = Duration::from_millis(50);
+
+    fn signal(&self, signal: i32) {
+        if self.0.how().is_none() {
+            // Refused only if it has ended, or if it may not be signalled: nothing can be done about that.
+            let _ = sys::send_signal(self.0.process(), signal);
+        }
+    }
+
+    /// Stops it, and waits until it has stopped.
+    pub(crate) fn stop(&self) {
+        self.signal(nix::libc::SIGSTOP);
+        let deadline = Instant::now() + Self::STOPPING;
+        while self.0.how().is_none() && !tree::is_at_rest(self.0.pid) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+
+    /// Lets it go on.
+    pub(crate) fn go_on(&self) {
+        self.signal(nix::libc::SIGCONT);
+    }
+
+    /// Ends it, with all that it has started if `tree`.
+    pub(crate) fn end(&self, tree: bool) {
+        if tree && self.0.how().is_none() {
+            // What cannot be ended is left as it is.
+            let _ = tree::kill(self.0.pid, self.0.process());
+        }
+        self.signal(nix::libc::SIGKILL);
     }
 }
 

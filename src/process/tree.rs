@@ -132,6 +132,11 @@ pub(super) fn children_called(name: &str) -> Vec<u32> {
         .collect()
 }
 
+/// Whether a process is stopped, or dead.
+pub(super) fn is_at_rest(pid: u32) -> bool {
+    row(pid).is_none_or(|row| row.at_rest)
+}
+
 struct Row {
     name: String,
     parent: u32,

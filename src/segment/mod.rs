@@ -468,6 +468,14 @@ impl Segment {
             .map_err(|error| SegmentError::from_io(error, len))
     }
 
+    /// Gives the memory of a part of the body back to the system, whole pages of it: it reads as zero.
+    pub(crate) fn punch(&self, offset: u64, len: u64) -> Result<(), SegmentError> {
+        self.bytes(offset, len)?;
+        let file = self.0.backing.file();
+        file.check()?;
+        Ok(sys::punch(file, HEADER as u64 + offset, len)?)
+    }
+
     /// Makes the pages of a part present in this process; best effort.
     pub(crate) fn populate(&self, offset: u64, len: u64) {
         if self.bytes(offset, len).is_ok() {

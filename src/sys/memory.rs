@@ -86,6 +86,13 @@ pub(crate) fn allocate(file: impl AsFd, offset: u64, len: u64) -> io::Result<()>
     }
 }
 
+/// Gives the memory of `len` bytes from `offset` back to the system: they read as zero, and every process that has
+/// them mapped has lost those pages. Whoever touches them next takes memory again.
+pub(crate) fn punch(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    Ok(rustix::fs::fallocate(file, flags, offset, len)?)
+}
+
 /// Bytes of a file that have memory; a file in memory may have holes, which get theirs when they are touched.
 pub(crate) fn allocated(file: impl AsFd) -> io::Result<u64> {
     let blocks = rustix::fs::fstat(file)?.st_blocks;
@@ -153,6 +160,16 @@ pub(crate) fn map(file: impl AsFd, len: usize) -> io::Result<MmapRaw> {
 pub(crate) fn populate(map: &MmapRaw, offset: usize, len: usize) {
     // Only a hint: where it is refused the pages come at first touch.
     let _ = map.advise_range(Advice::PopulateWrite, offset, len);
+}
+
+/// Bytes of memory that the machine has, in use or not; 4 GiB if it does not say.
+pub(crate) fn machine_memory() -> u64 {
+    use nix::unistd::{SysconfVar, sysconf};
+    let pages = sysconf(SysconfVar::_PHYS_PAGES).ok().flatten();
+    let pages = pages.and_then(|pages| u64::try_from(pages).ok());
+    let bytes = pages.and_then(|pages| pages.checked_mul(rustix::param::page_size() as u64));
+    // An address space of 32 bits holds only so much.
+    bytes.unwrap_or(4 << 30).min(isize::MAX as u64 / 4)
 }
 
 /// Random bits for a segment's cookie.

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::libc;
-use nix::sys::signal::{SigHandler, SigSet};
+use nix::sys::signal::{self, SigHandler, SigSet};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -301,21 +301,34 @@ pub(crate) fn unblock_signals() {
 extern "C" fn do_nothing(_: libc::c_int) {}
 
 /// Ignores SIGPIPE, as Rust's runtime does, and does nothing at SIGINT, which is for the parent to decide on.
-///
-/// Programs that this process executes inherit what is ignored, but no handler: Ctrl-C ends them.
 pub(crate) fn settle_signals() -> io::Result<()> {
-    use nix::sys::signal::{SaFlags, SigAction, sigaction, signal};
     // SAFETY: ignoring a signal installs no code, therefore nothing can run at a wrong moment.
-    unsafe { signal(nix::sys::signal::SIGPIPE, SigHandler::SigIgn) }?;
-    let handler = SigHandler::Handler(do_nothing);
-    let nothing = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
-    // SAFETY: the handler does nothing, which is right at any moment.
-    let before = unsafe { sigaction(nix::sys::signal::SIGINT, &nothing) }?;
+    unsafe { nix::sys::signal::signal(nix::sys::signal::SIGPIPE, SigHandler::SigIgn) }?;
+    leave_to_parent(nix::sys::signal::SIGINT)
+}
+
+/// Does nothing at a signal.
+///
+/// Programs that this process executes inherit what is ignored, but no handler: the signal ends them.
+pub(crate) fn leave_to_parent(signal: signal::Signal) -> io::Result<()> {
+    handle(signal, SigHandler::Handler(do_nothing))
+}
+
+/// Lets a signal have the effect that the system gives it.
+pub(crate) fn heed(signal: signal::Signal) -> io::Result<()> {
+    handle(signal, SigHandler::SigDfl)
+}
+
+fn handle(signal: signal::Signal, handler: SigHandler) -> io::Result<()> {
+    use nix::sys::signal::{SaFlags, SigAction, sigaction};
+    let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler does nothing or is the system's own, which is right at any moment.
+    let before = unsafe { sigaction(signal, &action) }?;
     if matches!(before.handler(), SigHandler::SigIgn) {
         // Whoever started the parent wants it ignored, as `nohup` and shells do in the background; programs
         // inherit that.
         // SAFETY: as above.
-        unsafe { sigaction(nix::sys::signal::SIGINT, &before) }?;
+        unsafe { sigaction(signal, &before) }?;
     }
     Ok(())
 }
@@ -601,3 +614,11 @@ impl Fingerprint {
         self.0
     }
 }
+/// Bytes of memory that a process has to itself, as far as it is in use; `None` if the system does not say.
+pub(crate) fn private_memory(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let mut pages = text.split_ascii_whitespace().skip(1).map_while(|field| field.parse::<u64>().ok());
+    let (all, shared) = (pages.next()?, pages.next()?);
+    Some(all.saturating_sub(shared) * rustix::param::page_size() as u64)
+}
+

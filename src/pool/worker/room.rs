@@ -1,0 +1,152 @@
+//! What a worker asks of the pool, by its mailbox: room for results and for the reasons of failures.
+
+use super::WorkerState;
+use crate::error::SegmentError;
+use crate::kin::Kin;
+use crate::layout::PoolRow;
+use crate::message;
+use crate::pool::error::{Failure, Report};
+use crate::chunk::{self, Span};
+use crate::pool::record::{self, REPORT_HEAD};
+use crate::pool::wire::Ask;
+use crate::signal::Patience;
+use crate::sync::Ordering;
+
+/// Bytes that are asked for at least, for reasons of failures.
+const PAGE: u64 = 1024;
+
+/// The worker's end of its mailbox, and what it was given for reports.
+pub(super) struct Room {
+    asked: u64,
+    patience: Patience,
+    /// Place and bytes that are left for reports of this chunk.
+    reports: (u64, u64),
+}
+
+impl Room {
+    pub(super) fn new(row: &PoolRow) -> Room {
+        Room {
+            asked: row.asked.load(Ordering::Relaxed),
+            patience: Patience::new(),
+            reports: (0, 0),
+        }
+    }
+
+    /// What was given for the chunk before belongs to that.
+    pub(super) fn begin_chunk(&mut self) {
+        self.reports = (0, 0);
+    }
+
+    /// Waits until everything that was asked is answered; the last answer.
+    fn answer(&mut self, row: &PoolRow, kin: &Kin) -> u64 {
+        let asked = self.asked;
+        let look = || {
+            let is_answered = row.answered.load(Ordering::Acquire) >= asked;
+            Ok::<_, SegmentError>(is_answered.then_some(()))
+        };
+        // The pool answers every request, or ends this process.
+        while let Ok(None) =
+            row.answers
+                .wait(&mut self.patience, None, kin.deaths(), look, |_| Ok(None))
+        {}
+        row.answer.load(Ordering::Relaxed)
+    }
+}
+
+impl WorkerState {
+    /// Asks for something. The answer of [`Ask::Room`] is to be waited for.
+    fn ask(&mut self, ask: Ask) {
+        // The words of the last request may not be overwritten before it was read.
+        self.room.answer(&self.row, self.kin);
+        self.room.asked += 1;
+        for (word, value) in self.row.request.iter().zip(ask.words()) {
+            word.store(value, Ordering::Relaxed);
+        }
+        // The pool's end is in `Supervisor::read_mail`.
+        self.row.asked.store(self.room.asked, Ordering::Release);
+        let page = &self.wire.page;
+        chunk::set(&page.mail, usize::from(self.finder.seat));
+        page.supervisor.notify_one();
+    }
+
+    /// Memory for the chunk being worked on; `None` if there is none.
+    pub(super) fn more_room(&mut self, bytes: u64) -> Option<u64> {
+        self.ask(Ask::Room { bytes });
+        let place = self.room.answer(&self.row, self.kin);
+        (place != 0).then_some(place)
+    }
+
+    pub(super) fn report_ready(&mut self) {
+        self.ask(Ask::Ready);
+    }
+
+    pub(super) fn report_not_ready(&mut self, failure: Failure) {
+        let (place, len) = self.write_report(failure, Span::default(), 0).unwrap_or((0, 0));
+        self.ask(Ask::NotReady { place, len });
+        // The report is read before this process ends and its room goes back.
+        self.room.answer(&self.row, self.kin);
+    }
+
+    /// Says why items of the chunk have no result.
+    pub(super) fn fail(&mut self, items: Span, failure: Failure) {
+        if self.current.fails_fast {
+            self.stop_behind(items.start);
+        }
+        let Some(chunk) = self.chunk() else { return };
+        let before = chunk.failures.load(Ordering::Relaxed);
+        // Without a reason they have no result all the same, and the pool says that nobody could say why.
+        let place = match self.write_report(failure, items, before) {
+            Some((place, _)) => place,
+            None => match self.reserve(REPORT_HEAD) {
+                Some(at) => {
+                    let head = [before, items.word(), 0];
+                    self.wire.bytes.copy_in(at, bytemuck::cast_slice(&head));
+                    at as u64
+                }
+                None => return self.lose(),
+            },
+        };
+        if let Some(chunk) = self.chunk() {
+            // Release: who finds the place finds the record.
+            chunk.failures.store(place, Ordering::Release);
+        }
+    }
+
+    /// There is no room to say what failed: everything of this chunk has.
+    fn lose(&self) {
+        if let Some(chunk) = self.chunk() {
+            chunk.failures.store(u64::MAX, Ordering::Release);
+        }
+    }
+
+    /// Writes a report; where it is, and how long it is with its head.
+    fn write_report(&mut self, failure: Failure, items: Span, before: u64) -> Option<(u64, u64)> {
+        let report = Report {
+            pid: self.pid,
+            name: self.name.clone(),
+            failure,
+        };
+        let mut bytes = Vec::new();
+        message::encode(&report, &mut bytes).ok()?;
+        let len = REPORT_HEAD + bytes.len() as u64;
+        let at = self.reserve(len)?;
+        let head = [before, items.word(), bytes.len() as u64];
+        let to = &self.wire.bytes;
+        to.copy_in(at, bytemuck::cast_slice(&head));
+        to.copy_in(at + REPORT_HEAD as usize, &bytes);
+        Some((at as u64, len))
+    }
+
+    /// Room for a report of the chunk being worked on.
+    fn reserve(&mut self, len: u64) -> Option<usize> {
+        let len = len.next_multiple_of(8);
+        if self.room.reports.1 < len {
+            let bytes = len.max(PAGE);
+            let place = self.more_room(bytes)?;
+            self.room.reports = (place, bytes);
+        }
+        let (place, left) = self.room.reports;
+        self.room.reports = (place + len, left - len);
+        record::inside(&self.wire.bytes, place, len)
+    }
+}
