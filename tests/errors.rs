@@ -1,6 +1,6 @@
 //! Every public error, variant by variant: what it says, and what it returns as its source.
 //!
-//! The rule: a text is complete. What an error was caused by stands in its text, and then `source()` does not
+//! The rule: a text is complete. Payload an error was caused by stands in its text, and then `source()` does not
 //! return it again, or it is returned and does not stand there; so nobody who prints the chain reads anything twice.
 
 #![cfg(not(loom))]
@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use multiproc::{
-    Death, DecodeError, EncodeError, JoinError, LoanError, Lock, LockError, PipeError, PoolError,
-    QueueError, RecvError, SegmentError, SendError, SpawnError, TaskError, What,
+    WorkerExit, DecodeError, EncodeError, JoinError, LoanError, Lock, LockError, PipeError, PoolError,
+    QueueError, RecvError, SegmentError, SendError, SpawnError, TaskError, Payload,
 };
 
 /// A variant's name and the error itself.
@@ -30,7 +30,7 @@ macro_rules! samples {
     };
 }
 
-/// What the system says when something is not permitted.
+/// Payload the system says when something is not permitted.
 fn refused() -> io::Error {
     io::Error::from_raw_os_error(nix::libc::EPERM)
 }
@@ -133,10 +133,10 @@ fn all() -> BTreeMap<&'static str, Vec<Sample>> {
             Panicked {
                 item: item, pid: pid, name: name(), message: text(), location: String::new(), backtrace: String::new()
             },
-            WorkerDied { item: item, pid: pid, name: name(), how: Death::Unknown, attempt: 1 },
+            WorkerDied { item: item, pid: pid, name: name(), how: WorkerExit::Unknown, attempt: 1 },
             TimedOut { item: item, pid: None, name: None, limit: Duration::from_secs(1) }, Cancelled { item: item },
-            Decode { item: item, pid: None, name: None, what: What::Result, error: decode() },
-            Encode { item: item, pid: Some(pid), name: Some(name()), what: What::Arguments, error: encode() },
+            Decode { item: item, pid: None, name: None, what: Payload::Result, error: decode() },
+            Encode { item: item, pid: Some(pid), name: Some(name()), what: Payload::Arguments, error: encode() },
             NoMemory { item: item, why: text() }, Unexplained { item: item, pid: pid, name: name() },
             NoFunction { item: item, why: text() }, PoolClosed { item: item }, PoolBroken { item: item, why: text() },
             Forked,
@@ -168,7 +168,7 @@ fn chain(error: &dyn Error) -> Vec<String> {
     texts
 }
 
-/// What is wrong with what an error says, if anything.
+/// Payload is wrong with what an error says, if anything.
 fn fault(error: &dyn Error) -> Option<String> {
     let chain = chain(error);
     let said = &chain[0];
@@ -219,7 +219,7 @@ fn what_errors_say() {
         item: 3,
         pid: 4711,
         name: "PoolWorker-1".to_owned(),
-        how: Death::Unknown,
+        how: WorkerExit::Unknown,
         attempt: 1,
     };
     assert_eq!(

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use multiproc::{Death, Frozen, OnDeath, Pool, PoolError, Segment, StartMethod, TaskError};
+use multiproc::{WorkerExit, Frozen, OnDeath, Pool, PoolError, Segment, StartMethod, TaskError};
 
 fn square(x: u64) -> u64 {
     x * x
@@ -172,7 +172,7 @@ fn items_of_a_frozen_array_are_read_in_place() {
             .with(1_u64)
             .chunk_size(3)
             .imap(|c: &u64, x: u64| c + x, &numbers);
-        let plus_one = context.unwrap().take(100).map(Result::unwrap);
+        let plus_one = context.take(100).map(Result::unwrap);
         assert!((1..=100).eq(plus_one));
         // Another array, also while tasks over the first are under way, and of another type.
         let first = pool.map_async(square, &numbers);
@@ -302,7 +302,7 @@ fn a_death_is_that_items_error_and_the_worker_is_replaced() {
         match pool.apply(die, (3,)) {
             Err(TaskError::WorkerDied {
                 item: 0,
-                how: Death::Signalled(9),
+                how: WorkerExit::Signalled(9),
                 attempt: 1,
                 ..
             }) => {}
@@ -327,7 +327,7 @@ fn a_death_is_that_items_error_and_the_worker_is_replaced() {
                 error,
                 TaskError::WorkerDied {
                     item: 5,
-                    how: Death::Exited(3),
+                    how: WorkerExit::Exited(3),
                     ..
                 }
             ),
@@ -574,7 +574,6 @@ fn a_context_is_sent_once_to_each_worker() {
         let found: Vec<_> = with
             .chunk_size(10)
             .imap(look_up, 0..1_000_usize)
-            .unwrap()
             .map(Result::unwrap)
             .collect();
         assert_eq!(found, table);

@@ -430,7 +430,7 @@ impl Record {
             input: filled.input,
             blocks: filled.block.into_iter().chain(output.block).collect(),
             kept,
-            passed: filled.passed,
+            _passed: filled.passed,
             output: place,
             output_is_inline,
             pieces: Vec::new(),

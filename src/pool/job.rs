@@ -139,7 +139,7 @@ pub(super) struct Record {
     /// The context, and the handle of the array that the items lie in.
     pub(super) kept: [Option<Arc<Context>>; 2],
     /// What handles in its items lead to: workers may decode them as often as they must.
-    pub(super) passed: Vec<Passed>,
+    pub(super) _passed: Vec<Passed>,
     /// Where the results lie, all together if their size is fixed; in the cell itself if `output_is_inline`.
     pub(super) output: u64,
     pub(super) output_is_inline: bool,

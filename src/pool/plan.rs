@@ -29,13 +29,6 @@ impl Cut {
         items.min(u32::MAX as usize - 1)
     }
 
-    /// Items of the first chunk, which is the largest, of a job of so many.
-    pub(super) fn first(self, items: usize) -> usize {
-        self.chunks(items)
-            .next()
-            .map_or(0, |span| span.count as usize)
-    }
-
     /// The chunks of a job of so many items: at most [`CHUNKS`], for at most [`limit`](Cut::limit) items.
     pub(super) fn chunks(self, items: usize) -> impl Iterator<Item = Span> {
         let items = items.min(self.limit());

@@ -209,16 +209,18 @@ impl Supervisor {
         }
         let block = shared.take(bytes).map_err(|short| short.is_for_ever())?;
         let place = block.place;
-        let mut block = Some(block);
-        shared.with_board(|board, _| {
-            let found = number.and_then(|number| board.chunk_of(number, seat as u16));
-            if let (Some((record, index)), Some(block)) = (found, block.take_if(|_| true)) {
-                record.parts[index].granted.push((block.place, block.len));
-                record.blocks.push(block);
+        let left = shared.with_board(|board, _| {
+            match number.and_then(|number| board.chunk_of(number, seat as u16)) {
+                Some((record, index)) => {
+                    record.parts[index].granted.push((block.place, block.len));
+                    record.blocks.push(block);
+                    None
+                }
+                None => Some(block),
             }
         });
         // It is at no job: until it ends.
-        shared.seats().places[seat].blocks.extend(block);
+        shared.seats().places[seat].blocks.extend(left);
         Ok(place)
     }
 

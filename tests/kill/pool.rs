@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::Failed;
-use multiproc::{Death, OnDeath, Pool, Segment, TaskError};
+use multiproc::{WorkerExit, OnDeath, Pool, Segment, TaskError};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -145,7 +145,7 @@ fn one_round(pool: &Pool, round: usize, retries: u8, count: &Count) -> Result<()
             Ok(value) if value == item * item && (1..=allowed).contains(&times) => {}
             Err(TaskError::WorkerDied {
                 item: its,
-                how: Death::Signalled(9),
+                how: WorkerExit::Signalled(9),
                 attempt,
                 ..
             }) if its as u64 == item && u64::from(attempt) == allowed && times <= allowed => {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc::{Death, Frozen, OnDeath, Pool, Process, Segment, StartMethod, TaskError};
+use multiproc::{WorkerExit, Frozen, OnDeath, Pool, Process, Segment, StartMethod, TaskError};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -122,7 +122,7 @@ fn every_item_ends_once_while_workers_are_killed() {
                         Ok(result) => assert_eq!((*result, times), (square(item), 1)),
                         Err(TaskError::WorkerDied {
                             item: its,
-                            how: Death::Signalled(9),
+                            how: WorkerExit::Signalled(9),
                             ..
                         }) => {
                             assert_eq!(*its as u64, item);
@@ -511,17 +511,17 @@ fn every_way_to_end_a_worker_has_its_error() {
             let ended = pool.apply(end, (at.clone(), path.clone(), way));
             let took = since();
             let error = ended.map(drop).unwrap_err();
-            let died = |deaths: &[Death]| matches!(&error, TaskError::WorkerDied { how, .. } if deaths.contains(how));
+            let died = |deaths: &[WorkerExit]| matches!(&error, TaskError::WorkerDied { how, .. } if deaths.contains(how));
             let panicked = |text: &str| matches!(&error, TaskError::Panicked { message, .. } if message.contains(text));
             let fits = match way {
-                Way::Killed => died(&[Death::Signalled(9)]),
-                Way::Fault => died(&[Death::Signalled(11)]),
-                Way::Abort => died(&[Death::Signalled(6)]),
-                Way::Exit(code) => died(&[Death::Exited(code)]),
+                Way::Killed => died(&[WorkerExit::Signalled(9)]),
+                Way::Fault => died(&[WorkerExit::Signalled(11)]),
+                Way::Abort => died(&[WorkerExit::Signalled(6)]),
+                Way::Exit(code) => died(&[WorkerExit::Exited(code)]),
                 Way::Panic => panicked("as planned"),
                 Way::PanicWithoutText => panicked("not text"),
-                Way::StackOverflow => died(&[Death::Signalled(6), Death::Signalled(11)]),
-                Way::NoMemory => died(&[Death::Signalled(if path.is_some() { 9 } else { 6 })]),
+                Way::StackOverflow => died(&[WorkerExit::Signalled(6), WorkerExit::Signalled(11)]),
+                Way::NoMemory => died(&[WorkerExit::Signalled(if path.is_some() { 9 } else { 6 })]),
                 Way::Unreadable => matches!(error, TaskError::Decode { .. }),
             };
             assert!(fits, "{way:?}: {error:?}");

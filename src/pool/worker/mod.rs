@@ -15,8 +15,7 @@ use std::sync::OnceLock;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-pub use arguments::Arguments;
-pub(super) use arguments::{Encoded, InArray};
+pub(super) use arguments::{Arguments, Encoded, InArray};
 pub(super) use run::{ChunkRunner, Prepare};
 
 use super::error::Failure;
