@@ -80,16 +80,14 @@ pub(crate) fn lease(chunks: &[PoolChunk], index: usize, seat: u16) -> Option<Lea
         return None;
     }
     // Acquire: edge P, the worker's end. Release: edge A, for the worker named the cell before.
-    let taken =
-        state.compare_exchange(READY, leased(seat), Ordering::AcqRel, Ordering::Relaxed);
+    let taken = state.compare_exchange(READY, leased(seat), Ordering::AcqRel, Ordering::Relaxed);
     taken.is_ok().then_some(Lease(index))
 }
 
 /// Takes the offer back; false if a worker has the chunk, or had it.
 pub(crate) fn withdraw(chunk: &PoolChunk) -> bool {
     let state = &chunk.state;
-    let taken =
-        state.compare_exchange(READY, WITHDRAWN, Ordering::Relaxed, Ordering::Relaxed);
+    let taken = state.compare_exchange(READY, WITHDRAWN, Ordering::Relaxed, Ordering::Relaxed);
     taken.is_ok()
 }
 
@@ -207,7 +205,9 @@ pub(crate) fn around(bitmap: &[AtomicU64], from: usize) -> impl Iterator<Item = 
             _ if step == words => !(u64::MAX << low),
             _ => u64::MAX,
         };
-        let word = bitmap.get(at).map_or(0, |word| word.load(Ordering::Acquire));
+        let word = bitmap
+            .get(at)
+            .map_or(0, |word| word.load(Ordering::Acquire));
         bits(word & mask).map(move |bit| at * 64 + bit)
     })
 }
@@ -390,7 +390,9 @@ mod tests {
     use super::*;
 
     fn chunks(count: usize) -> Vec<PoolChunk> {
-        std::iter::repeat_with(PoolChunk::default).take(count).collect()
+        std::iter::repeat_with(PoolChunk::default)
+            .take(count)
+            .collect()
     }
 
     #[test]

@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use multiproc::{
-    WorkerExit, DecodeError, EncodeError, JoinError, LoanError, Lock, LockError, PipeError, PoolError,
-    QueueError, RecvError, SegmentError, SendError, SpawnError, TaskError, Payload,
+    DecodeError, EncodeError, JoinError, LoanError, Lock, LockError, Payload, PipeError, PoolError,
+    QueueError, RecvError, SegmentError, SendError, SpawnError, TaskError, WorkerExit,
 };
 
 /// A variant's name and the error itself.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use multiproc::{WorkerExit, Frozen, OnDeath, Pool, PoolError, Segment, StartMethod, TaskError};
+use multiproc::{Frozen, OnDeath, Pool, PoolError, Segment, StartMethod, TaskError, WorkerExit};
 
 fn square(x: u64) -> u64 {
     x * x

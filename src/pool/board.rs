@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use super::job::{Ending, Input, Job, News, Part, Record};
 use super::memory::Memory;
-use crate::chunk;
 use super::record::{CARRIES, REPORT_HEAD};
 use super::results::{Failures, Outcome, Reason, ResultRange};
 use super::wire::{CELL_STEP, FAIL_FAST, Wire};
+use crate::chunk;
 use crate::layout::{CELL_WORDS, CELLS, INLINE_OUTPUT, PoolCell, PoolChunk};
 use crate::sync::Ordering;
 use crate::sys;
@@ -138,7 +138,9 @@ impl Board {
             return Some(0);
         }
         // Twice as many as there are jobs, so that few jobs go around on few lines.
-        let ring = (2 * self.placed + 2).next_power_of_two().clamp(CELL_STEP, CELLS);
+        let ring = (2 * self.placed + 2)
+            .next_power_of_two()
+            .clamp(CELL_STEP, CELLS);
         let is_free = |cell: &usize| self.taken[cell / 64] & chunk::bit(*cell) == 0;
         let from = (self.newest + 1) % ring;
         let cell = (from..ring).chain(0..from).find(is_free)?;
@@ -251,9 +253,8 @@ impl Board {
         let record = self.cells.get_mut(number)?.as_mut()?;
         let cell = self.wire.cell(number)?;
         let chunks = cell.chunks[..record.job.chunks].iter().enumerate();
-        let mut its = chunks.filter(|(index, chunk)| {
-            chunk::reclaim(chunk, &cell.done, *index, seat)
-        });
+        let mut its =
+            chunks.filter(|(index, chunk)| chunk::reclaim(chunk, &cell.done, *index, seat));
         let (index, _) = its.next()?;
         Some((record, index))
     }
@@ -261,7 +262,9 @@ impl Board {
     /// The cells in which jobs stand.
     pub(super) fn numbers(&self) -> Vec<usize> {
         let cells = self.cells.iter().enumerate();
-        cells.filter_map(|(at, record)| record.as_ref().map(|_| at)).collect()
+        cells
+            .filter_map(|(at, record)| record.as_ref().map(|_| at))
+            .collect()
     }
 
     /// Settles a job whose chunks are all done.
@@ -310,7 +313,9 @@ impl Board {
         let mut pieces = std::mem::take(&mut record.pieces);
         let inline = record.output_is_inline.then(|| {
             let mut inline = [0; INLINE_OUTPUT];
-            self.memory.bytes.copy_out(record.output as usize, &mut inline);
+            self.memory
+                .bytes
+                .copy_out(record.output as usize, &mut inline);
             inline
         });
         for (part, chunk) in record.parts.iter().zip(&cell.chunks) {
@@ -528,7 +533,11 @@ impl Times {
         self.longest_wait = self.longest_wait.max(waited);
         let took = Duration::from_nanos(cell.longest.load(Ordering::Relaxed)).min(now - begun);
         let function = record.job.function;
-        if let Some(known) = self.slowest.iter_mut().find(|(known, _)| *known == function) {
+        if let Some(known) = self
+            .slowest
+            .iter_mut()
+            .find(|(known, _)| *known == function)
+        {
             known.1 = known.1.max(took);
         } else if self.slowest.len() < SLOWEST {
             self.slowest.push((function, took));

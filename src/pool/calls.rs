@@ -240,8 +240,14 @@ impl<'p> CallOptions<'p> {
     /// The limit of items that are submitted and have not ended, if no more may be now. Whoever asks at the same time
     /// may be quicker.
     pub(super) fn full(&self) -> Option<u64> {
-        let limit = self.shared.settings.queue_limit.filter(|_| !kin::forked())?;
-        let outstanding = self.shared.with_board(|board, _| board.counts.outstanding());
+        let limit = self
+            .shared
+            .settings
+            .queue_limit
+            .filter(|_| !kin::forked())?;
+        let outstanding = self
+            .shared
+            .with_board(|board, _| board.counts.outstanding());
         (!has_room(outstanding, 1, limit)).then_some(limit)
     }
 
@@ -281,7 +287,9 @@ impl<'p> CallOptions<'p> {
         S: Step,
         I: Source<S::In>,
     {
-        let feed = self.usable().and_then(|()| Feed::new(self.shared, self.one(), items));
+        let feed = self
+            .usable()
+            .and_then(|()| Feed::new(self.shared, self.one(), items));
         Imap::new(self.shared, feed, order)
     }
 }
@@ -300,7 +308,8 @@ struct Submitted<'a> {
 impl Drop for Submitted<'_> {
     fn drop(&mut self) {
         for job in &self.jobs {
-            self.shared.with_board(|board, after| board.cancel(job, after));
+            self.shared
+                .with_board(|board, after| board.cancel(job, after));
         }
     }
 }

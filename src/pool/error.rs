@@ -72,7 +72,10 @@ pub struct Full<T> {
 impl<T> fmt::Display for Full<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let limit = self.limit;
-        write!(f, "the pool's queue is full: its limit (queue_limit) is {limit} items")
+        write!(
+            f,
+            "the pool's queue is full: its limit (queue_limit) is {limit} items"
+        )
     }
 }
 
@@ -359,7 +362,10 @@ impl Failure {
         match self {
             Failure::Panicked {
                 message, location, ..
-            } => format!("it panicked in {name} (pid {pid}){}: {message}", at(&location)),
+            } => format!(
+                "it panicked in {name} (pid {pid}){}: {message}",
+                at(&location)
+            ),
             other => other.of(0, pid, name).to_string(),
         }
     }

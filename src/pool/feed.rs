@@ -12,12 +12,12 @@ use super::items::Source;
 use super::job::{Group, Input, Job, Part, Record};
 use super::memory::{Block, Memory, Short, rounded};
 use super::plan::Cut;
-use crate::chunk::Span;
 use super::record::{Stretch, record_len};
 use super::results::Failures;
 use super::shared::PoolShared;
 use super::step::Step;
 use super::worker::{Arguments, ChunkRunner, Encoded};
+use crate::chunk::Span;
 use crate::handle::{self, Passed, Transport};
 use crate::layout::{INLINE_INPUT, INLINE_OUTPUT};
 use crate::message::{self, Count, EncodeError, Message, Sink};
@@ -189,7 +189,11 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
         let Some(filled) = filled else {
             return Ok(None);
         };
-        let in_size = if self.array.is_some() { Some(0) } else { in_size };
+        let in_size = if self.array.is_some() {
+            Some(0)
+        } else {
+            in_size
+        };
         let items = filled.items;
         let each = out_size.unwrap_or(self.guess);
         let output = match Output::take(items as u64, each, |len| self.shared.take(len)) {
@@ -214,7 +218,9 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
         self.first += items;
         let kept = [self.shares.context.clone(), self.array.clone()];
         let spans = cut.chunks(items);
-        Ok(Some(Record::build(job, self.task, filled, spans, output, kept)))
+        Ok(Some(Record::build(
+            job, self.task, filled, spans, output, kept,
+        )))
     }
 
     /// Items of a job of the current window, each of which takes at least so many bytes.
@@ -386,7 +392,9 @@ impl Output {
         take: impl FnOnce(u64) -> Result<Block, Short>,
     ) -> Result<Output, Short> {
         let room = items.saturating_mul(each);
-        let block = (room > INLINE_OUTPUT as u64).then(|| take(room)).transpose()?;
+        let block = (room > INLINE_OUTPUT as u64)
+            .then(|| take(room))
+            .transpose()?;
         Ok(Output { block, each })
     }
 }
@@ -419,7 +427,10 @@ impl Record {
         }
         if let [only] = &mut parts[..] {
             // It may have all that there is.
-            only.output.1 = output.block.as_ref().map_or(INLINE_OUTPUT as u64, |block| block.len);
+            only.output.1 = output
+                .block
+                .as_ref()
+                .map_or(INLINE_OUTPUT as u64, |block| block.len);
         }
         let output_is_inline = output.block.is_none();
         let place = output.block.as_ref().map_or(0, |block| block.place);
@@ -498,11 +509,7 @@ impl<'p> Room<'p> {
 
 /// One item, encoded: a small one in private memory, another in the pool's.
 #[inline]
-fn encode_one<S: Step>(
-    shared: &PoolShared,
-    item: &S::In,
-    index: usize,
-) -> Result<Filled, Unfed> {
+fn encode_one<S: Step>(shared: &PoolShared, item: &S::In, index: usize) -> Result<Filled, Unfed> {
     let is_fixed = message::fixed_size::<S::In>().is_some();
     let head = if is_fixed { 0 } else { 8 };
     let end_of = |len: usize| match is_fixed {
@@ -517,7 +524,13 @@ fn encode_one<S: Step>(
     if !is_fixed {
         here[..8].copy_from_slice(&(len as u64).to_ne_bytes());
     }
-    let all = |passed: Passed| if passed.is_empty() { Vec::new() } else { vec![passed] };
+    let all = |passed: Passed| {
+        if passed.is_empty() {
+            Vec::new()
+        } else {
+            vec![passed]
+        }
+    };
     if end <= INLINE_INPUT as u64 {
         return Ok(Filled {
             items: 1,
@@ -530,7 +543,9 @@ fn encode_one<S: Step>(
     drop(passed);
     let room = Room {
         memory: &shared.memory,
-        block: shared.take_patiently(end).map_err(|why| short(index, why))?,
+        block: shared
+            .take_patiently(end)
+            .map_err(|why| short(index, why))?,
         used: 0,
     };
     let at = room.block.place as usize;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::board::Times;
-use crate::chunk::{self, Naming};
 use super::seats::{Seats, Worker, busy};
 use super::shared::PoolShared;
+use crate::chunk::{self, Naming};
 use crate::sync::Ordering;
 
 /// Counts of a pool since it began; stale at once.
@@ -116,8 +116,12 @@ impl PoolShared {
             .filter_map(|(seat, (place, row))| {
                 let worker = seats.worker(seat)?;
                 let working = busy(row);
-                let lived = place.started.map_or(Duration::ZERO, |since| since.elapsed());
-                let ready = place.start_up.map(|start_up| lived.saturating_sub(start_up));
+                let lived = place
+                    .started
+                    .map_or(Duration::ZERO, |since| since.elapsed());
+                let ready = place
+                    .start_up
+                    .map(|start_up| lived.saturating_sub(start_up));
                 Some(WorkerInsights {
                     worker,
                     start_up: place.start_up,
@@ -140,7 +144,8 @@ impl Times {
     }
 
     fn slowest(mut self) -> Vec<SlowTask> {
-        self.slowest.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
+        self.slowest
+            .sort_by_key(|(_, time)| std::cmp::Reverse(*time));
         let slowest = self.slowest.into_iter();
         slowest
             .map(|(function, time)| SlowTask { function, time })

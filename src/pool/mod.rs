@@ -406,7 +406,10 @@ impl Pool {
     /// Waits until nothing that was submitted is left to be done, at most for `timeout`; whether that is so.
     pub fn wait_idle(&self, timeout: Duration) -> bool {
         let deadline = calls::after(timeout);
-        !kin::forked() && self.shared.wait_until(deadline, |board| board.outstanding == 0)
+        !kin::forked()
+            && self
+                .shared
+                .wait_until(deadline, |board| board.outstanding == 0)
     }
 
     /// Takes nothing more in. What was submitted is still done.
@@ -470,7 +473,9 @@ impl Pool {
             return Vec::new();
         }
         let seats = self.shared.seats();
-        (0..seats.places.len()).filter_map(|seat| seats.worker(seat)).collect()
+        (0..seats.places.len())
+            .filter_map(|seat| seats.worker(seat))
+            .collect()
     }
 
     /// What the pool has done so far; nothing, in a forked copy of its process.

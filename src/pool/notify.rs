@@ -58,7 +58,12 @@ impl Notify {
         }
         if let Some(callback) = news.callback {
             let run = |callback: Callback| callback();
-            self.give(|threads| &mut threads.callbacks, "multiproc-callback", callback, run);
+            self.give(
+                |threads| &mut threads.callbacks,
+                "multiproc-callback",
+                callback,
+                run,
+            );
         }
     }
 

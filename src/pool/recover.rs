@@ -7,9 +7,9 @@ use super::board::{After, Board, describe, read_failures, results_of};
 use super::error::{TaskError, WorkerExit};
 use super::job::{Ending, Record};
 use super::memory::Memory;
-use crate::chunk::{self, Naming, Span};
 use super::record::records_len;
 use super::results::{Reason, ResultRange};
+use crate::chunk::{self, Naming, Span};
 use crate::layout::PoolChunk;
 use crate::sys::Ended;
 
@@ -194,7 +194,10 @@ fn remainder(
     };
     part.span = rest;
     if !matches!(record.input, super::job::Input::InArray(..)) {
-        part.input = (part.input.0 + consumed, part.input.1.saturating_sub(consumed));
+        part.input = (
+            part.input.0 + consumed,
+            part.input.1.saturating_sub(consumed),
+        );
     }
     // What it was given stays its own: there are results in it.
     let before = std::mem::replace(&mut part.output, output);

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::error::{Payload, Report, TaskError};
 use super::job::{Ending, Job};
 use super::memory::Block;
-use crate::chunk::Span;
 use super::record::{CARRIES, NO_RESULT, inside, record_len, truncated, wipe_records};
+use crate::chunk::Span;
 use crate::kin;
 use crate::layout::INLINE_OUTPUT;
 use crate::message::{self, DecodeError, Message};
@@ -156,8 +156,14 @@ impl Outcome {
         to.clear();
         let from = place.wrapping_sub(self.output);
         // Results that outgrew the cell lie elsewhere.
-        if let Some(inline) = self.inline.as_ref().filter(|inline| from < inline.len() as u64) {
-            let part = inline.get(from as usize..).and_then(|part| part.get(..len as usize));
+        if let Some(inline) = self
+            .inline
+            .as_ref()
+            .filter(|inline| from < inline.len() as u64)
+        {
+            let part = inline
+                .get(from as usize..)
+                .and_then(|part| part.get(..len as usize));
             to.extend_from_slice(part.ok_or_else(missing)?);
             return Ok(());
         }
@@ -230,7 +236,11 @@ impl Job {
             return Err(ending.error(self.first));
         }
         let is_ended = outcome.stop < self.items;
-        let items = if is_ended { outcome.stop + 1 } else { self.items };
+        let items = if is_ended {
+            outcome.stop + 1
+        } else {
+            self.items
+        };
         if let Some((item, reason)) = outcome.failures.first().filter(|(item, _)| *item < items) {
             return Err(reason.error(self.first + item as usize));
         }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use nix::libc::{SIGKILL, SIGTERM};
 
 use super::memory::Block;
-use crate::chunk::{self, Busy, Naming};
 use super::recover::{Cause, Dead};
 use super::settings::Settings;
 use super::wire::Wire;
 use super::worker::{Orders, work};
+use crate::chunk::{self, Busy, Naming};
 use crate::handle::Travelling;
 use crate::layout::PoolRow;
 use crate::process::{Child, SpawnError};
@@ -115,7 +115,12 @@ impl Seats {
     }
 
     /// Prepares a seat for another worker: its number on that seat, and its name.
-    pub(super) fn prepare(&mut self, seat: usize, wire: &Wire, settings: &Settings) -> (u64, String) {
+    pub(super) fn prepare(
+        &mut self,
+        seat: usize,
+        wire: &Wire,
+        settings: &Settings,
+    ) -> (u64, String) {
         self.hired += 1;
         let name = format!("{}-{}", settings.name, self.hired);
         let row = &wire.rows[seat];
@@ -215,7 +220,8 @@ impl Seats {
             place.child = None;
             place.blocks.clear();
             place.vacant = Some(Instant::now());
-            let is_broken = naming.turn == 0 && how != Ended::Exited(0) && self.died_early(wire, how);
+            let is_broken =
+                naming.turn == 0 && how != Ended::Exited(0) && self.died_early(wire, how);
             self.begun_before += u64::from(naming.turn);
             self.busy_before += busy(row);
             row.busy.store(Busy::NEVER.word(), Ordering::Relaxed);
@@ -250,8 +256,7 @@ impl Seats {
         let now = Instant::now();
         let killed = matches!(how, Ended::Signalled(SIGKILL | SIGTERM));
         self.early.push_back((now, killed));
-        self.early
-            .retain(|(at, _)| now.duration_since(*at) < EARLY);
+        self.early.retain(|(at, _)| now.duration_since(*at) < EARLY);
         let of_itself = self.early.iter().filter(|(_, killed)| !killed).count();
         of_itself >= EARLY_DEATHS || self.early.len() >= EARLY_KILLS
     }
@@ -264,7 +269,10 @@ impl Seats {
     /// All living workers' processes; the seats are theirs no more.
     pub(super) fn take_children(&mut self) -> Vec<Child<()>> {
         self.is_over = true;
-        self.places.iter_mut().filter_map(|place| place.child.take()).collect()
+        self.places
+            .iter_mut()
+            .filter_map(|place| place.child.take())
+            .collect()
     }
 }
 

@@ -18,10 +18,10 @@ use super::error::{PoolError, TaskError};
 use super::job::{Ending, Job, Record};
 use super::memory::{Block, Memory, Short};
 use super::notify::Notify;
-use crate::chunk;
 use super::seats::{self, Seats};
 use super::settings::Settings;
 use super::wire::Wire;
+use crate::chunk;
 use crate::error::SegmentError;
 use crate::kin::{self, Kin};
 use crate::layout::SIGNALS;
@@ -130,7 +130,9 @@ impl PoolShared {
         }
         let mut owners = after.owners;
         while owners != 0 {
-            page.signals[owners.trailing_zeros() as usize].words.notify_all();
+            page.signals[owners.trailing_zeros() as usize]
+                .words
+                .notify_all();
             owners &= owners - 1;
         }
         for news in after.news {
@@ -213,12 +215,9 @@ impl PoolShared {
                 };
             }
             let mine = seen | chunk::bit(number);
-            let taken = self.signals.compare_exchange(
-                seen,
-                mine,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
+            let taken =
+                self.signals
+                    .compare_exchange(seen, mine, Ordering::Relaxed, Ordering::Relaxed);
             if taken.is_ok() {
                 return Slot {
                     shared: self,
@@ -261,7 +260,12 @@ impl PoolShared {
     }
 
     /// Waits for a job whose signal this is, and settles it; false if the deadline came first.
-    pub(super) fn wait_for(&self, job: &Arc<Job>, slot: &Slot<'_>, deadline: Option<Instant>) -> bool {
+    pub(super) fn wait_for(
+        &self,
+        job: &Arc<Job>,
+        slot: &Slot<'_>,
+        deadline: Option<Instant>,
+    ) -> bool {
         // Its outcome follows when it is done and nobody else settles it; another's job may be seen done in its
         // cell, before it has one of its own: so once more.
         while !job.has_ended() {
@@ -295,7 +299,10 @@ impl PoolShared {
                     let woken = self.ended.wait_timeout(board, left);
                     woken.unwrap_or_else(PoisonError::into_inner).0
                 }
-                None => self.ended.wait(board).unwrap_or_else(PoisonError::into_inner),
+                None => self
+                    .ended
+                    .wait(board)
+                    .unwrap_or_else(PoisonError::into_inner),
             };
         }
         true
@@ -314,7 +321,10 @@ impl PoolShared {
                 let closed = self.with_board(|board, _| board.closed.clone());
                 return Err(closed.unwrap_or(Ending::Closed));
             }
-            seats = self.ready.wait(seats).unwrap_or_else(PoisonError::into_inner);
+            seats = self
+                .ready
+                .wait(seats)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 

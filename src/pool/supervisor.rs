@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering as Private;
 use std::time::{Duration, Instant};
 
-use super::job::Ending;
 use super::board::After;
 use super::error::Report;
-use crate::chunk::{self, Naming};
+use super::job::Ending;
 use super::record::REPORT_HEAD;
 use super::recover::Cause;
 use super::seats;
 use super::shared::PoolShared;
 use super::wire::Ask;
+use crate::chunk::{self, Naming};
 use crate::error::SegmentError;
 use crate::message;
 use crate::process::SpawnError;
@@ -67,8 +67,14 @@ impl Supervisor {
             // What it was called for, it sees below: so it only has to know that there is something.
             let has_news = || {
                 shared.is_stopped.load(Private::Acquire)
-                    || page.mail.iter().any(|word| word.load(Ordering::Relaxed) != 0)
-                    || page.ended.iter().any(|word| word.load(Ordering::Relaxed) != 0)
+                    || page
+                        .mail
+                        .iter()
+                        .any(|word| word.load(Ordering::Relaxed) != 0)
+                    || page
+                        .ended
+                        .iter()
+                        .any(|word| word.load(Ordering::Relaxed) != 0)
                     || shared.has_called.load(Private::Relaxed)
             };
             let look = || Ok::<_, SegmentError>(has_news().then_some(()));
@@ -95,13 +101,19 @@ impl Supervisor {
     /// When it has something to do of itself.
     fn next_look(&self) -> Option<Instant> {
         let vacant = self.shared.seats().next_try();
-        let tick = self.shared.is_awake.load(Private::Relaxed).then(|| self.looked + self.tick());
+        let tick = self
+            .shared
+            .is_awake
+            .load(Private::Relaxed)
+            .then(|| self.looked + self.tick());
         vacant.into_iter().chain(tick).min()
     }
 
     fn tick(&self) -> Duration {
         let settings = &self.shared.settings;
-        let limit = settings.task_timeout.map_or(TICK, |limit| (limit / 8).clamp(SHORTEST, TICK));
+        let limit = settings
+            .task_timeout
+            .map_or(TICK, |limit| (limit / 8).clamp(SHORTEST, TICK));
         match settings.memory_limit {
             // It can be used up fast.
             Some(_) => limit.min(TICK / 4),
@@ -123,7 +135,10 @@ impl Supervisor {
             if asked == answered || is_waiting {
                 continue;
             }
-            let words = row.request.each_ref().map(|word| word.load(Ordering::Relaxed));
+            let words = row
+                .request
+                .each_ref()
+                .map(|word| word.load(Ordering::Relaxed));
             match Ask::from_words(words) {
                 Some(Ask::Room { bytes }) => {
                     self.waiting.push((seat, bytes, Instant::now()));
@@ -152,7 +167,8 @@ impl Supervisor {
         let row = &self.shared.wire.rows[seat];
         row.answer.store(place, Ordering::Relaxed);
         // As many as were asked: a worker that writes over its own count waits for nothing.
-        row.answered.store(row.asked.load(Ordering::Relaxed), Ordering::Release);
+        row.answered
+            .store(row.asked.load(Ordering::Relaxed), Ordering::Release);
         row.answers.notify_all();
     }
 
@@ -232,7 +248,8 @@ impl Supervisor {
             let Some((dead, at, broken)) = next else {
                 return;
             };
-            self.waiting.retain(|(seat, ..)| *seat != usize::from(dead.seat));
+            self.waiting
+                .retain(|(seat, ..)| *seat != usize::from(dead.seat));
             let retries = shared.settings.on_death.retries();
             shared.with_board(|board, after| board.recover(&dead, at, retries, after));
             if let Some(why) = broken {
@@ -245,7 +262,8 @@ impl Supervisor {
     fn fill_seats(&mut self) {
         let shared = Arc::clone(&self.shared);
         loop {
-            let is_over = shared.with_board(|board, _| board.closed.is_some() && board.outstanding == 0);
+            let is_over =
+                shared.with_board(|board, _| board.closed.is_some() && board.outstanding == 0);
             let seat = {
                 let mut seats = shared.seats();
                 if is_over || seats.is_over {
@@ -286,9 +304,8 @@ impl Supervisor {
         let shared = Arc::clone(&self.shared);
         let elapsed = self.looked.elapsed();
         self.looked = Instant::now();
-        let (is_any_ready, outstanding) = shared.with_board(|board, after: &mut After| {
-            (board.audit(after), board.outstanding)
-        });
+        let (is_any_ready, outstanding) =
+            shared.with_board(|board, after: &mut After| (board.audit(after), board.outstanding));
         if is_any_ready {
             // One that was woken may have been stopped before it looked.
             shared.wire.page.tasks.notify_one();
@@ -326,7 +343,9 @@ impl Supervisor {
                 let at = row.at.load(Ordering::Acquire).checked_sub(1)?;
                 board.record(at as usize)?.job.limit
             };
-            rows.iter().map(|row| limit(row).or(limit_of_pool)).collect()
+            rows.iter()
+                .map(|row| limit(row).or(limit_of_pool))
+                .collect()
         });
         let mut overdue = Vec::new();
         let mut seats = shared.seats();
@@ -392,7 +411,10 @@ pub(super) fn end_worker(
     is_at: impl Fn(u64, u64) -> bool,
 ) -> bool {
     let row = &shared.wire.rows[seat];
-    let Some(stopped) = shared.seats().places[seat].child.as_ref().map(crate::process::Child::stopper)
+    let Some(stopped) = shared.seats().places[seat]
+        .child
+        .as_ref()
+        .map(crate::process::Child::stopper)
     else {
         return false;
     };

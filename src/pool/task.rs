@@ -123,7 +123,10 @@ impl<R> Task<R> {
         if kin::forked() {
             return false;
         }
-        let cancel = |job| self.shared.with_board(|board, after| board.cancel(job, after));
+        let cancel = |job| {
+            self.shared
+                .with_board(|board, after| board.cancel(job, after))
+        };
         // The last first, so that none that waits takes the place of one that was cancelled.
         let cancelled: Vec<bool> = self.jobs.iter().rev().map(cancel).collect();
         !cancelled.is_empty() && cancelled.into_iter().all(|cancelled| cancelled)

@@ -140,7 +140,8 @@ impl<'p> PoolView<'p> {
         R: Message,
     {
         let _: F = function;
-        self.options.map_async::<MapStep<F, A, R>, _>(items.source())
+        self.options
+            .map_async::<MapStep<F, A, R>, _>(items.source())
     }
 
     /// As [`Pool::try_map_async`](super::Pool::try_map_async).
@@ -218,7 +219,8 @@ impl<'p> PoolView<'p> {
         A: Message,
     {
         let _: F = function;
-        self.options.map_async::<StarmapStep<F, A>, _>(tuples.source())
+        self.options
+            .map_async::<StarmapStep<F, A>, _>(tuples.source())
     }
 
     /// As [`Pool::imap`](super::Pool::imap).
@@ -353,7 +355,8 @@ impl<'p, C: Message> WithContext<'p, C> {
         R: Message,
     {
         let _: F = function;
-        self.options.apply_async::<ContextStep<F, C, A, R>>(&argument)
+        self.options
+            .apply_async::<ContextStep<F, C, A, R>>(&argument)
     }
 
     /// As [`Pool::map`](super::Pool::map); the function is given the context first.
@@ -372,7 +375,8 @@ impl<'p, C: Message> WithContext<'p, C> {
         R: Message,
     {
         let _: F = function;
-        self.options.map::<ContextStep<F, C, A, R>, _>(items.source())
+        self.options
+            .map::<ContextStep<F, C, A, R>, _>(items.source())
     }
 
     /// As [`Pool::map_async`](super::Pool::map_async); the function is given the context first.
@@ -383,7 +387,8 @@ impl<'p, C: Message> WithContext<'p, C> {
         R: Message,
     {
         let _: F = function;
-        self.options.map_async::<ContextStep<F, C, A, R>, _>(items.source())
+        self.options
+            .map_async::<ContextStep<F, C, A, R>, _>(items.source())
     }
 
     /// As [`Pool::imap`](super::Pool::imap); the function is given the context first.

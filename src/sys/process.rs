@@ -617,8 +617,10 @@ impl Fingerprint {
 /// Bytes of memory that a process has to itself, as far as it is in use; `None` if the system does not say.
 pub(crate) fn private_memory(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let mut pages = text.split_ascii_whitespace().skip(1).map_while(|field| field.parse::<u64>().ok());
+    let mut pages = text
+        .split_ascii_whitespace()
+        .skip(1)
+        .map_while(|field| field.parse::<u64>().ok());
     let (all, shared) = (pages.next()?, pages.next()?);
     Some(all.saturating_sub(shared) * rustix::param::page_size() as u64)
 }
-

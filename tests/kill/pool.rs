@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::Failed;
-use multiproc::{WorkerExit, OnDeath, Pool, Segment, TaskError};
+use multiproc::{OnDeath, Pool, Segment, TaskError, WorkerExit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

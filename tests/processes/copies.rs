@@ -38,19 +38,32 @@ const SETTINGS: &[&str] = &[
     "queue/builder::delivery_limit",
     "pipe/builder::size",
     "pipe/mod::builder",
+    "pool/builder::affinity",
+    "pool/builder::current_dir",
+    "pool/builder::env",
     "pool/builder::initializer",
     "pool/builder::kill_tree",
     "pool/builder::max_tasks_per_worker",
+    "pool/builder::memory_limit",
     "pool/builder::name",
+    "pool/builder::nice",
     "pool/builder::on_worker_death",
+    "pool/builder::queue_limit",
+    "pool/builder::signals",
     "pool/builder::start_method",
+    "pool/builder::stdio",
     "pool/builder::task_timeout",
     "pool/builder::workers",
     "pool/error::item",
     "pool/mod::builder",
     // Of a `Worker`, which is a number and a name.
-    "pool/mod::name",
-    "pool/mod::pid",
+    "pool/seats::name",
+    "pool/seats::pid",
+    "pool/worker/mod::current_worker",
+    "pool/worker/mod::name",
+    "pool/worker/mod::pid",
+    "pool/worker/mod::pool",
+    "pool/worker/mod::seat",
     "process/boot::init",
     "process/builder::affinity",
     "process/builder::current_dir",
@@ -218,7 +231,7 @@ fn all_in_copy() -> BTreeSet<String> {
     let first = unordered.next().unwrap().unwrap();
     let done = pool.apply_async(add, (1_u64, 2_u64));
     assert!(done.wait(LIMIT));
-    let tasks: Vec<Task<u64>> = (0..8).map(|n| pool.apply_async(nap, (n,))).collect();
+    let tasks: Vec<Task<u64>> = (0..12).map(|n| pool.apply_async(nap, (n,))).collect();
     let chunked = pool.chunk_size(2);
     let context = pool.with(10_u64);
 
@@ -544,6 +557,30 @@ fn all_in_copy() -> BTreeSet<String> {
                 let found: Vec<_> = results.take(100).collect();
                 found.len() == 1 && matches!(found[0], Err(TaskError::Forked))
             };
+            told.check("pool/mod::try_apply_async", || {
+                let task = pool.try_apply_async(nap, (1,)).map_err(|full| full.limit);
+                is_none(task.unwrap().get().unwrap_err())
+            });
+            told.check("pool/mod::try_map_async", || {
+                let task = pool.try_map_async(nap, 0..9).map_err(|full| full.limit);
+                is_none(task.unwrap().get().unwrap_err())
+            });
+            let fine = |n: u64| -> Result<u64, u64> { Ok(n) };
+            told.check("pool/mod::try_map", || {
+                is_none(pool.try_map(fine, 0..9).unwrap_err())
+            });
+            told.check("pool/mod::with_timeout", || {
+                let pool = pool.with_timeout(Duration::from_secs(300));
+                is_none(pool.map(nap, 0..9).unwrap_err())
+            });
+            told.check("pool/mod::ready", || of_pool(pool.ready().unwrap_err()));
+            told.check("pool/mod::wait_idle", || {
+                !pool.wait_idle(Duration::from_secs(300))
+            });
+            told.check("pool/mod::shutdown", || {
+                of_pool(pool.shutdown(Duration::from_secs(300)).unwrap_err())
+            });
+            c("pool/mod::insights", pool.insights().workers.is_empty());
             told.check("pool/mod::imap", || ends(&mut pool.imap(nap, 0..9)));
             told.check("pool/mod::imap_unordered", || {
                 ends(&mut pool.imap_unordered(nap, 0..9))
@@ -560,6 +597,36 @@ fn all_in_copy() -> BTreeSet<String> {
             });
             c("pool/mod::workers", pool.workers().is_empty());
             c("pool/mod::stats", pool.stats() == PoolStats::default());
+            told.check("pool/views::apply", || {
+                is_none(chunked.apply(nap, (1,)).unwrap_err())
+                    && is_none(context.apply(|a: &u64, b: u64| a + b, 1).unwrap_err())
+            });
+            told.check("pool/views::apply_async", || {
+                let with = context.apply_async(|a: &u64, b: u64| a + b, 1);
+                is_none(chunked.apply_async(nap, (1,)).get().unwrap_err())
+                    && is_none(with.get().unwrap_err())
+            });
+            told.check("pool/views::try_apply_async", || {
+                let task = chunked
+                    .try_apply_async(nap, (1,))
+                    .map_err(|full| full.limit);
+                is_none(task.unwrap().get().unwrap_err())
+            });
+            told.check("pool/views::try_map_async", || {
+                let task = chunked.try_map_async(nap, 0..9).map_err(|full| full.limit);
+                is_none(task.unwrap().get().unwrap_err())
+            });
+            told.check("pool/views::try_map", || {
+                is_none(chunked.try_map(fine, 0..9).unwrap_err())
+            });
+            told.check("pool/views::with", || {
+                let with = chunked.with(1_u64);
+                is_none(with.map(|a: &u64, b: u64| a + b, 0..9).unwrap_err())
+            });
+            told.check("pool/views::with_timeout", || {
+                let with = context.clone().with_timeout(Duration::from_secs(300));
+                is_none(with.map(|a: &u64, b: u64| a + b, 0..9).unwrap_err())
+            });
             told.check("pool/views::map", || {
                 is_none(chunked.map(nap, 0..9).unwrap_err())
                     && is_none(context.map(|a: &u64, b: u64| a + b, 0..9).unwrap_err())
@@ -574,8 +641,8 @@ fn all_in_copy() -> BTreeSet<String> {
                 is_none(chunked.starmap_async(add, pairs()).get().unwrap_err())
             });
             told.check("pool/views::imap", || {
-                let with = context.imap(|a: &u64, b: u64| a + b, 0..9);
-                ends(&mut chunked.imap(nap, 0..9)) && with.is_ok_and(|mut with| ends(&mut with))
+                let mut with = context.imap(|a: &u64, b: u64| a + b, 0..9);
+                ends(&mut chunked.imap(nap, 0..9)) && ends(&mut with)
             });
             told.check("pool/views::imap_unordered", || {
                 ends(&mut chunked.imap_unordered(nap, 0..9))
@@ -601,6 +668,15 @@ fn all_in_copy() -> BTreeSet<String> {
                 true
             });
             told.check("pool/task::cancel", || !next().cancel());
+            told.check("pool/task::kill", || {
+                next().kill();
+                true
+            });
+            told.check("pool/task::worker", || next().worker().is_none());
+            told.check("pool/task::cancel_on_drop", || {
+                drop(next().cancel_on_drop());
+                true
+            });
             told.check("pool/task::on_done", || {
                 let said = Arc::new(AtomicBool::new(false));
                 let says = Arc::clone(&said);

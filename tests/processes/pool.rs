@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc::{WorkerExit, Frozen, OnDeath, Pool, Process, Segment, StartMethod, TaskError};
+use multiproc::{Frozen, OnDeath, Pool, Process, Segment, StartMethod, TaskError, WorkerExit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -109,10 +109,10 @@ fn every_item_ends_once_while_workers_are_killed() {
                     .with(begun.clone())
                     .chunk_size(1 + rounds as usize % 70);
                 let results: Vec<_> = if rounds % 2 == 0 {
-                    pool.imap(count, 0..ITEMS).unwrap().collect()
+                    pool.imap(count, 0..ITEMS).collect()
                 } else {
                     let items = (0..ITEMS).map(|item| item.to_string());
-                    let results = pool.imap(count_text, items).unwrap();
+                    let results = pool.imap(count_text, items);
                     let number = |text: String| text.parse::<u64>().unwrap();
                     results.map(|result| result.map(number)).collect()
                 };
@@ -354,7 +354,7 @@ fn every_submission_ends_once_and_is_begun_as_often_as_allowed() {
             };
             let imap = |begun: &Segment, account: &mut Account| {
                 let pool = pool.with(begun.clone()).chunk_size(7);
-                let results = pool.imap(count, 0..ITEMS).unwrap();
+                let results = pool.imap(count, 0..ITEMS);
                 (0..)
                     .zip(results)
                     .for_each(|(item, result)| account.ended(item, result));

@@ -85,8 +85,8 @@ impl Encoded {
             .ok_or_else(|| unreadable(truncated(8, left)))?;
         self.read = (self.read + record_len(len)).min(current.input_len);
         let bytes = &worker.wire.bytes;
-        let at = record::inside(bytes, place + 8, len)
-            .ok_or_else(|| unreadable(truncated(len, 0)))?;
+        let at =
+            record::inside(bytes, place + 8, len).ok_or_else(|| unreadable(truncated(len, 0)))?;
         let owned = message::decode_owned(|| {
             let mut owned = Vec::new();
             bytes.append_to(at, len as usize, &mut owned);

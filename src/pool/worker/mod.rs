@@ -19,8 +19,8 @@ pub(super) use arguments::{Arguments, Encoded, InArray};
 pub(super) use run::{ChunkRunner, Prepare};
 
 use super::error::Failure;
-use crate::chunk::{self, Busy, Lease, Naming, Span};
 use super::wire::Wire;
+use crate::chunk::{self, Busy, Lease, Naming, Span};
 use crate::error::SegmentError;
 use crate::handle::Travelling;
 use crate::kin::{self, Kin};

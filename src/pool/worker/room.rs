@@ -1,12 +1,12 @@
 //! What a worker asks of the pool, by its mailbox: room for results and for the reasons of failures.
 
 use super::WorkerState;
+use crate::chunk::{self, Span};
 use crate::error::SegmentError;
 use crate::kin::Kin;
 use crate::layout::PoolRow;
 use crate::message;
 use crate::pool::error::{Failure, Report};
-use crate::chunk::{self, Span};
 use crate::pool::record::{self, REPORT_HEAD};
 use crate::pool::wire::Ask;
 use crate::signal::Patience;
@@ -45,9 +45,9 @@ impl Room {
             Ok::<_, SegmentError>(is_answered.then_some(()))
         };
         // The pool answers every request, or ends this process.
-        while let Ok(None) =
-            row.answers
-                .wait(&mut self.patience, None, kin.deaths(), look, |_| Ok(None))
+        while let Ok(None) = row
+            .answers
+            .wait(&mut self.patience, None, kin.deaths(), look, |_| Ok(None))
         {}
         row.answer.load(Ordering::Relaxed)
     }
@@ -81,7 +81,9 @@ impl WorkerState {
     }
 
     pub(super) fn report_not_ready(&mut self, failure: Failure) {
-        let (place, len) = self.write_report(failure, Span::default(), 0).unwrap_or((0, 0));
+        let (place, len) = self
+            .write_report(failure, Span::default(), 0)
+            .unwrap_or((0, 0));
         self.ask(Ask::NotReady { place, len });
         // The report is read before this process ends and its room goes back.
         self.room.answer(&self.row, self.kin);

@@ -7,10 +7,10 @@ use std::rc::Rc;
 
 use super::WorkerState;
 use super::arguments::Arguments;
+use crate::chunk::{Naming, Span};
 use crate::handle::{self, Carriage, Over, Passed, Transport, Travelling};
 use crate::message::{self, Count, EncodeError, Message, Sink};
 use crate::pool::error::{Failure, Payload};
-use crate::chunk::{Naming, Span};
 use crate::pool::record::{self, CARRIES, NO_RESULT, Stretch, record_len};
 use crate::pool::step::Step;
 use crate::process::task::Body;
@@ -35,7 +35,12 @@ impl<S: Step, G: Arguments<S::In>> Body for ChunkRunner<S, G> {
             context,
             arguments,
             next: span.start,
-            turns: worker.finder.turn.get().wrapping_add(1).wrapping_sub(span.start),
+            turns: worker
+                .finder
+                .turn
+                .get()
+                .wrapping_add(1)
+                .wrapping_sub(span.start),
             used: 0,
             out_size: message::fixed_size::<S::Out>().map(|size| size as u64),
             passed: Vec::new(),
@@ -140,7 +145,10 @@ impl<C: Message, G> Walk<C, G> {
             return;
         };
         let row = worker.row.clone();
-        let cell = worker.wire.cell_view(current.cell).filter(|_| current.fails_fast);
+        let cell = worker
+            .wire
+            .cell_view(current.cell)
+            .filter(|_| current.fails_fast);
         let place = |item: u32| {
             let before = (item - current.span.start) as usize * size;
             Stretch::new(&bytes, base + before, needed as usize - before)

@@ -52,7 +52,8 @@ impl Values {
 
     /// Forgets what the pool has let go of: its name stands at its place no more.
     pub(super) fn forget_dead(&mut self, bytes: &Bytes) {
-        let lives = |kept: &Kept| head(bytes, kept.place).is_some_and(|(name, _)| name == kept.name);
+        let lives =
+            |kept: &Kept| head(bytes, kept.place).is_some_and(|(name, _)| name == kept.name);
         self.contexts.retain(lives);
         self.array = self.array.take().filter(lives);
     }
@@ -99,7 +100,11 @@ impl WorkerState {
     {
         let place = self.current.input;
         let (name, len) = head(&self.wire.bytes, place).ok_or_else(lost)?;
-        let known = self.values.array.as_ref().filter(|known| known.name == name);
+        let known = self
+            .values
+            .array
+            .as_ref()
+            .filter(|known| known.name == name);
         if let Some(array) = known.and_then(|known| Rc::clone(&known.value).downcast().ok()) {
             return Ok(array);
         }
