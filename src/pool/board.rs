@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::{Ending, Input, Job, News, Part, Record};
+use super::job::{Input, Job, News, Part, Record};
 use super::memory::Memory;
+use super::outcome::Ending;
+use super::outcome::{Failures, Outcome, Reason, ResultRange};
 use super::record::{CARRIES, REPORT_HEAD};
-use super::results::{Failures, Outcome, Reason, ResultRange};
 use super::wire::{CELL_STEP, FAIL_FAST, Wire};
 use crate::chunk;
 use crate::layout::{CELL_WORDS, CELLS, INLINE_OUTPUT, PoolCell, PoolChunk};

@@ -3,18 +3,20 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::context::Context;
 use super::error::TaskError;
 use super::feed::{Feed, Shares, Unfed, single};
 use super::imap::{Imap, Order};
 use super::items::Source;
-use super::job::{Ending, Group, Job, Record};
+use super::job::{Group, Job, Record};
+use super::outcome::Ending;
 use super::plan::Cut;
-use super::shared::{PoolShared, Slot};
+use super::shared::PoolShared;
 use super::step::Step;
 use super::task::Task;
+use super::waited::Waited;
 use crate::kin;
 
 /// Jobs of one call that are under way at once, if they have many chunks.
@@ -33,39 +35,6 @@ pub(super) struct CallOptions<'p> {
     pub(super) limit: Option<Duration>,
     /// Why nothing can be called: the context could not be sent.
     pub(super) refused: Option<TaskError>,
-}
-
-/// A job that its caller waits for; given up when this is dropped: what was not begun never will be.
-pub(super) struct Waited<'p> {
-    shared: &'p PoolShared,
-    pub(super) job: Arc<Job>,
-}
-
-impl Drop for Waited<'_> {
-    fn drop(&mut self) {
-        // A forked copy has no jobs, and the lock may have been held at the fork.
-        if !kin::forked() && !self.job.has_ended() {
-            self.shared.with_board(|board, after| {
-                board.cancel(&self.job, after);
-                board.own(&self.job, 0, after);
-            });
-        }
-    }
-}
-
-impl<'p> Waited<'p> {
-    pub(super) fn submit(
-        shared: &'p PoolShared,
-        mut record: Record,
-        slot: &Slot<'_>,
-    ) -> Result<Waited<'p>, TaskError> {
-        record.owner = slot.number;
-        let job = Arc::clone(&record.job);
-        match shared.submit(record) {
-            Ok(()) => Ok(Waited { shared, job }),
-            Err(ending) => Err(ending.error(job.first)),
-        }
-    }
 }
 
 impl<'p> CallOptions<'p> {
@@ -341,9 +310,4 @@ impl Unfinished {
         };
         Task::new(self.shared, jobs, self.group, refused, finish)
     }
-}
-
-/// When so much time is over; never, if that is not a time.
-pub(super) fn after(timeout: Duration) -> Option<Instant> {
-    Instant::now().checked_add(timeout)
 }

@@ -6,12 +6,12 @@ use std::iter::FusedIterator;
 use std::sync::Arc;
 use std::vec;
 
-use super::calls::Waited;
 use super::error::TaskError;
 use super::feed::{Feed, Unfed};
 use super::items::Source;
 use super::shared::{PoolShared, Slot};
 use super::step::Step;
+use super::waited::Waited;
 use crate::kin;
 
 /// Jobs that are under way at once, for each worker.

@@ -7,37 +7,12 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::context::Context;
-use super::error::TaskError;
 use super::memory::Block;
-use super::results::{Failures, Outcome, ResultRange};
+use super::outcome::{Ending, Failures, Outcome, ResultRange};
 use crate::chunk::Span;
 use crate::handle::Passed;
 use crate::layout::INLINE_INPUT;
 use crate::process::task::TaskName;
-
-/// Why a job as a whole has ended without its results.
-#[derive(Debug, Clone)]
-pub(super) enum Ending {
-    Closed,
-    Broken(Arc<str>),
-    Cancelled,
-    /// It was killed, with its worker.
-    Killed(TaskError),
-}
-
-impl Ending {
-    pub(super) fn error(&self, item: usize) -> TaskError {
-        match self {
-            Ending::Closed => TaskError::PoolClosed { item },
-            Ending::Broken(why) => TaskError::PoolBroken {
-                item,
-                why: why.to_string(),
-            },
-            Ending::Cancelled => TaskError::Cancelled { item },
-            Ending::Killed(error) => error.clone().at(item),
-        }
-    }
-}
 
 /// What is known of a job from the start, and what came of it. Shared by its caller and the board.
 #[derive(Debug)]

@@ -14,6 +14,7 @@ mod items;
 mod job;
 mod memory;
 mod notify;
+mod outcome;
 mod plan;
 mod record;
 mod recover;
@@ -25,6 +26,7 @@ mod step;
 mod supervisor;
 mod task;
 mod views;
+mod waited;
 mod wire;
 mod worker;
 
@@ -45,7 +47,7 @@ pub use views::{PoolView, WithContext};
 pub use worker::{CurrentWorker, current_worker};
 
 use calls::CallOptions;
-use job::Ending;
+use outcome::Ending;
 use settings::Settings;
 use shared::{PoolShared, lock};
 
@@ -405,7 +407,7 @@ impl Pool {
 
     /// Waits until nothing that was submitted is left to be done, at most for `timeout`; whether that is so.
     pub fn wait_idle(&self, timeout: Duration) -> bool {
-        let deadline = calls::after(timeout);
+        let deadline = shared::after(timeout);
         !kin::forked()
             && self
                 .shared
@@ -437,7 +439,7 @@ impl Pool {
     /// [`PoolError::Broken`] if the pool broke before; [`PoolError::Terminated`] if something was left.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), PoolError> {
         not_forked()?;
-        self.end_by(calls::after(timeout))
+        self.end_by(shared::after(timeout))
     }
 
     fn end_by(&self, deadline: Option<Instant>) -> Result<(), PoolError> {

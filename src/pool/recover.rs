@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::board::{After, Board, describe, read_failures, results_of};
 use super::error::{TaskError, WorkerExit};
-use super::job::{Ending, Record};
+use super::job::Record;
 use super::memory::Memory;
+use super::outcome::Ending;
+use super::outcome::{Reason, ResultRange};
 use super::record::records_len;
-use super::results::{Reason, ResultRange};
 use crate::chunk::{self, Naming, Span};
 use crate::layout::PoolChunk;
 use crate::sys::Ended;

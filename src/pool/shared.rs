@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 
 use super::board::{After, Board};
 use super::error::{PoolError, TaskError};
-use super::job::{Ending, Job, Record};
+use super::job::{Job, Record};
 use super::memory::{Block, Memory, Short};
 use super::notify::Notify;
+use super::outcome::Ending;
 use super::seats::{self, Seats};
 use super::settings::Settings;
 use super::wire::Wire;
@@ -372,4 +373,9 @@ impl PoolShared {
             why: error.to_string(),
         })
     }
+}
+
+/// When so much time is over; never, if that is not a time.
+pub(super) fn after(timeout: Duration) -> Option<Instant> {
+    Instant::now().checked_add(timeout)
 }

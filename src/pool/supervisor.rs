@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::board::After;
 use super::error::Report;
-use super::job::Ending;
+use super::outcome::Ending;
 use super::record::REPORT_HEAD;
 use super::recover::Cause;
 use super::seats;

@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::task::{Context as Cx, Poll};
 use std::time::{Duration, Instant};
 
-use super::calls::after;
 use super::error::TaskError;
 use super::job::{Group, Job, News};
 use super::recover::Cause;
 use super::seats::Worker;
-use super::shared::PoolShared;
+use super::shared::{PoolShared, after};
 use super::supervisor::end_worker;
 use crate::kin;
 

@@ -643,7 +643,10 @@ fn items_of_a_frozen_array_take_no_memory_of_the_pool() {
         assert!(results_only <= 512 << 10, "{results_only} bytes");
         assert_eq!(pool.map(sum, &rows).unwrap(), [32; 100_000]);
         let both = arena() - before;
-        assert!(both > 512 << 10, "items that are copied are not seen: {both} bytes");
+        assert!(
+            both > 512 << 10,
+            "items that are copied are not seen: {both} bytes"
+        );
     });
 }
 

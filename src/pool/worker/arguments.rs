@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bytemuck::{CheckedBitPattern, NoUninit};
 
-use super::WorkerState;
+use super::state::WorkerState;
 use crate::frozen::Frozen;
 use crate::message::{self, DecodeError, Message};
 use crate::pool::error::{Failure, Payload};
@@ -112,7 +112,9 @@ pub(in crate::pool) struct InArray<A> {
 impl<A: NoUninit + CheckedBitPattern> Arguments<A> for InArray<A> {
     fn open(worker: &mut WorkerState) -> Result<InArray<A>, Failure> {
         Ok(InArray {
-            array: worker.array()?,
+            array: worker
+                .values
+                .array(&worker.wire.bytes, worker.current.input)?,
             first: worker.current.input_len as usize,
         })
     }

@@ -4,12 +4,13 @@
 //! words they share.
 
 mod arguments;
-mod room;
+mod finder;
+mod mailbox;
+mod report;
 mod run;
+mod state;
 mod values;
 
-use std::cell::Cell;
-use std::fmt;
 use std::sync::OnceLock;
 
 use nix::sys::signal::Signal;
@@ -19,20 +20,17 @@ pub(super) use arguments::{Arguments, Encoded, InArray};
 pub(super) use run::{ChunkRunner, Prepare};
 
 use super::error::Failure;
-use super::wire::Wire;
-use crate::chunk::{self, Busy, Lease, Naming, Span};
+use crate::chunk::{self, Busy, Lease, Span};
 use crate::error::SegmentError;
 use crate::handle::Travelling;
-use crate::kin::{self, Kin};
-use crate::layout::{CELLS, CHUNKS, PoolCell, PoolChunk, PoolRow, SIGNALS};
+use crate::layout::{CHUNKS, PoolCell, SIGNALS};
 use crate::process::current_process;
 use crate::process::task::{self, Entry, TaskName};
-use crate::segment::View;
-use crate::signal::Patience;
 use crate::sync::Ordering;
 use crate::sys;
-use room::Room;
-use values::Values;
+use finder::{Found, Look};
+use state::Current;
+pub(super) use state::WorkerState;
 
 /// What a worker is told when it starts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -133,104 +131,7 @@ pub(super) fn work(segment: Travelling, seat: u16, orders: Orders) {
     }
 }
 
-/// The chunk a worker works on.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Current {
-    cell: usize,
-    index: usize,
-    pub(super) span: Span,
-    pub(super) input: u64,
-    pub(super) input_len: u64,
-    pub(super) output: u64,
-    pub(super) room: u64,
-    /// Its first failure ends the job.
-    pub(super) fails_fast: bool,
-}
-
-/// All that a task's body works on in a worker.
-pub struct WorkerState {
-    kin: &'static Kin,
-    wire: Wire,
-    row: View<PoolRow>,
-    finder: Finder,
-    patience: Patience,
-    room: Room,
-    values: Values,
-    last_task: Option<(TaskName, Entry<WorkerState>)>,
-    /// Chunks that may still be leased; `None` for any number.
-    left: Option<u64>,
-    current: Current,
-    /// Arguments of the initializer.
-    initial: Vec<u8>,
-    failed: Option<Failure>,
-    scratch: Vec<u8>,
-    pid: u32,
-    name: String,
-}
-
-impl fmt::Debug for WorkerState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorkerState")
-            .field("seat", &self.finder.seat)
-            .field("current", &self.current)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Looks for chunks.
-struct Finder {
-    seat: u16,
-    /// Items begun before.
-    turn: Cell<u32>,
-}
-
-/// A chunk that was leased.
-struct Found {
-    cell: usize,
-    lease: Lease,
-}
-
-/// What a look for work came to.
-enum Look {
-    Work(Found),
-    /// The pool is closing.
-    Over,
-}
-
 impl WorkerState {
-    /// Takes the seat that the pool has prepared in its segment.
-    pub(super) fn new(
-        segment: crate::segment::Segment,
-        seat: u16,
-        left: Option<u64>,
-    ) -> Result<WorkerState, SegmentError> {
-        let kin = kin::kin()?;
-        let wire = Wire::attach(segment)?;
-        let row = wire.rows.get(usize::from(seat)).cloned();
-        let row = row.ok_or(crate::error::Corrupt("a pool has no such seat"))?;
-        let turn = Naming::from_word(row.item.load(Ordering::Relaxed)).turn;
-        Ok(WorkerState {
-            kin,
-            wire,
-            finder: Finder {
-                seat,
-                turn: Cell::new(turn),
-            },
-            patience: Patience::new(),
-            room: Room::new(&row),
-            row,
-            values: Values::new(),
-            last_task: None,
-            left,
-            current: Current::default(),
-            initial: Vec::new(),
-            failed: None,
-            scratch: Vec::new(),
-            pid: std::process::id(),
-            name: current_process().name().to_owned(),
-        })
-    }
-
     /// Waits for a chunk; `None` when the pool is closing.
     fn find(&mut self) -> Result<Option<Found>, SegmentError> {
         loop {
@@ -331,7 +232,8 @@ impl WorkerState {
             room: read(&chunk.room),
             fails_fast: shape & super::wire::FAIL_FAST != 0,
         };
-        self.room.begin_chunk();
+        // What was given for the chunk before belongs to that.
+        self.reports = (0, 0);
         match self.entry(TaskName::from_words(words)) {
             Ok(entry) => entry(self),
             Err(why) => self.fail(self.current.span, Failure::NoFunction(why)),
@@ -351,32 +253,6 @@ impl WorkerState {
         }
     }
 
-    fn chunk_at(&self, cell: usize, index: usize) -> Option<&PoolChunk> {
-        self.wire.cell(cell)?.chunks.get(index)
-    }
-
-    /// The chunk being worked on.
-    pub(super) fn chunk(&self) -> Option<&PoolChunk> {
-        self.chunk_at(self.current.cell, self.current.index)
-    }
-
-    /// Whether an item of the job need not be begun any more, since one before it has failed.
-    #[inline(always)]
-    fn is_stopped(&self, item: u32) -> bool {
-        self.current.fails_fast
-            && self
-                .wire
-                .cell(self.current.cell)
-                .is_some_and(|cell| u64::from(item) > cell.stop.load(Ordering::Relaxed))
-    }
-
-    /// Items behind this one need not be begun any more.
-    fn stop_behind(&self, item: u32) {
-        if let Some(cell) = self.wire.cell(self.current.cell) {
-            cell.stop.fetch_min(u64::from(item), Ordering::Relaxed);
-        }
-    }
-
     fn entry(&mut self, name: TaskName) -> Result<Entry<WorkerState>, String> {
         match self.last_task {
             Some((last, entry)) if last == name => Ok(entry),
@@ -386,90 +262,5 @@ impl WorkerState {
                 Ok(entry)
             }
         }
-    }
-
-    /// Names the item that is about to run.
-    #[inline(always)]
-    fn begin(&self, naming: Naming) {
-        // Release: who finds this item named also finds the result of the one before.
-        self.row.item.store(naming.word(), Ordering::Release);
-    }
-
-    /// Copies `len` bytes from a place into the scratch.
-    fn load(&mut self, place: u64, len: u64) -> bool {
-        let bytes = &self.wire.bytes;
-        let Some(at) = super::record::inside(bytes, place, len) else {
-            return false;
-        };
-        self.scratch.clear();
-        bytes.append_to(at, len as usize, &mut self.scratch);
-        true
-    }
-}
-
-impl Finder {
-    /// A chunk, if there is one and I am the quickest.
-    #[inline]
-    fn look(&self, wire: &Wire, row: &PoolRow) -> Option<Look> {
-        let next = &wire.page.next;
-        let from = next.load(Ordering::Relaxed) as usize % CELLS;
-        for cell in chunk::around(&wire.page.open, from) {
-            if let Some(lease) = self.lease(wire, row, cell) {
-                // Jobs stand in the order in which they came. The next to look begins behind this one, or here
-                // while it has more.
-                if cell != from {
-                    next.store(cell as u64, Ordering::Relaxed);
-                }
-                return Some(Look::Work(Found { cell, lease }));
-            }
-        }
-        let closing = wire.page.closing.load(Ordering::Relaxed) != 0;
-        closing.then_some(Look::Over)
-    }
-
-    /// The next chunk of a cell.
-    #[inline]
-    fn lease(&self, wire: &Wire, row: &PoolRow, number: usize) -> Option<Lease> {
-        let cell = wire.cell(number)?;
-        if !has_work(cell) {
-            return None;
-        }
-        let nothing = Naming {
-            item: Naming::NONE,
-            turn: self.turn.get(),
-        };
-        row.item.store(nothing.word(), Ordering::Relaxed);
-        // Named before anything is claimed: if I die in between, the pool looks there.
-        row.at.store(number as u64 + 1, Ordering::Release);
-        if cell.shape.load(Ordering::Relaxed) as u32 <= 1 {
-            return chunk::lease(&cell.chunks, 0, self.seat);
-        }
-        loop {
-            let index = chunk::claim(&cell.cursor)?;
-            if let Some(lease) = chunk::lease(&cell.chunks, index, self.seat) {
-                return Some(lease);
-            }
-            if !chunk::may_claim(&cell.cursor) {
-                return None;
-            }
-        }
-    }
-
-    /// Whether somebody else could work beside me: at this cell, or at the next that is open.
-    fn sees_more(&self, wire: &Wire, cell: usize) -> bool {
-        let has_work = |number| wire.cell(number).is_some_and(has_work);
-        has_work(cell)
-            || chunk::around(&wire.page.open, cell + 1)
-                .next()
-                .is_some_and(has_work)
-    }
-}
-
-/// Whether a cell seems to have a chunk that nobody has.
-#[inline]
-fn has_work(cell: &PoolCell) -> bool {
-    match cell.shape.load(Ordering::Relaxed) as u32 {
-        0 | 1 => chunk::is_ready(&cell.chunks[0]),
-        _ => chunk::may_claim(&cell.cursor),
     }
 }

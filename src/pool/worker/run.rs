@@ -5,8 +5,8 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use super::WorkerState;
 use super::arguments::Arguments;
+use super::state::WorkerState;
 use crate::chunk::{Naming, Span};
 use crate::handle::{self, Carriage, Over, Passed, Transport, Travelling};
 use crate::message::{self, Count, EncodeError, Message, Sink};
@@ -25,7 +25,11 @@ impl<S: Step, G: Arguments<S::In>> Body for ChunkRunner<S, G> {
 
     fn run(worker: &mut WorkerState) {
         let span = worker.current.span;
-        let context = worker.context::<S::Context>();
+        let cell = worker.wire.cell(worker.current.cell);
+        let place = cell.map_or(0, |cell| cell.context.load(Ordering::Relaxed));
+        let context = worker
+            .values
+            .context::<S::Context>(&worker.wire.bytes, place);
         let (context, arguments) = match context.and_then(|context| Ok((context, G::open(worker)?)))
         {
             Ok(both) => both,

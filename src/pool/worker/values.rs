@@ -6,13 +6,11 @@ use std::time::{Duration, Instant};
 
 use bytemuck::{CheckedBitPattern, NoUninit};
 
-use super::WorkerState;
 use crate::frozen::Frozen;
 use crate::message::{self, DecodeError, Message};
 use crate::pool::error::{Failure, Payload};
 use crate::pool::record::{self, Name, VALUE_HEAD as HEAD};
 use crate::segment::Bytes;
-use crate::sync::Ordering;
 
 /// Contexts a worker keeps decoded.
 const CONTEXTS: usize = 4;
@@ -67,65 +65,60 @@ fn head(bytes: &Bytes, place: u64) -> Option<(Name, u64)> {
     Some(([name, more], len))
 }
 
-impl WorkerState {
-    /// The context of the job, decoded once and kept.
-    pub(super) fn context<C: Message>(&mut self) -> Result<Rc<C>, Failure> {
-        let cell = self.wire.cell(self.current.cell);
-        let place = cell.map_or(0, |cell| cell.context.load(Ordering::Relaxed));
+impl Values {
+    /// The context at a place, decoded once and kept; 0 for none.
+    pub(super) fn context<C: Message>(
+        &mut self,
+        bytes: &Bytes,
+        place: u64,
+    ) -> Result<Rc<C>, Failure> {
         let unreadable = |error| Failure::Decode(Payload::Context, error);
         if place == 0 {
-            if let Ok(nothing) = Rc::clone(&self.values.nothing).downcast() {
+            if let Ok(nothing) = Rc::clone(&self.nothing).downcast() {
                 return Ok(nothing);
             }
             return message::decode::<C>(&[]).map(Rc::new).map_err(unreadable);
         }
-        let (name, len) = head(&self.wire.bytes, place).ok_or_else(lost)?;
-        let contexts = &self.values.contexts;
-        let known = contexts.iter().find(|known| known.name == name);
+        let (name, len) = head(bytes, place).ok_or_else(lost)?;
+        let known = self.contexts.iter().find(|known| known.name == name);
         if let Some(context) = known.and_then(|known| Rc::clone(&known.value).downcast().ok()) {
             return Ok(context);
         }
-        let context = Rc::new(self.body::<C>(place, len)?.map_err(unreadable)?);
-        let contexts = &mut self.values.contexts;
-        contexts.truncate(CONTEXTS - 1);
+        let context = Rc::new(body::<C>(bytes, place, len)?.map_err(unreadable)?);
+        self.contexts.truncate(CONTEXTS - 1);
         let value = Rc::clone(&context) as Rc<dyn Any>;
-        contexts.insert(0, Kept { name, place, value });
+        self.contexts.insert(0, Kept { name, place, value });
         Ok(context)
     }
 
-    /// The array that the chunk's items lie in; the last one is kept.
-    pub(super) fn array<A>(&mut self) -> Result<Rc<Frozen<A>>, Failure>
+    /// The array whose handle is at a place; the last one is kept.
+    pub(super) fn array<A>(&mut self, bytes: &Bytes, place: u64) -> Result<Rc<Frozen<A>>, Failure>
     where
         A: NoUninit + CheckedBitPattern,
     {
-        let place = self.current.input;
-        let (name, len) = head(&self.wire.bytes, place).ok_or_else(lost)?;
-        let known = self
-            .values
-            .array
-            .as_ref()
-            .filter(|known| known.name == name);
+        let (name, len) = head(bytes, place).ok_or_else(lost)?;
+        let known = self.array.as_ref().filter(|known| known.name == name);
         if let Some(array) = known.and_then(|known| Rc::clone(&known.value).downcast().ok()) {
             return Ok(array);
         }
-        let array = self.body::<Frozen<A>>(place, len)?;
+        let array = body::<Frozen<A>>(bytes, place, len)?;
         let array = array.map_err(|error| Failure::Decode(Payload::Arguments, error))?;
         let array = Rc::new(array);
         let value = Rc::clone(&array) as Rc<dyn Any>;
-        self.values.array = Some(Kept { name, place, value });
+        self.array = Some(Kept { name, place, value });
         Ok(array)
     }
+}
 
-    fn body<T: Message>(
-        &mut self,
-        place: u64,
-        len: u64,
-    ) -> Result<Result<T, DecodeError>, Failure> {
-        if !self.load(place.saturating_add(HEAD), len) {
-            return Err(lost());
-        }
-        Ok(message::decode::<T>(&self.scratch))
-    }
+fn body<T: Message>(
+    bytes: &Bytes,
+    place: u64,
+    len: u64,
+) -> Result<Result<T, DecodeError>, Failure> {
+    let at = record::inside(bytes, place.saturating_add(HEAD), len).ok_or_else(lost)?;
+    let mut body = Vec::new();
+    bytes.append_to(at, len as usize, &mut body);
+    Ok(message::decode::<T>(&body))
 }
 
 fn lost() -> Failure {

@@ -1,78 +1,26 @@
-//! What a worker asks of the pool, by its mailbox: room for results and for the reasons of failures.
+//! What a worker says of chunks that it works on: what failed, and what it needs.
 
-use super::WorkerState;
-use crate::chunk::{self, Span};
-use crate::error::SegmentError;
-use crate::kin::Kin;
-use crate::layout::PoolRow;
+use super::state::WorkerState;
+use crate::chunk::Span;
 use crate::message;
 use crate::pool::error::{Failure, Report};
 use crate::pool::record::{self, REPORT_HEAD};
 use crate::pool::wire::Ask;
-use crate::signal::Patience;
 use crate::sync::Ordering;
 
 /// Bytes that are asked for at least, for reasons of failures.
 const PAGE: u64 = 1024;
 
-/// The worker's end of its mailbox, and what it was given for reports.
-pub(super) struct Room {
-    asked: u64,
-    patience: Patience,
-    /// Place and bytes that are left for reports of this chunk.
-    reports: (u64, u64),
-}
-
-impl Room {
-    pub(super) fn new(row: &PoolRow) -> Room {
-        Room {
-            asked: row.asked.load(Ordering::Relaxed),
-            patience: Patience::new(),
-            reports: (0, 0),
-        }
-    }
-
-    /// What was given for the chunk before belongs to that.
-    pub(super) fn begin_chunk(&mut self) {
-        self.reports = (0, 0);
-    }
-
-    /// Waits until everything that was asked is answered; the last answer.
-    fn answer(&mut self, row: &PoolRow, kin: &Kin) -> u64 {
-        let asked = self.asked;
-        let look = || {
-            let is_answered = row.answered.load(Ordering::Acquire) >= asked;
-            Ok::<_, SegmentError>(is_answered.then_some(()))
-        };
-        // The pool answers every request, or ends this process.
-        while let Ok(None) = row
-            .answers
-            .wait(&mut self.patience, None, kin.deaths(), look, |_| Ok(None))
-        {}
-        row.answer.load(Ordering::Relaxed)
-    }
-}
-
 impl WorkerState {
-    /// Asks for something. The answer of [`Ask::Room`] is to be waited for.
     fn ask(&mut self, ask: Ask) {
-        // The words of the last request may not be overwritten before it was read.
-        self.room.answer(&self.row, self.kin);
-        self.room.asked += 1;
-        for (word, value) in self.row.request.iter().zip(ask.words()) {
-            word.store(value, Ordering::Relaxed);
-        }
-        // The pool's end is in `Supervisor::read_mail`.
-        self.row.asked.store(self.room.asked, Ordering::Release);
         let page = &self.wire.page;
-        chunk::set(&page.mail, usize::from(self.finder.seat));
-        page.supervisor.notify_one();
+        self.mailbox.ask(page, &self.row, self.kin, ask);
     }
 
     /// Memory for the chunk being worked on; `None` if there is none.
     pub(super) fn more_room(&mut self, bytes: u64) -> Option<u64> {
         self.ask(Ask::Room { bytes });
-        let place = self.room.answer(&self.row, self.kin);
+        let place = self.mailbox.answer(&self.row, self.kin);
         (place != 0).then_some(place)
     }
 
@@ -86,7 +34,7 @@ impl WorkerState {
             .unwrap_or((0, 0));
         self.ask(Ask::NotReady { place, len });
         // The report is read before this process ends and its room goes back.
-        self.room.answer(&self.row, self.kin);
+        self.mailbox.answer(&self.row, self.kin);
     }
 
     /// Says why items of the chunk have no result.
@@ -142,13 +90,13 @@ impl WorkerState {
     /// Room for a report of the chunk being worked on.
     fn reserve(&mut self, len: u64) -> Option<usize> {
         let len = len.next_multiple_of(8);
-        if self.room.reports.1 < len {
+        if self.reports.1 < len {
             let bytes = len.max(PAGE);
             let place = self.more_room(bytes)?;
-            self.room.reports = (place, bytes);
+            self.reports = (place, bytes);
         }
-        let (place, left) = self.room.reports;
-        self.room.reports = (place + len, left - len);
+        let (place, left) = self.reports;
+        self.reports = (place + len, left - len);
         record::inside(&self.wire.bytes, place, len)
     }
 }
