@@ -45,6 +45,8 @@ pub(super) struct Board {
     pub(super) outstanding: usize,
     pub(super) counts: Counts,
     pub(super) times: Times,
+    /// Threads that wait for fewer jobs, or none.
+    pub(super) waiters: usize,
 }
 
 /// Items, since the pool began.
@@ -82,8 +84,8 @@ pub(super) struct After {
     pub(super) owners: u64,
     /// All workers are to look.
     pub(super) all_workers: bool,
-    /// The last job has ended.
-    pub(super) is_idle: bool,
+    /// Somebody waits for fewer jobs.
+    pub(super) has_waiters: bool,
     pub(super) news: Vec<News>,
     /// To be dropped.
     pub(super) over: Vec<Record>,
@@ -105,6 +107,7 @@ impl Board {
             outstanding: 0,
             counts: Counts::default(),
             times: Times::default(),
+            waiters: 0,
         }
     }
 
@@ -356,7 +359,7 @@ impl Board {
         self.counts.failed += failed;
         self.counts.done += u64::from(items) - failed;
         self.outstanding -= 1;
-        after.is_idle |= self.outstanding == 0;
+        after.has_waiters |= self.waiters > 0;
         record.job.end(outcome);
         if record.owner != 0 {
             after.owners |= chunk::bit(record.owner as usize);

@@ -12,6 +12,7 @@ use super::outcome::{Reason, ResultRange};
 use super::record::records_len;
 use crate::chunk::{self, Naming, Span};
 use crate::layout::PoolChunk;
+use crate::sync::{AtomicU64, Ordering};
 use crate::sys::Ended;
 
 /// Why a worker died.
@@ -94,7 +95,7 @@ impl Board {
             if !chunk::reclaim(chunk, &cell.done, index, dead.seat) {
                 continue;
             }
-            match remainder(&memory, record, index, chunk, dead, retries) {
+            match remainder(&memory, record, index, (chunk, &cell.stop), dead, retries) {
                 true => chunk::offer(chunk),
                 false => chunk::give_up(&cell.done, chunk::bit(index)),
             }
@@ -117,7 +118,7 @@ fn remainder(
     memory: &Memory,
     record: &mut Record,
     index: usize,
-    chunk: &PoolChunk,
+    (chunk, stop): (&PoolChunk, &AtomicU64),
     dead: &Dead,
     retries: u32,
 ) -> bool {
@@ -148,6 +149,9 @@ fn remainder(
             count: 1,
         };
         record.failures.add(one, Reason::Error(dead.error(attempt)));
+        if record.job.fails_fast {
+            stop.fetch_min(u64::from(item), Ordering::Relaxed);
+        }
     }
     let rest = span.from(if again { item } else { item + 1 });
     let finished = item - span.start;

@@ -139,7 +139,8 @@ impl PoolShared {
         for news in after.news {
             self.notify.tell(news);
         }
-        if after.is_idle || !after.over.is_empty() {
+        // A call of the system even when nobody listens.
+        if after.has_waiters {
             self.ended.notify_all();
         }
     }
@@ -294,8 +295,12 @@ impl PoolShared {
     ) -> bool {
         let mut board = lock(&self.board);
         while !is_so(&board) {
-            board = match deadline.map(|end| end.saturating_duration_since(Instant::now())) {
-                Some(Duration::ZERO) => return false,
+            let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return false;
+            }
+            board.waiters += 1;
+            board = match left {
                 Some(left) => {
                     let woken = self.ended.wait_timeout(board, left);
                     woken.unwrap_or_else(PoisonError::into_inner).0
@@ -305,6 +310,7 @@ impl PoolShared {
                     .wait(board)
                     .unwrap_or_else(PoisonError::into_inner),
             };
+            board.waiters -= 1;
         }
         true
     }

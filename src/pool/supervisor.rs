@@ -24,8 +24,9 @@ use crate::sync::Ordering;
 const TICK: Duration = Duration::from_millis(20);
 /// The shortest time between two looks at the clock of a limit.
 const SHORTEST: Duration = Duration::from_millis(1);
-/// How often it looks whether memory is idle, and how long a pool without work is watched.
-const IDLE: Duration = Duration::from_secs(1);
+/// How often it looks whether memory is idle: what was not used between two looks goes back to the system. And how long
+/// a pool without work is watched.
+const IDLE: Duration = Duration::from_millis(400);
 /// A request for room that nobody can meet for so long is refused.
 const SHORTAGE: Duration = Duration::from_secs(1);
 /// The most bytes that a worker may have for the reasons of failures of one item.

@@ -75,13 +75,11 @@ impl Finder {
         }
     }
 
-    /// Whether somebody else could work beside me: at this cell, or at the next that is open.
+    /// Whether somebody else could work beside me. Cells whose chunks are all taken are no reason to stop looking:
+    /// behind them may be one that nobody was woken for.
     pub(super) fn sees_more(&self, wire: &Wire, cell: usize) -> bool {
-        let has_work = |number| wire.cell(number).is_some_and(has_work);
-        has_work(cell)
-            || chunk::around(&wire.page.open, cell + 1)
-                .next()
-                .is_some_and(has_work)
+        let mut open = chunk::around(&wire.page.open, cell);
+        open.any(|number| wire.cell(number).is_some_and(has_work))
     }
 }
 
