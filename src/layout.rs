@@ -219,7 +219,7 @@ pub(crate) const SEATS: usize = 4096;
 /// Bytes of arguments that a cell holds itself.
 pub(crate) const INLINE_INPUT: usize = 192;
 /// Bytes of results that a cell holds itself.
-pub(crate) const INLINE_OUTPUT: usize = 168;
+pub(crate) const INLINE_OUTPUT: usize = 160;
 
 /// What a pool's segment begins with; the rows of its workers follow, then its cells, then the bytes
 /// of items and results.
@@ -292,7 +292,7 @@ pub(crate) struct PoolRow {
 /// Where a job stands while workers may take its chunks.
 ///
 /// ```text
-///  0      64      256             384    408            640
+///  0      64      256             384    416            640
 ///  +------+-------+--------+------+------+--------------+--------------+
 ///  | head | input | cursor |      | done | output |     | chunks  0 .. |
 ///  +------+-------+--------+------+------+--------------+--------------+
@@ -322,6 +322,8 @@ pub(crate) struct PoolCell {
     /// When its first chunk was begun, and the longest that a chunk took, in nanoseconds.
     pub(crate) begun: AtomicU64,
     pub(crate) longest: AtomicU64,
+    /// Not 0: a chunk of it has failures.
+    pub(crate) has_failures: AtomicU64,
     /// Results that need no more room than this.
     pub(crate) output: [AtomicU64; INLINE_OUTPUT / 8],
     _pad3: [AtomicU64; 8],

@@ -29,7 +29,7 @@ const SLOWEST: usize = 8;
 pub(super) struct Board {
     wire: Arc<Wire>,
     memory: Arc<Memory>,
-    cells: Vec<Option<Record>>,
+    cells: Vec<Option<Box<Record>>>,
     /// One bit a cell that has a job.
     taken: [u64; CELL_WORDS],
     /// Cells that have memory.
@@ -38,7 +38,7 @@ pub(super) struct Board {
     newest: usize,
     pub(super) placed: usize,
     /// Jobs that wait for a cell, by their number.
-    queue: BTreeMap<u64, Record>,
+    queue: BTreeMap<u64, Box<Record>>,
     numbers: u64,
     pub(super) closed: Option<Ending>,
     /// Jobs that have not ended.
@@ -88,7 +88,7 @@ pub(super) struct After {
     pub(super) has_waiters: bool,
     pub(super) news: Vec<News>,
     /// To be dropped.
-    pub(super) over: Vec<Record>,
+    pub(super) over: Vec<Box<Record>>,
 }
 
 impl Board {
@@ -114,9 +114,9 @@ impl Board {
     /// Takes a job in; gives it back if the pool takes none.
     pub(super) fn submit(
         &mut self,
-        record: Record,
+        record: Box<Record>,
         after: &mut After,
-    ) -> Result<(), (Ending, Record)> {
+    ) -> Result<(), (Ending, Box<Record>)> {
         if let Some(ending) = &self.closed {
             return Err((ending.clone(), record));
         }
@@ -159,7 +159,7 @@ impl Board {
     }
 
     /// Places a job in a cell; gives it back if none is free.
-    fn place(&mut self, mut record: Record, after: &mut After) -> Option<Record> {
+    fn place(&mut self, mut record: Box<Record>, after: &mut After) -> Option<Box<Record>> {
         let Some(number) = self.free_cell() else {
             return Some(record);
         };
@@ -199,6 +199,7 @@ impl Board {
         set(&cell.stop, u64::MAX);
         cell.begun.store(0, Ordering::Relaxed);
         cell.longest.store(0, Ordering::Relaxed);
+        cell.has_failures.store(0, Ordering::Relaxed);
         cell.done.store(0, Ordering::Relaxed);
         for chunk in &cell.chunks[..chunks] {
             chunk::offer(chunk);
@@ -245,16 +246,16 @@ impl Board {
     }
 
     pub(super) fn record_mut(&mut self, number: usize) -> Option<&mut Record> {
-        self.cells.get_mut(number)?.as_mut()
+        self.cells.get_mut(number)?.as_deref_mut()
     }
 
     pub(super) fn record(&self, number: usize) -> Option<&Record> {
-        self.cells.get(number)?.as_ref()
+        self.cells.get(number)?.as_deref()
     }
 
     /// The job in a cell, and the chunk of it that a worker has and has not finished.
     pub(super) fn chunk_of(&mut self, number: usize, seat: u16) -> Option<(&mut Record, usize)> {
-        let record = self.cells.get_mut(number)?.as_mut()?;
+        let record = self.cells.get_mut(number)?.as_deref_mut()?;
         let cell = self.wire.cell(number)?;
         let chunks = cell.chunks[..record.job.chunks].iter().enumerate();
         let mut its =
@@ -304,7 +305,7 @@ impl Board {
     }
 
     /// Takes a job out of its cell.
-    fn take(&mut self, number: usize) -> Option<Record> {
+    fn take(&mut self, number: usize) -> Option<Box<Record>> {
         let record = self.cells.get_mut(number)?.take()?;
         chunk::clear(&self.wire.page.open, number);
         self.taken[number / 64] &= !chunk::bit(number);
@@ -322,8 +323,12 @@ impl Board {
                 .copy_out(record.output as usize, &mut inline);
             inline
         });
+        // The chunks' lines are with the workers: they are fetched only for what stands nowhere else.
+        let has_failures = cell.has_failures.load(Ordering::Relaxed) != 0;
         for (part, chunk) in record.parts.iter().zip(&cell.chunks) {
-            read_failures(&self.memory, part, chunk, &mut record.failures);
+            if has_failures {
+                read_failures(&self.memory, part, chunk, &mut record.failures);
+            }
             if job.out_size.is_some() || part.span.count == 0 {
                 continue;
             }
@@ -353,7 +358,7 @@ impl Board {
     }
 
     /// A job has ended.
-    fn finish(&mut self, record: Record, outcome: Outcome, after: &mut After) {
+    fn finish(&mut self, record: Box<Record>, outcome: Outcome, after: &mut After) {
         let items = record.job.items;
         let failed = outcome.failed(items);
         self.counts.failed += failed;
@@ -371,7 +376,7 @@ impl Board {
     }
 
     /// Ends a job that was not begun, or whose results nobody may have any more.
-    fn end(&mut self, mut record: Record, ending: Ending, after: &mut After) {
+    fn end(&mut self, mut record: Box<Record>, ending: Ending, after: &mut After) {
         let blocks = std::mem::take(&mut record.blocks);
         let outcome = Outcome::without(ending, self.memory.bytes.clone(), blocks);
         self.finish(record, outcome, after);

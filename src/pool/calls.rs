@@ -240,7 +240,7 @@ impl<'p> CallOptions<'p> {
         }
     }
 
-    fn submit_for(&self, group: &Group, record: Record) -> Result<Arc<Job>, TaskError> {
+    fn submit_for(&self, group: &Group, record: Box<Record>) -> Result<Arc<Job>, TaskError> {
         let job = Arc::clone(&record.job);
         group.add();
         let refused = |ending: Ending| {

@@ -175,7 +175,7 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
     /// # Errors
     ///
     /// [`Unfed`]. Without memory, nothing was taken from the items.
-    pub(super) fn next(&mut self, group: Option<&Arc<Group>>) -> Result<Option<Record>, Unfed> {
+    pub(super) fn next(&mut self, group: Option<&Arc<Group>>) -> Result<Option<Box<Record>>, Unfed> {
         let (in_size, out_size) = sizes::<S>();
         let filled = match (self.unplaced.take(), &self.array, in_size) {
             (Some(filled), ..) => Some(filled),
@@ -408,7 +408,7 @@ impl Record {
         spans: impl Iterator<Item = Span>,
         output: Output,
         kept: [Option<Arc<Context>>; 2],
-    ) -> Record {
+    ) -> Box<Record> {
         let end_of = |items: u32| match (job.in_size, items) {
             (Some(size), items) => u64::from(items) * size,
             (None, 0) => 0,
@@ -434,7 +434,7 @@ impl Record {
         }
         let output_is_inline = output.block.is_none();
         let place = output.block.as_ref().map_or(0, |block| block.place);
-        Record {
+        Box::new(Record {
             job,
             task,
             parts,
@@ -451,7 +451,7 @@ impl Record {
             killed: None,
             submitted: sys::now(),
             owner: 0,
-        }
+        })
     }
 }
 
@@ -570,7 +570,7 @@ pub(super) fn single<S: Step>(
     shares: &Shares,
     item: &S::In,
     group: Option<&Arc<Group>>,
-) -> Result<Record, TaskError> {
+) -> Result<Box<Record>, TaskError> {
     let task = task_of::<S, Encoded>()?;
     let filled = encode_one::<S>(shared, item, 0).map_err(Unfed::error)?;
     let job = Job::new(

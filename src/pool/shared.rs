@@ -194,7 +194,7 @@ impl PoolShared {
     }
 
     /// Takes a job in.
-    pub(super) fn submit(&self, record: Record) -> Result<(), Ending> {
+    pub(super) fn submit(&self, record: Box<Record>) -> Result<(), Ending> {
         let submitted = self.with_board(|board, after| board.submit(record, after));
         // What was refused is dropped here, without the lock.
         submitted.map_err(|(ending, _)| ending)?;

@@ -28,7 +28,7 @@ impl Drop for Waited<'_> {
 impl<'p> Waited<'p> {
     pub(super) fn submit(
         shared: &'p PoolShared,
-        mut record: Record,
+        mut record: Box<Record>,
         slot: &Slot<'_>,
     ) -> Result<Waited<'p>, TaskError> {
         record.owner = slot.number;

@@ -84,11 +84,6 @@ impl Wire {
         self.cells.get(number).map(|cell| &**cell)
     }
 
-    /// A cell, to be kept.
-    pub(super) fn cell_view(&self, number: usize) -> Option<View<PoolCell>> {
-        self.cells.get(number).cloned()
-    }
-
     /// Where a cell's own room for arguments, and that for results, begins.
     pub(super) fn inline(&self, number: usize) -> [u64; 2] {
         let cell = cell_at(self.rows.len(), number);

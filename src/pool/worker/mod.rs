@@ -92,6 +92,9 @@ impl CurrentWorker {
     }
 }
 
+/// After so many chunks of a job the clock is asked how long they took.
+const LOOKS: u32 = 8;
+
 /// What runs in a worker's process: its whole life, from its seat being prepared to the pool's closing.
 pub(super) fn work(segment: Travelling, seat: u16, orders: Orders) {
     // Refused nowhere: these are signals that can be handled.
@@ -169,18 +172,19 @@ impl WorkerState {
         let mut now = sys::now();
         let mut busy = Busy::from_word(self.row.busy.load(Ordering::Relaxed)).begun(now);
         self.row.busy.store(busy.word(), Ordering::Relaxed);
+        let mut since_look = 0;
         loop {
             let chunks = self.work(cell, &lease, now);
-            let begun = now;
-            now = sys::now();
             let Some(its) = self.wire.cell(cell) else {
                 return;
             };
-            let took = chunk::nanoseconds(now.saturating_sub(begun));
-            if took > its.longest.load(Ordering::Relaxed) {
-                its.longest.store(took, Ordering::Relaxed);
+            since_look += 1;
+            // The clock takes as long as a small chunk: of many chunks it is asked now and then.
+            if chunks == 1 || since_look == LOOKS {
+                since_look = 0;
+                let begun = std::mem::replace(&mut now, sys::now());
+                note_time(its, now.saturating_sub(begun));
             }
-            busy = busy.ended(now);
             let done = self.row.chunks.load(Ordering::Relaxed).wrapping_add(1);
             self.row.chunks.store(done, Ordering::Relaxed);
             if let Some(left) = &mut self.left {
@@ -188,6 +192,9 @@ impl WorkerState {
             }
             let may_go_on = self.left != Some(0) && chunks > 1;
             if !may_go_on {
+                // All that was done is in it.
+                now = if chunks == 1 { now } else { sys::now() };
+                busy = busy.ended(now);
                 self.row.busy.store(busy.word(), Ordering::Relaxed);
                 if self.left != Some(0) {
                     // Whoever is told may bring the next task at once, and need not wake anybody for it.
@@ -202,11 +209,11 @@ impl WorkerState {
                 false => return,
             };
             let Some(next) = next else {
+                busy = busy.ended(sys::now());
                 self.row.busy.store(busy.word(), Ordering::Relaxed);
                 return;
             };
             lease = next;
-            busy = busy.begun(now);
         }
     }
 
@@ -262,5 +269,13 @@ impl WorkerState {
                 Ok(entry)
             }
         }
+    }
+}
+
+/// Remembers how long a chunk took, if it is the longest of its job.
+fn note_time(cell: &PoolCell, took: std::time::Duration) {
+    let took = chunk::nanoseconds(took);
+    if took > cell.longest.load(Ordering::Relaxed) {
+        cell.longest.store(took, Ordering::Relaxed);
     }
 }

@@ -42,6 +42,10 @@ impl WorkerState {
         if self.current.fails_fast {
             self.stop_behind(items.start);
         }
+        if let Some(cell) = self.wire.cell(self.current.cell) {
+            // Seen with the chunk's bit (edge Q).
+            cell.has_failures.store(1, Ordering::Relaxed);
+        }
         let Some(chunk) = self.chunk() else { return };
         let before = chunk.failures.load(Ordering::Relaxed);
         // Without a reason they have no result all the same, and the pool says that nobody could say why.

@@ -140,27 +140,27 @@ impl<C: Message, G> Walk<C, G> {
     {
         let current = worker.current;
         let needed = u64::from(current.span.count) * size;
-        let bytes = worker.wire.bytes.clone();
+        let wire = Rc::clone(&worker.wire);
+        let bytes = &wire.bytes;
         let size = size as usize;
-        let base = record::inside(&bytes, current.output, needed);
+        let base = record::inside(bytes, current.output, needed);
         let Some(base) = base.filter(|_| needed <= current.room) else {
             worker.fail(current.span.from(self.next), no_room());
             self.next = end;
             return;
         };
-        let row = worker.row.clone();
-        let cell = worker
-            .wire
-            .cell_view(current.cell)
-            .filter(|_| current.fails_fast);
+        let Some(row) = wire.rows.get(usize::from(worker.finder.seat)) else {
+            return;
+        };
+        let cell = wire.cell(current.cell).filter(|_| current.fails_fast);
         let place = |item: u32| {
             let before = (item - current.span.start) as usize * size;
-            Stretch::new(&bytes, base + before, needed as usize - before)
+            Stretch::new(bytes, base + before, needed as usize - before)
         };
         let mut item = self.next;
         let mut to = place(item);
         while item < end {
-            if let Some(cell) = &cell {
+            if let Some(cell) = cell {
                 if u64::from(item) > cell.stop.load(Ordering::Relaxed) {
                     break;
                 }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::rc::Rc;
 
 use super::finder::Finder;
 use super::mailbox::Mailbox;
@@ -36,7 +37,7 @@ pub(super) struct Current {
 /// All that a task's body works on in a worker.
 pub struct WorkerState {
     pub(super) kin: &'static Kin,
-    pub(super) wire: Wire,
+    pub(super) wire: Rc<Wire>,
     pub(super) row: View<PoolRow>,
     pub(super) finder: Finder,
     pub(super) patience: Patience,
@@ -73,7 +74,7 @@ impl WorkerState {
         left: Option<u64>,
     ) -> Result<WorkerState, SegmentError> {
         let kin = kin::kin()?;
-        let wire = Wire::attach(segment)?;
+        let wire = Rc::new(Wire::attach(segment)?);
         let row = wire.rows.get(usize::from(seat)).cloned();
         let row = row.ok_or(crate::error::Corrupt("a pool has no such seat"))?;
         let turn = Naming::from_word(row.item.load(Ordering::Relaxed)).turn;
