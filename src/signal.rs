@@ -22,10 +22,11 @@
 //! |---|---|
 //! | 0 | somebody may be asleep |
 //! | 1 | some sleeper cannot use the asymmetric barrier: wakers use a full fence. Never cleared |
-//! | 2.. | count of announcements; only grows, so that a waker clears exactly what it saw |
+//! | 2 | the announcement stands: whoever made it last will sleep again without another |
+//! | 3.. | count of announcements; only grows, so that a waker clears exactly what it saw |
 //!
-//! A sleeper that is killed leaves bit 0 set: one needless system call, once. There is no count of
-//! sleepers that could drift. A wake that goes to a process which is killed before it acts is made
+//! A sleeper that is killed leaves bits 0 and 2 set: two needless system calls, once. There is no
+//! count of sleepers that could drift. A wake that goes to a process which is killed before it acts is made
 //! good by the next slice.
 //!
 //! # To spin or not
@@ -36,6 +37,21 @@
 //! 256 waits go without a spin, which is all it takes on one processor, and on many that have more
 //! to do. Another one: see
 //! [`Patience::waited`].
+//!
+//! # An announcement that stands
+//!
+//! Who goes without spins sleeps in nearly every wait, and the barrier is half of what that costs
+//! beside the sleep itself: it interrupts every processor on which a process of any tree runs. So
+//! its announcement stands (bit 2): as long as the whole word is as it left it, the next wait needs
+//! neither another nor a barrier. Wakers count `seq` up and wake with every message meanwhile, which
+//! they have to anyway.
+//!
+//! Edge U. No wake is lost, though the waker that finds nobody asleep clears what it saw at any time
+//! later. Such a waker clears bit 2 first, and only one that has *seen* that, and then counted
+//! `seq` up (release), clears bit 0. The sleeper reads `seq` (acquire) before the word: if it read
+//! what that second waker left in `seq`, it sees in the word that bit 2 is gone, and announces
+//! itself anew; if not, `seq` changes under its sleep. And who counts `seq` up has published before
+//! (release): who reads that sees it.
 
 use std::time::{Duration, Instant};
 
@@ -44,7 +60,8 @@ use crate::sync::{self, Futex, Ordering, asymmetric, heavy, light, spin_loop};
 
 const ASLEEP: u64 = 1;
 const FENCES: u64 = 2;
-const ONE: u64 = 4;
+const STANDS: u64 = 4;
+const ONE: u64 = 8;
 
 /// The longest sleep before a look at who is dead, and the shortest time between two such looks.
 pub(crate) const SLICE: Duration = Duration::from_millis(20);
@@ -53,8 +70,9 @@ pub(crate) const SLICE: Duration = Duration::from_millis(20);
 /// is seen that nobody counts; the public pages say so.
 const LONG_SLICE: Duration = Duration::from_millis(80);
 /// The first sleep of one that rests is on one word alone, which is quicker than on two; a death is
-/// seen so much later at most.
-const NAP: Duration = Duration::from_micros(500);
+/// seen so much later at most. It is longer than the system's tick on most machines: a timer that is
+/// the next to fire has to be told to the hardware, twice a sleep, which costs as much as the sleep.
+const NAP: Duration = Duration::from_millis(5);
 /// The first sleep after wakers were told to use fences: one that was in the middle of a wake may
 /// not have heard.
 const HEARING: Duration = Duration::from_millis(1);
@@ -125,7 +143,21 @@ pub(crate) struct Patience {
     rests: u32,
     /// How many went without, the last time.
     rest: u32,
+    /// What was announced last, if all wakers have heard of it.
+    announced: Option<Announced>,
     vigil: Vigil,
+}
+
+/// An announcement after which there was a barrier.
+#[derive(Debug, Clone, Copy)]
+struct Announced {
+    /// At which signal: a worker of a pool waits at several. Each lies in memory that stays mapped
+    /// for as long as this end is there.
+    signal: usize,
+    /// What the announcement made of the word.
+    word: u64,
+    /// What `seq` was before it.
+    seq: u32,
 }
 
 /// What a wait learned that came to sleeping.
@@ -150,7 +182,17 @@ impl Patience {
             longest,
             rests: 0,
             rest: 0,
+            announced: None,
             vigil: Vigil::new(),
+        }
+    }
+
+    /// As after many waits in which the other side could not run.
+    #[cfg(loom)]
+    pub(crate) fn resting() -> Patience {
+        Patience {
+            rests: LONGEST_REST,
+            ..Patience::new()
         }
     }
 
@@ -231,16 +273,19 @@ impl SignalWords {
             // A hint: whoever reads that of another waker spins too much or too little, once.
             self.processor.store(processor + 1, Ordering::Relaxed);
         }
-        self.seq.fetch_add(1, Ordering::Relaxed);
+        // Edge U, waker's end; the sleeper's is in `still_announced`.
+        self.seq.fetch_add(1, Ordering::Release);
         let woken = self.seq.wake(n);
         if woken == 0 || n == u32::MAX {
             // Nobody is left who announced before `seen`; a newer announcement has another count.
-            let _ = self.announce.compare_exchange(
-                seen,
-                seen & !ASLEEP,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
+            // But one that stands may be slept on by who reads `seq` from now on.
+            let less = match seen & STANDS {
+                0 => seen & !ASLEEP,
+                _ => seen & !STANDS,
+            };
+            let _ =
+                self.announce
+                    .compare_exchange(seen, less, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
@@ -250,23 +295,35 @@ impl SignalWords {
         asymmetric() || self.announce.fetch_or(FENCES, Ordering::SeqCst) & FENCES != 0
     }
 
-    /// Whether an announcement made after `seq` was read still stands: wakers count before they
-    /// clear.
-    fn is_announced(&self, seq: u32) -> bool {
-        self.seq.load(Ordering::Relaxed) == seq
-            && self.announce.load(Ordering::Relaxed) & ASLEEP != 0
+    /// What `seq` is, if it may be slept on as it is now without another announcement.
+    fn still_announced(&self, mine: &Announced) -> Option<u32> {
+        // Acquire: before the word. Edge U, sleeper's end; the waker's is in `wake`.
+        let seq = self.seq.load(Ordering::Acquire);
+        let word = self.announce.load(Ordering::Relaxed);
+        let stands = word == mine.word && word & STANDS != 0;
+        // One that does not stand is as good until `seq` changes: wakers count before they clear.
+        let unbroken = seq == mine.seq && word & ASLEEP != 0;
+        (mine.signal == self.address() && (stands || unbroken)).then_some(seq)
     }
 
-    fn announce(&self) {
+    /// What the word is from now on.
+    fn announce(&self, stands: bool) -> u64 {
         let mut seen = self.announce.load(Ordering::Relaxed);
-        while let Err(now) = self.announce.compare_exchange(
-            seen,
-            (seen | ASLEEP).wrapping_add(ONE),
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        ) {
-            seen = now;
+        loop {
+            let mine = (seen & !STANDS | ASLEEP).wrapping_add(ONE);
+            let mine = if stands { mine | STANDS } else { mine };
+            match self
+                .announce
+                .compare_exchange(seen, mine, Ordering::Relaxed, Ordering::Relaxed)
+            {
+                Ok(_) => return mine,
+                Err(now) => seen = now,
+            }
         }
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 
     /// Waits until `look` finds something or the deadline has passed (`None`).
@@ -309,28 +366,30 @@ impl SignalWords {
         mut check: impl FnMut(bool) -> Result<Option<R>, E>,
         slept: &mut Slept,
     ) -> Result<Option<R>, E> {
-        let mut seq = None;
-        let mut naps = patience.is_resting();
+        let resting = patience.is_resting();
+        let mut naps = resting;
         let mut slice = SLICE;
         loop {
             let mut hearing = LONG_SLICE;
             let died = deaths.load(Ordering::Acquire);
-            // After a slice that nobody ended, the announcement still stands: no second barrier is
-            // needed.
-            let seq = match seq {
-                Some(seq) if self.is_announced(seq) => seq,
-                _ => {
-                    if !self.is_heard() {
+            let mine = patience.announced.as_ref();
+            let seq = match mine.and_then(|mine| self.still_announced(mine)) {
+                Some(seq) => seq,
+                None => {
+                    let heard = self.is_heard();
+                    if !heard {
                         hearing = HEARING;
                     }
                     // Acquire: before the announcement. Read after it, `seq` might be that of a
                     // waker which has seen the announcement and cleared it, for a message that
                     // another then took.
-                    let now = *seq.insert(self.seq.load(Ordering::Acquire));
-                    self.announce();
+                    let seq = self.seq.load(Ordering::Acquire);
+                    let word = self.announce(resting);
                     // Edge C, sleeper's end; the waker's is in `notify`.
                     heavy();
-                    now
+                    let signal = self.address();
+                    patience.announced = heard.then_some(Announced { signal, word, seq });
+                    seq
                 }
             };
             if let Some(found) = look()? {
@@ -341,20 +400,24 @@ impl SignalWords {
             if let Some(found) = check(ask)? {
                 return Ok(Some(found));
             }
-            let mut limit = match deadline {
-                Some(end) if end <= now => return Ok(None),
-                Some(end) => slice.min(end - now),
-                None => slice,
+            let nap = std::mem::take(&mut naps);
+            let mut limit = match nap {
+                true => NAP,
+                // What was asked a moment ago need not be asked now, but when its time is over.
+                false if !ask => slice.min(patience.vigil.left(now)),
+                false => slice,
             };
             limit = limit.min(hearing);
-            // What was asked a moment ago need not be asked now, but when its time is over.
-            if !ask {
-                limit = limit.min(patience.vigil.left(now));
+            if let Some(end) = deadline {
+                if end <= now {
+                    return Ok(None);
+                }
+                limit = limit.min(end - now);
             }
             slice = (slice * 2).min(LONG_SLICE);
             let mine = sync::processor();
-            match std::mem::take(&mut naps) {
-                true => self.seq.wait(seq, limit.min(NAP)),
+            match nap {
+                true => self.seq.wait(seq, limit),
                 false => self.seq.wait_either(seq, deaths, died, limit),
             }
             // The barrier is not counted: how long it takes says nothing of how long the other side

@@ -530,6 +530,86 @@ fn no_wake_is_lost_when_another_takes_the_message() {
     });
 }
 
+/// One that counts what it takes of what a waker publishes, one by one.
+fn take_all(place: &(SignalWords, AtomicU64), patience: &mut Patience, from: u64, to: u64) {
+    for taken in from..to {
+        let look = || Ok::<_, ()>((place.1.load(Ordering::Acquire) > taken).then_some(()));
+        let found = place
+            .0
+            .wait(patience, None, &Futex::default(), look, |_| Ok(None));
+        assert_eq!(found, Ok(Some(())));
+    }
+}
+
+/// Publishes one more, and wakes.
+fn publish(place: &(SignalWords, AtomicU64)) {
+    let before = place.1.load(Ordering::Relaxed);
+    place.1.store(before + 1, Ordering::Release);
+    place.0.notify_one();
+}
+
+/// Edge U: an announcement that stands holds for the next waits, whoever clears what.
+#[test]
+fn no_wake_is_lost_while_an_announcement_stands() {
+    model(3, || {
+        let place = Arc::new((SignalWords::default(), AtomicU64::new(0)));
+        let mut patience = Patience::resting();
+        let waker = thread::spawn({
+            let place = place.clone();
+            move || (0..3).for_each(|_| publish(&place))
+        });
+        take_all(&place, &mut patience, 0, 3);
+        waker.join().unwrap();
+    });
+}
+
+/// Edge U with two wakers: one of them has yet to clear what it saw when the other has done it all.
+#[test]
+fn no_wake_is_lost_between_two_wakers_while_an_announcement_stands() {
+    model(3, || {
+        let place = Arc::new((SignalWords::default(), AtomicU64::new(0)));
+        let mut patience = Patience::resting();
+        // It was announced before, and found without a sleep.
+        let mut looks = 0;
+        let second = || {
+            looks += 1;
+            Ok::<_, ()>((looks == 1).then_some(()))
+        };
+        let first = place
+            .0
+            .wait(&mut patience, None, &Futex::default(), second, |_| Ok(None));
+        assert_eq!(first, Ok(Some(())));
+        let wakers: Vec<_> = (0..2)
+            .map(|_| {
+                let place = place.clone();
+                thread::spawn(move || {
+                    place.1.fetch_add(1, Ordering::Release);
+                    place.0.notify_one();
+                })
+            })
+            .collect();
+        take_all(&place, &mut patience, 0, 2);
+        for waker in wakers {
+            waker.join().unwrap();
+        }
+    });
+}
+
+/// Edge U: who stops resting takes what stood along, and whoever it was for is woken no less.
+#[test]
+fn no_wake_is_lost_when_an_announcement_stands_no_more() {
+    model(3, || {
+        let place = Arc::new((SignalWords::default(), AtomicU64::new(0)));
+        let waker = thread::spawn({
+            let place = place.clone();
+            move || (0..3).for_each(|_| publish(&place))
+        });
+        take_all(&place, &mut Patience::resting(), 0, 1);
+        take_all(&place, &mut Patience::new(), 1, 3);
+        waker.join().unwrap();
+    });
+}
+
 /// Edge C with a sleeper whose barrier is refused: it has told wakers to use a fence, and no wake is lost.
 #[test]
 fn no_wake_is_lost_without_the_sleepers_barrier() {
