@@ -570,14 +570,10 @@ fn no_wake_is_lost_between_two_wakers_while_an_announcement_stands() {
         let place = Arc::new((SignalWords::default(), AtomicU64::new(0)));
         let mut patience = Patience::resting();
         // It was announced before, and found without a sleep.
-        let mut looks = 0;
-        let second = || {
-            looks += 1;
-            Ok::<_, ()>((looks == 1).then_some(()))
-        };
+        let now = || Ok::<_, ()>(Some(()));
         let first = place
             .0
-            .wait(&mut patience, None, &Futex::default(), second, |_| Ok(None));
+            .wait(&mut patience, None, &Futex::default(), now, |_| Ok(None));
         assert_eq!(first, Ok(Some(())));
         let wakers: Vec<_> = (0..2)
             .map(|_| {
@@ -592,6 +588,29 @@ fn no_wake_is_lost_between_two_wakers_while_an_announcement_stands() {
         for waker in wakers {
             waker.join().unwrap();
         }
+    });
+}
+
+/// Edge U, what it carries: a waker's own barrier is not needed where an announcement stands.
+#[test]
+fn who_sees_a_wake_sees_what_it_is_for() {
+    model(3, || {
+        let place = Arc::new((SignalWords::default(), AtomicU64::new(0)));
+        let mut patience = Patience::resting();
+        let now = || Ok::<_, ()>(Some(()));
+        let first = place
+            .0
+            .wait(&mut patience, None, &Futex::default(), now, |_| Ok(None));
+        assert_eq!(first, Ok(Some(())));
+        let waker = thread::spawn({
+            let place = place.clone();
+            move || {
+                sync::have(Barrier::Unreached);
+                publish(&place);
+            }
+        });
+        take_all(&place, &mut patience, 0, 1);
+        waker.join().unwrap();
     });
 }
 

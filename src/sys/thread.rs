@@ -2,7 +2,7 @@
 //!
 //! # Why this file may use `unsafe`
 //!
-//! It makes three system calls that no crate of ours wraps: all ask, and none changes anything.
+//! It makes four system calls that no crate of ours wraps: all ask, and none changes anything.
 
 #![allow(unsafe_code)]
 
@@ -33,15 +33,15 @@ pub(crate) struct ThreadState {
     namespaces: Vec<u8>,
 }
 
-/// The namespaces of a new process. Those in which a thread itself runs (`pid`, `time`) never change.
-const NAMESPACES: [&str; 8] = [
+/// The namespaces of a new process. Those in which a thread itself runs (`pid`, `time`) never change, and
+/// that of users does not in a process that has two threads, as each has that has a zygote.
+const NAMESPACES: [&str; 7] = [
     "cgroup",
     "ipc",
     "mnt",
     "net",
     "pid_for_children",
     "time_for_children",
-    "user",
     "uts",
 ];
 
@@ -192,7 +192,19 @@ fn limits() -> [[Option<u64>; 2]; 15] {
 /// A thread that has restricted itself by Landlock may not look into a process that is less restricted,
 /// and nothing else tells of that.
 pub(crate) fn may_look_into(pid: u32) -> bool {
-    rustix::fs::readlink(format!("/proc/{pid}/cwd"), Vec::new()).is_ok()
+    let (mut head, mut len) = (std::ptr::null::<libc::c_void>(), 0_usize);
+    // The cheapest question that the kernel answers to none but those who may look.
+    // SAFETY: the kernel writes an address and a size to places for them; the address is not used.
+    let asked = unsafe {
+        libc::syscall(
+            libc::SYS_get_robust_list,
+            pid as libc::c_long,
+            &raw mut head,
+            &raw mut len,
+        )
+    };
+    // Not every kernel, emulator or sandbox knows it: this one they do, which takes fifty times as long.
+    asked == 0 || rustix::fs::readlink(format!("/proc/{pid}/cwd"), Vec::new()).is_ok()
 }
 
 /// Runs `work` while every signal is blocked in the calling thread.

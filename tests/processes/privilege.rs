@@ -153,6 +153,9 @@ fn thread_that(change: fn() -> nix::Result<()>) {
     let plain = of_a_command();
     for method in METHODS {
         let of_thread = thread::spawn(move || {
+            // From then on it is given children that wait before it is asked what it has.
+            by_zygote(|| ()).join().unwrap();
+            settled();
             if let Err(error) = change() {
                 eprintln!("NOT CHECKED, for this process may not do it to a thread: {error}");
                 return None;
