@@ -2,6 +2,12 @@
 //!
 //! serde's generics are not `'static`, so `Any` cannot be asked. Here lifetimes are left aside: types that
 //! differ in nothing else count as one, and only types without any are looked for.
+//!
+//! # Why this file may use `unsafe`
+//!
+//! It asks for the identity of a type without `'static`, and takes a value for what the answer says it is. The
+//! answer says nothing of lifetimes, and need not: what is looked for is a slice or vector of numbers, in
+//! which there are none, or a reference to one, which is taken for no longer than the value it is found in.
 
 #![allow(unsafe_code)]
 
