@@ -1,13 +1,14 @@
 //! Which type it is that serde has handed over.
 //!
-//! serde's generics are not `'static`, so `Any` cannot be asked. Here lifetimes are left aside: types that
-//! differ in nothing else count as one, and only types without any are looked for.
+//! serde's generics are not `'static`, so `Any` cannot be asked. Here lifetimes are left aside:
+//! types that differ in nothing else count as one, and only types without any are looked for.
 //!
 //! # Why this file may use `unsafe`
 //!
-//! It asks for the identity of a type without `'static`, and takes a value for what the answer says it is. The
-//! answer says nothing of lifetimes, and need not: what is looked for is a slice or vector of numbers, in
-//! which there are none, or a reference to one, which is taken for no longer than the value it is found in.
+//! It asks for the identity of a type without `'static`, and takes a value for what the answer says
+//! it is. The answer says nothing of lifetimes, and need not: what is looked for is a slice or
+//! vector of numbers, in which there are none, or a reference to one, which is taken for no longer
+//! than the value it is found in.
 
 #![allow(unsafe_code)]
 
@@ -105,8 +106,8 @@ impl<'a> Place<'a> {
         if self.id != TypeId::of::<K>() {
             return None;
         }
-        // SAFETY: `at` comes from a `&'a mut Option<T>`, which is lent for as long as `self` is, and
-        // `T` is `K` (just compared; a `Known` has no lifetimes that could differ).
+        // SAFETY: `at` comes from a `&'a mut Option<T>`, which is lent for as long as `self` is,
+        // and `T` is `K` (just compared; a `Known` has no lifetimes that could differ).
         Some(unsafe { &mut *self.at.cast::<Option<K>>() })
     }
 }

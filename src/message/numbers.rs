@@ -1,8 +1,8 @@
 //! Sequences of numbers inside other values, all of their bytes at once.
 //!
-//! To serde a `Vec<u8>` is a sequence like any other, written and read element by element. The bytes are
-//! the same in either way, since every number lies in a message as it lies in memory; here only the
-//! loop is saved, where the type is one that is known to be nothing but numbers.
+//! To serde a `Vec<u8>` is a sequence like any other, written and read element by element. The
+//! bytes are the same in either way, since every number lies in a message as it lies in memory;
+//! here only the loop is saved, where the type is one that is known to be nothing but numbers.
 
 use std::any::TypeId;
 

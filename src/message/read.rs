@@ -278,7 +278,8 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
     #[inline]
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         let len = self.len()?;
-        // Nothing is asked of what cannot be a vector, nor of a visitor that brings anything of its own.
+        // Nothing is asked of what cannot be a vector, nor of a visitor that brings anything of its
+        // own.
         if const { size_of::<V::Value>() == size_of::<Vec<u8>>() && size_of::<V>() == 0 } {
             let mut value = None;
             let filled = self.inside(|reader| {

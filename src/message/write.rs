@@ -1,10 +1,11 @@
 //! serde to bytes, straight into a [`Sink`].
 //!
-//! No names; a number is its bytes as they lie in memory; before what has a length, and a variant, stands a number of
-//! as few bytes as it needs. So is postcard's format but for the numbers, which here are never taken apart: many
-//! of them are one copy, and one is a store. It is written and read here so that a sender hears of whatever a receiver
-//! would refuse (its message would be lost), so that reading is bounded for any bytes, and so that the reason a type
-//! gives for refusing is kept.
+//! No names; a number is its bytes as they lie in memory; before what has a length, and a variant,
+//! stands a number of as few bytes as it needs. So is postcard's format but for the numbers, which
+//! here are never taken apart: many of them are one copy, and one is a store. It is written and
+//! read here so that a sender hears of whatever a receiver would refuse (its message would be
+//! lost), so that reading is bounded for any bytes, and so that the reason a type gives for
+//! refusing is kept.
 
 use serde::ser::{self, Serialize};
 
@@ -61,7 +62,8 @@ impl<'s, S: Sink> Writer<'s, S> {
         Ok(())
     }
 
-    /// A length, or which variant it is: seven bits a byte, low ones first; the top bit says that more follow.
+    /// A length, or which variant it is: seven bits a byte, low ones first; the top bit says that
+    /// more follow.
     #[inline]
     fn varint(&mut self, mut number: u64) -> Result {
         // Most are this small.

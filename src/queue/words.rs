@@ -7,7 +7,8 @@ use crate::sync::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub(super) struct Fill<'a> {
     words: &'a [AtomicU64],
-    /// The word being filled, its first byte in memory the lowest of the number, and how many bytes it has.
+    /// The word being filled, its first byte in memory the lowest of the number, and how many bytes
+    /// it has.
     word: u64,
     bytes: usize,
 }

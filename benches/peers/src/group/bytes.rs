@@ -1,5 +1,5 @@
-//! 1 MiB of numbers alone and inside other values. It may cost no more where it lies deep: one copy, and the memory that
-//! the value is made in.
+//! 1 MiB of numbers alone and inside other values. It may cost no more where it lies deep: one
+//! copy, and the memory that the value is made in.
 
 use crate::rig::row::{Group, Row};
 use crate::rig::units::Unit;

@@ -1,4 +1,5 @@
-//! 1 MiB alone, in a tuple and in a struct, through queues, a pipe and a pool. Whoever gets a value sends it back as it is.
+//! 1 MiB alone, in a tuple and in a struct, through queues, a pipe and a pool. Whoever gets a value
+//! sends it back as it is.
 
 use super::Ours;
 use crate::group::bytes::*;
