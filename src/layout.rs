@@ -16,8 +16,9 @@ use crate::sync::{AtomicU32, AtomicU64, Futex};
 
 /// `multi` and a newline that text-mode transfers break.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"multpr\r\n");
-/// Changes whenever a size, an offset or a meaning below does.
-pub(crate) const VERSION: u32 = 2;
+/// Changes whenever a size, an offset or a meaning below does, or how a value is written in a
+/// message.
+pub(crate) const VERSION: u32 = 3;
 /// Pointer width and byte order of the writer; another one is another layout.
 pub(crate) const WORD: u32 = usize::BITS
     | if cfg!(target_endian = "big") {

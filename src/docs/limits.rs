@@ -18,8 +18,8 @@
 //! * **Arguments of the program, on musl.** There Rust's standard library has them from `main`, to which
 //!   children never come: [`std::env::args`] is empty in them. What a function needs, give it as arguments.
 //! * **Survival of a restart.** Segments are memory; nothing is durable.
-//! * **Self-describing formats.** Messages are postcard: `#[serde(flatten)]` and untagged enums do not work in
-//!   it.
+//! * **Self-describing formats.** A message holds values and no names: `#[serde(flatten)]` and
+//!   untagged enums do not work in it.
 //! * **Waiting for every child.** A program that has started two processes has a zygote and two spares among
 //!   its children, as long as it runs: `wait()` until there is no child left does not return. Wait for the
 //!   children that are yours, or start them with [`StartMethod::Exec`](crate::StartMethod::Exec).

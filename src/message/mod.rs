@@ -1,10 +1,13 @@
 //! A value becomes bytes, and bytes become a value.
 //!
-//! Three ways, chosen by the type when compiling: *raw* for numbers, texts and arrays ([`raw`]), *plain* for
-//! [`Plain`], and serde for all others ([`mod@write`], [`read`]). All go straight into a [`Sink`]; none trusts the bytes it
-//! reads. Raw and plain bytes are in the machine's own order: both sides run on one machine.
+//! Three ways, chosen by the type when compiling: *raw* for numbers, texts and arrays ([`raw`]),
+//! *plain* for [`Plain`], and serde for all others ([`mod@write`], [`read`]), where sequences of
+//! numbers are still one copy ([`numbers`]). All go straight into a [`Sink`]; none trusts the bytes
+//! it reads. Numbers are in the machine's own order: both sides run on one machine.
 
 mod depth;
+mod known;
+mod numbers;
 mod plain;
 mod raw;
 mod read;
@@ -48,7 +51,11 @@ const BLOCK: usize = 32;
 /// |---|---|
 /// | numbers, `bool`, `char`, arrays of up to 32 and `Vec`s of them, `String` | their bytes, copied |
 /// | [`Plain<T>`] | its bytes, copied; alone or inside any other type |
-/// | every other type | [postcard](https://postcard.jamesmunns.com)'s format, without names |
+/// | every other type | value after value, without names; what has a length, after its length |
+///
+/// Inside other types a `Vec` or `Box<[_]>` of numbers, `bool` or `char` is also copied as a whole,
+/// and so are a `String` and what serde calls bytes. Other sequences go element by element: a
+/// `Vec<Plain<T>>` is the fast way for many small structs or arrays.
 ///
 /// The format does not describe itself, so `#[serde(flatten)]`, `#[serde(untagged)]`,
 /// `#[serde(tag)]` and a field that `#[serde(skip_serializing_if)]` left out cannot travel. A value

@@ -12,12 +12,29 @@ use super::DecodeError;
 use crate::segment::Bytes;
 
 /// A number, `bool` or `char`.
-trait Scalar: NoUninit + CheckedBitPattern + Default {}
-
-macro_rules! scalars {
-    ($($scalar:ty)*) => { $(impl Scalar for $scalar {})* };
+pub(super) trait Scalar: NoUninit + CheckedBitPattern + Default {
+    /// Makes the values of bytes that may lie anywhere, of which there are as many.
+    #[inline(always)]
+    fn copy(bytes: &[u8], to: &mut [Self]) -> Result<(), DecodeError> {
+        fill(to, bytes)
+    }
 }
-scalars! { u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64 bool char }
+
+macro_rules! numbers {
+    ($($number:ty)*) => { $(
+        impl Scalar for $number {
+            // Any bits are a number.
+            #[inline(always)]
+            fn copy(bytes: &[u8], to: &mut [Self]) -> Result<(), DecodeError> {
+                bytemuck::cast_slice_mut(to).copy_from_slice(bytes);
+                Ok(())
+            }
+        }
+    )* };
+}
+numbers! { u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64 }
+impl Scalar for bool {}
+impl Scalar for char {}
 
 /// A type that travels raw.
 trait Raw: Sized + 'static {
@@ -168,22 +185,26 @@ impl Raw for String {
 }
 
 /// All numbers in `bytes`, which is a whole number of them.
-fn read_vec<S: Scalar>(bytes: &[u8]) -> Result<Vec<S>, DecodeError> {
-    let mut items = Vec::new();
-    append_scalars(bytes, &mut items)?;
+pub(super) fn read_vec<S: Scalar>(bytes: &[u8]) -> Result<Vec<S>, DecodeError> {
+    // A slice that lies right for `S` is checked in place and copied in one go.
+    if let Ok(items) = bytemuck::checked::try_cast_slice::<u8, S>(bytes) {
+        return Ok(items.to_vec());
+    }
+    // The allocator's own zeros, which cost nothing where the memory is new.
+    let mut items = vec![S::default(); bytes.len() / size_of::<S>()];
+    S::copy(bytes, &mut items)?;
     Ok(items)
 }
 
 /// Appends all numbers in `bytes`, which is a whole number of them.
 fn append_scalars<S: Scalar>(bytes: &[u8], to: &mut Vec<S>) -> Result<(), DecodeError> {
-    // A slice that lies right for `S` is checked in place and copied in one go.
     if let Ok(items) = bytemuck::checked::try_cast_slice(bytes) {
         to.extend_from_slice(items);
         return Ok(());
     }
     let start = to.len();
     to.resize(start + bytes.len() / size_of::<S>(), S::default());
-    fill(&mut to[start..], bytes)
+    S::copy(bytes, &mut to[start..])
 }
 
 #[inline(always)]

@@ -9,8 +9,9 @@ use serde::de::{self, DeserializeSeed, IntoDeserializer, Visitor};
 use crate::handle;
 
 use super::depth::{Depth, RESERVE, TooDeep};
-use super::plain;
+use super::known::{self, Place};
 use super::{DecodeError, EMPTY_LIMIT, LEVEL_LIMIT};
+use super::{numbers, plain};
 
 type Result<T> = std::result::Result<T, DecodeError>;
 
@@ -154,17 +155,17 @@ macro_rules! varint {
         }
     };
 }
-varint!(varint_u16: u16);
 varint!(varint_u32: u32);
 varint!(varint_u64: u64);
-varint!(varint_u128: u128);
 
-/// The counterpart of the writer's macro of this name.
-macro_rules! zigzag {
-    ($number:expr => $signed:ty) => {{
-        let number = $number;
-        (number >> 1) as $signed ^ -((number & 1) as $signed)
-    }};
+/// Numbers, as they lie in memory.
+macro_rules! numbers {
+    ($($deserialize:ident($visit:ident $number:ty))*) => { $(
+        #[inline]
+        fn $deserialize<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+            visitor.$visit(<$number>::from_ne_bytes(self.array()?))
+        }
+    )* };
 }
 
 impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
@@ -194,72 +195,26 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
         visitor.visit_bool(self.bit()?)
     }
 
-    #[inline]
-    fn deserialize_i8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        visitor.visit_i8(i8::from_le_bytes(self.array()?))
-    }
-
-    #[inline]
-    fn deserialize_i16<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        visitor.visit_i16(zigzag!(self.varint_u16()? => i16))
-    }
-
-    #[inline]
-    fn deserialize_i32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        visitor.visit_i32(zigzag!(self.varint_u32()? => i32))
-    }
-
-    #[inline]
-    fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        visitor.visit_i64(zigzag!(self.varint_u64()? => i64))
-    }
-
-    #[inline]
-    fn deserialize_i128<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        visitor.visit_i128(zigzag!(self.varint_u128()? => i128))
-    }
-
-    #[inline]
-    fn deserialize_u8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        visitor.visit_u8(self.byte()?)
-    }
-
-    #[inline]
-    fn deserialize_u16<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        visitor.visit_u16(self.varint_u16()?)
-    }
-
-    #[inline]
-    fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        visitor.visit_u32(self.varint_u32()?)
-    }
-
-    #[inline]
-    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        visitor.visit_u64(self.varint_u64()?)
-    }
-
-    #[inline]
-    fn deserialize_u128<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        visitor.visit_u128(self.varint_u128()?)
-    }
-
-    #[inline]
-    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        visitor.visit_f32(f32::from_le_bytes(self.array()?))
-    }
-
-    #[inline]
-    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        visitor.visit_f64(f64::from_le_bytes(self.array()?))
+    numbers! {
+        deserialize_u8(visit_u8 u8)
+        deserialize_u16(visit_u16 u16)
+        deserialize_u32(visit_u32 u32)
+        deserialize_u64(visit_u64 u64)
+        deserialize_u128(visit_u128 u128)
+        deserialize_i8(visit_i8 i8)
+        deserialize_i16(visit_i16 i16)
+        deserialize_i32(visit_i32 i32)
+        deserialize_i64(visit_i64 i64)
+        deserialize_i128(visit_i128 i128)
+        deserialize_f32(visit_f32 f32)
+        deserialize_f64(visit_f64 f64)
     }
 
     #[inline]
     fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        let mut letters = self.text()?.chars();
-        match (letters.next(), letters.next()) {
-            (Some(letter), None) => visitor.visit_char(letter),
-            _ => Err(DecodeError::InvalidBits),
+        match char::from_u32(u32::from_ne_bytes(self.array()?)) {
+            Some(letter) => visitor.visit_char(letter),
+            None => Err(DecodeError::InvalidBits),
         }
     }
 
@@ -323,6 +278,18 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
     #[inline]
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         let len = self.len()?;
+        // Nothing is asked of what cannot be a vector, nor of a visitor that brings anything of its
+        // own.
+        if const { size_of::<V::Value>() == size_of::<Vec<u8>>() && size_of::<V>() == 0 } {
+            let mut value = None;
+            let filled = self.inside(|reader| {
+                let place = Place::new(&mut value);
+                numbers::fill(place, known::id::<V>(), len, &mut reader.rest).transpose()
+            })?;
+            if let (Some(()), Some(numbers)) = (filled, value) {
+                return Ok(numbers);
+            }
+        }
         let believed = self.reserve(len);
         self.inside(|reader| {
             visitor.visit_seq(Claimed {

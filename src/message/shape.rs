@@ -26,9 +26,9 @@ pub(crate) fn runs_no_code<T: Message>() -> bool {
 
 /// Bytes of room that suit a queue of the type.
 ///
-/// Exact for a type of [`fixed_size`]. A type without memory of its own outside the value needs at most a
-/// quarter more than it has in memory for numbers and a byte for each `Option` and enum, so twice its size is
-/// plenty; for others it is a guess.
+/// Exact for a type of [`fixed_size`]. A type without memory of its own outside the value needs at
+/// most what it has in memory for numbers and a byte for each `Option` and enum, so twice its size
+/// is plenty; for others it is a guess.
 pub(crate) fn size_hint<T: Message>() -> usize {
     let inline = 2 * size_of::<T>() + 8;
     match fixed_size::<T>() {

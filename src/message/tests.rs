@@ -280,7 +280,8 @@ fn bits_that_are_no_value_are_refused() {
         decode_vec::<Plain<Colour>>(&[1, 3], 2),
         Err(DecodeError::InvalidBits)
     );
-    assert_eq!(decode::<(char,)>(b"\x02ab"), Err(DecodeError::InvalidBits));
+    let surrogate = 0xD800_u32.to_ne_bytes();
+    assert_eq!(decode::<(char,)>(&surrogate), Err(DecodeError::InvalidBits));
     assert_eq!(decode::<String>(&[0xFF]), Err(DecodeError::InvalidText));
     assert_eq!(
         decode::<(String,)>(&[1, 0xFF]),
@@ -322,15 +323,20 @@ fn lengths_must_be_right() {
         decode::<(u8, u8)>(&[0; 3]),
         Err(DecodeError::Trailing { left: 1 })
     );
+    // A length, and a variant.
     assert_eq!(
-        decode::<(u16,)>(&[0xFF, 0xFF, 4]),
+        decode::<(String,)>(&[0xFF; 11]),
         Err(DecodeError::InvalidNumber)
     );
-    assert_eq!(decode::<(u16,)>(&[0xFF, 0xFF, 3]), Ok((u16::MAX,)));
+    let variant = |last| [0xFF, 0xFF, 0xFF, 0xFF, last];
     assert_eq!(
-        decode::<(u64,)>(&[0xFF; 11]),
+        decode::<Command>(&variant(0x10)),
         Err(DecodeError::InvalidNumber)
     );
+    assert!(matches!(
+        decode::<Command>(&variant(0x0F)),
+        Err(DecodeError::Refused(_))
+    ));
 }
 
 #[test]
@@ -386,8 +392,8 @@ fn claimed_lengths_are_not_believed() {
         })
     );
     assert_eq!(
-        decode_vec::<(u64,)>(&[0; 2], usize::MAX),
-        Err(DecodeError::Truncated { needed: 1, left: 0 })
+        decode_vec::<(u64,)>(&[0; 16], usize::MAX),
+        Err(DecodeError::Truncated { needed: 8, left: 0 })
     );
 }
 
@@ -442,6 +448,156 @@ fn memory_is_reserved_only_for_bytes_that_may_come() {
     assert_eq!((first.0, second.0), (Some(3), None));
 }
 
+/// As [`Vec<T>`], but with a visitor of its own that sees every element, and doubles it.
+#[derive(Debug, PartialEq)]
+struct Doubled(Vec<u8>);
+
+impl Serialize for Doubled {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|number| number / 2))
+    }
+}
+
+impl<'de> Deserialize<'de> for Doubled {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Double;
+
+        impl<'de> serde::de::Visitor<'de> for Double {
+            type Value = Vec<u8>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("numbers")
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut seq: A,
+            ) -> Result<Vec<u8>, A::Error> {
+                let mut numbers = Vec::new();
+                while let Some(number) = seq.next_element::<u8>()? {
+                    numbers.push(2 * number);
+                }
+                Ok(numbers)
+            }
+        }
+
+        deserializer.deserialize_seq(Double).map(Doubled)
+    }
+}
+
+#[test]
+fn numbers_inside_are_the_same_bytes_however_they_are_written() {
+    /// Written and read element by element, whatever it is.
+    #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct Each<T>(T);
+
+    macro_rules! all {
+        ($($number:ty: $values:expr;)*) => { $(
+            let numbers: Vec<$number> = $values.into();
+            let each: Vec<Each<$number>> = numbers.iter().copied().map(Each).collect();
+            // At each place that they may have in memory.
+            for skip in 0..size_of::<$number>() {
+                let bytes = to_bytes(&(vec![0_u8; skip], numbers.clone()));
+                assert_eq!(bytes, to_bytes(&(vec![Each(0_u8); skip], each.clone())));
+                let read = decode::<(Vec<u8>, Vec<$number>)>(&bytes).unwrap();
+                assert_eq!((read.0.len(), &read.1), (skip, &numbers));
+                let read = decode::<(Vec<u8>, Box<[$number]>)>(&bytes).unwrap();
+                assert_eq!(*read.1, *numbers);
+                let read = decode::<(Vec<Each<u8>>, Vec<Each<$number>>)>(&bytes).unwrap();
+                assert_eq!(read.1, each);
+                let short = &bytes[..bytes.len() - 1];
+                assert!(decode::<(Vec<u8>, Vec<$number>)>(short).is_err());
+            }
+            let boxed: std::borrow::Cow<'static, [$number]> = numbers.clone().into();
+            round((Some(numbers.clone()), Ok::<_, ()>(vec![numbers; 3]), boxed));
+        )* };
+    }
+    all! {
+        u8: [0, 1, 0xFF]; u16: [0, 1, 0xFFFE]; u32: [0, 1, u32::MAX]; u64: [0, 1, u64::MAX];
+        u128: [0, 1, u128::MAX]; usize: [0, 1, usize::MAX]; isize: [0, -1, isize::MIN];
+        i8: [0, -1, i8::MIN]; i16: [0, -1, i16::MIN]; i32: [0, -1, i32::MIN]; i64: [0, -1, i64::MIN];
+        i128: [0, -1, i128::MIN]; f32: [0.0, -1.5, f32::MAX]; f64: [0.0, -1.5, f64::MAX];
+        bool: [true, false, true]; char: ['a', 'é', char::MAX];
+    }
+}
+
+#[test]
+fn a_visitor_that_looks_at_each_number_sees_each() {
+    let bytes = to_bytes(&(1_u8, Doubled(vec![2, 4, 6])));
+    assert_eq!(bytes, [1, 3, 1, 2, 3]);
+    assert_eq!(
+        decode::<(u8, Doubled)>(&bytes),
+        Ok((1, Doubled(vec![2, 4, 6])))
+    );
+    assert_eq!(decode::<(u8, Vec<u8>)>(&bytes), Ok((1, vec![1, 2, 3])));
+}
+
+#[test]
+fn numbers_inside_may_be_borrowed_where_they_are_written() {
+    // No message, but what a message may be made of: its `Serialize` sees lifetimes of any length.
+    fn write(numbers: &(impl Serialize + ?Sized)) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        numbers.serialize(&mut Writer::new(&mut bytes)).unwrap();
+        bytes
+    }
+
+    let numbers = vec![1_u16, 2, 3];
+    let expected = [&[3][..], bytemuck::cast_slice(&numbers)].concat();
+    assert_eq!(write(&numbers), expected);
+    assert_eq!(write(&&numbers[..]), expected);
+    assert_eq!(write(&std::borrow::Cow::Borrowed(&numbers[..])), expected);
+    assert_eq!(write(&std::sync::RwLock::new(&numbers)), expected);
+    assert_eq!(write(&Box::new(&*numbers)), expected);
+    // References to what only looks alike.
+    assert_eq!(write(&vec![&1_u8, &2]), [2, 1, 2]);
+    assert_eq!(write(&[&numbers, &numbers][..])[0], 2);
+}
+
+#[test]
+fn numbers_inside_are_checked() {
+    assert_eq!(
+        decode::<(Vec<bool>,)>(&[3, 0, 1, 2]),
+        Err(DecodeError::InvalidBits)
+    );
+    for skip in 0..4 {
+        let bytes = [
+            &[skip as u8][..],
+            &[0; 4][..skip],
+            &[1],
+            &0xD800_u32.to_ne_bytes(),
+        ]
+        .concat();
+        assert_eq!(
+            decode::<(Vec<u8>, Vec<char>)>(&bytes),
+            Err(DecodeError::InvalidBits)
+        );
+    }
+    assert_eq!(
+        decode::<(Vec<u64>,)>(&[&[2], &[0; 15][..]].concat()),
+        Err(DecodeError::Truncated {
+            needed: 16,
+            left: 15
+        })
+    );
+    // A sequence is a level, also one of numbers.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Nest(Option<Box<Nest>>, Vec<u8>);
+    let nest = (1..LEVEL_LIMIT / 2).fold(Nest(None, vec![7]), |nest, _| {
+        Nest(Some(Box::new(nest)), Vec::new())
+    });
+    let bytes = to_bytes(&nest);
+    assert_eq!(
+        decode::<(Nest,)>(&bytes),
+        Err(DecodeError::TooDeep { limit: LEVEL_LIMIT })
+    );
+    assert_eq!(decode::<Nest>(&bytes).as_ref(), Ok(&nest));
+    assert_eq!(
+        encode(&(nest,), &mut Count),
+        Err(EncodeError::TooDeep { limit: LEVEL_LIMIT })
+    );
+}
+
 #[test]
 fn nesting_is_bounded_on_both_sides() {
     fn chain(links: usize) -> Chain {
@@ -459,8 +615,9 @@ fn nesting_is_bounded_on_both_sides() {
     let limit = DecodeError::TooDeep { limit: LEVEL_LIMIT };
     assert_eq!(decode::<Chain>(&[1; 1_000_000]), Err(limit.clone()));
     assert_eq!(decode::<Tree>(&[1; 1_000_000]), Err(limit.clone()));
+    let mix = [&[3, 0][..], &u32::from('x').to_ne_bytes()].concat();
     assert_eq!(
-        decode::<Vec<Command>>(&[[1].as_slice(), &[3, 0, 1, b'x'].repeat(1000)].concat()),
+        decode::<Vec<Command>>(&[&[1][..], &mix.repeat(1000)].concat()),
         Err(limit)
     );
 }
@@ -663,6 +820,89 @@ fn plain_is_a_byte_string_elsewhere() {
     assert!(visit(2).is_err() && visit(4).is_err());
 }
 
+/// [`Command`], for postcard: numbers are arrays of bytes, which it leaves as they are.
+#[derive(Serialize, Deserialize)]
+enum CommandMirror {
+    Quit,
+    Rename(String),
+    Resize {
+        width: [u8; 4],
+        height: Option<[u8; 2]>,
+    },
+    Mix(u8, [u8; 4], Box<CommandMirror>),
+    Paint([u8; 16]),
+}
+
+impl From<Command> for CommandMirror {
+    fn from(command: Command) -> Self {
+        match command {
+            Command::Quit => CommandMirror::Quit,
+            Command::Rename(name) => CommandMirror::Rename(name),
+            Command::Resize { width, height } => CommandMirror::Resize {
+                width: width.to_ne_bytes(),
+                height: height.map(i16::to_ne_bytes),
+            },
+            Command::Mix(a, b, c) => CommandMirror::Mix(
+                a,
+                u32::from(b).to_ne_bytes(),
+                Box::new(CommandMirror::from(*c)),
+            ),
+            Command::Paint(paint) => CommandMirror::Paint(bytemuck::cast(paint.0)),
+        }
+    }
+}
+
+/// [`Everything`], likewise.
+#[derive(Serialize)]
+struct EverythingMirror {
+    small: (i8, u8, bool, [u8; 4]),
+    signed: ([u8; 2], [u8; 4], [u8; 8], [u8; 16]),
+    unsigned: ([u8; 2], [u8; 4], [u8; 8], [u8; 16]),
+    real: ([u8; 4], [u8; 8]),
+    text: String,
+    bytes: Vec<u8>,
+    option: Option<Option<[u8; 4]>>,
+    result: Vec<Result<u8, String>>,
+    map: BTreeMap<String, Vec<[u8; 8]>>,
+    unit: (),
+    array: [[u8; 2]; 3],
+}
+
+impl From<Everything> for EverythingMirror {
+    fn from(all: Everything) -> Self {
+        let (a, b, c, letter) = all.small;
+        let (i16, i32, i64, i128) = all.signed;
+        let (u16, u32, u64, u128) = all.unsigned;
+        EverythingMirror {
+            small: (a, b, c, u32::from(letter).to_ne_bytes()),
+            signed: (
+                i16.to_ne_bytes(),
+                i32.to_ne_bytes(),
+                i64.to_ne_bytes(),
+                i128.to_ne_bytes(),
+            ),
+            unsigned: (
+                u16.to_ne_bytes(),
+                u32.to_ne_bytes(),
+                u64.to_ne_bytes(),
+                u128.to_ne_bytes(),
+            ),
+            real: (all.real.0.to_ne_bytes(), all.real.1.to_ne_bytes()),
+            text: all.text,
+            bytes: all.bytes,
+            option: all.option.map(|inner| inner.map(u32::to_ne_bytes)),
+            result: all.result,
+            map: all
+                .map
+                .into_iter()
+                .map(|(key, numbers)| (key, numbers.into_iter().map(i64::to_ne_bytes).collect()))
+                .collect(),
+            unit: (),
+            array: all.array.map(u16::to_ne_bytes),
+        }
+    }
+}
+
 fn command() -> impl Strategy<Value = Command> {
     let leaf = prop_oneof![
         Just(Command::Quit),
@@ -707,14 +947,16 @@ fn everything() -> impl Strategy<Value = Everything> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// The format is postcard's, in both directions.
+    /// The format is postcard's, with numbers as their bytes, in both directions.
     #[test]
     fn serde_values_are_postcard(all in everything(), commands in vec(command(), 0..9)) {
         let bytes = to_bytes(&all);
-        prop_assert_eq!(&bytes, &postcard::to_allocvec(&all).unwrap());
+        let mirror = EverythingMirror::from(all.clone());
+        prop_assert_eq!(&bytes, &postcard::to_allocvec(&mirror).unwrap());
         prop_assert_eq!(decode::<Everything>(&bytes), Ok(all));
         let bytes = to_bytes(&commands);
-        prop_assert_eq!(&bytes, &postcard::to_allocvec(&commands).unwrap());
+        let mirror: Vec<_> = commands.iter().cloned().map(CommandMirror::from).collect();
+        prop_assert_eq!(&bytes, &postcard::to_allocvec(&mirror).unwrap());
         prop_assert_eq!(decode::<Vec<Command>>(&bytes), Ok(commands));
     }
 }
@@ -736,10 +978,14 @@ proptest! {
     /// Any bytes give a value or an error, and the same as postcard where both give a value.
     #[test]
     fn any_bytes_are_harmless(bytes in vec(prop_oneof![any::<u8>(), 0_u8..4], 0..200)) {
-        fn same<T: Message + PartialEq + Debug>(bytes: &[u8]) {
+        fn same<T, Mirror>(bytes: &[u8], value: impl Fn(Mirror) -> Option<T>)
+        where
+            T: Message + PartialEq + Debug,
+            Mirror: Message,
+        {
             let ours = decode::<T>(bytes);
-            match postcard::take_from_bytes::<T>(bytes) {
-                Ok((theirs, [])) => assert!(ours.is_err() || ours == Ok(theirs)),
+            match postcard::take_from_bytes::<Mirror>(bytes) {
+                Ok((theirs, [])) => assert!(ours.is_err() || ours.ok() == value(theirs)),
                 _ => assert!(ours.is_err()),
             }
         }
@@ -747,12 +993,39 @@ proptest! {
             let _ = decode::<T>(bytes);
             let _ = decode_vec::<T>(bytes, bytes.len());
         }
-        same::<Command>(&bytes);
-        same::<Vec<Command>>(&bytes);
-        same::<BTreeMap<u8, (Vec<u8>, Option<i64>)>>(&bytes);
-        same::<Vec<(u16, i32, u128, bool)>>(&bytes);
-        same::<(i8, i16, i32, i64, i128)>(&bytes);
-        same::<Vec<String>>(&bytes);
+        fn command(mirror: CommandMirror) -> Option<Command> {
+            Some(match mirror {
+                CommandMirror::Quit => Command::Quit,
+                CommandMirror::Rename(name) => Command::Rename(name),
+                CommandMirror::Resize { width, height } => Command::Resize {
+                    width: u32::from_ne_bytes(width),
+                    height: height.map(i16::from_ne_bytes),
+                },
+                CommandMirror::Mix(a, b, c) => Command::Mix(
+                    a,
+                    char::from_u32(u32::from_ne_bytes(b))?,
+                    Box::new(command(*c)?),
+                ),
+                CommandMirror::Paint(bytes) => Command::Paint(Plain(bytemuck::cast(bytes))),
+            })
+        }
+        same(&bytes, command);
+        same(&bytes, |all: Vec<_>| all.into_iter().map(command).collect::<Option<Vec<_>>>());
+        same(&bytes, |map: BTreeMap<u8, (Vec<u8>, Option<[u8; 8]>)>| {
+            let entries = map.into_iter();
+            let read = |(key, (bytes, number)): (_, (_, Option<_>))| {
+                (key, (bytes, number.map(i64::from_ne_bytes)))
+            };
+            Some(entries.map(read).collect::<BTreeMap<_, _>>())
+        });
+        same(&bytes, |all: Vec<([u8; 2], Vec<[u8; 4]>, Vec<bool>)>| {
+            let read = |(a, b, c): (_, Vec<_>, _)| {
+                let numbers: Vec<_> = b.into_iter().map(i32::from_ne_bytes).collect();
+                (u16::from_ne_bytes(a), numbers, c)
+            };
+            Some(all.into_iter().map(read).collect::<Vec<_>>())
+        });
+        same(&bytes, |text: Vec<String>| Some(text));
         any::<Everything>(&bytes);
         any::<Chain>(&bytes);
         any::<Tree>(&bytes);

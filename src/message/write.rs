@@ -1,17 +1,21 @@
 //! serde to bytes, straight into a [`Sink`].
 //!
-//! The format is postcard's: small numbers in few bytes, no names, a length before what has one. It is written and read
-//! here, rather than by that package, so that a sender hears of whatever a receiver would refuse (its message
-//! would be lost), so that reading is bounded for any bytes, and so that the reason a type gives for refusing is kept.
+//! No names; a number is its bytes as they lie in memory; before what has a length, and a variant,
+//! stands a number of as few bytes as it needs. So is postcard's format but for the numbers, which
+//! here are never taken apart: many of them are one copy, and one is a store. It is written and
+//! read here so that a sender hears of whatever a receiver would refuse (its message would be
+//! lost), so that reading is bounded for any bytes, and so that the reason a type gives for
+//! refusing is kept.
 
 use serde::ser::{self, Serialize};
 
 use crate::handle;
 
 use super::depth::{Depth, RESERVE, TooDeep};
-use super::plain;
+use super::known::Lent;
 use super::sink::{Sink, put_known};
 use super::{EMPTY_LIMIT, EncodeError, LEVEL_LIMIT};
+use super::{numbers, plain};
 
 type Result<T = ()> = std::result::Result<T, EncodeError>;
 
@@ -58,6 +62,25 @@ impl<'s, S: Sink> Writer<'s, S> {
         Ok(())
     }
 
+    /// A length, or which variant it is: seven bits a byte, low ones first; the top bit says that
+    /// more follow.
+    #[inline]
+    fn varint(&mut self, mut number: u64) -> Result {
+        // Most are this small.
+        if number < 0x80 {
+            return self.put_known(&[number as u8]);
+        }
+        let mut bytes = [0; u64::BITS.div_ceil(7) as usize];
+        let mut len = 0;
+        while number >= 0x80 {
+            bytes[len] = number as u8 | 0x80;
+            number >>= 7;
+            len += 1;
+        }
+        bytes[len] = number as u8;
+        self.put(&bytes[..=len])
+    }
+
     /// One level down; [`Writer::leave`] comes back.
     #[inline]
     fn enter(&mut self) -> Result<&mut Self> {
@@ -101,37 +124,14 @@ impl From<TooDeep> for EncodeError {
     }
 }
 
-/// Seven bits a byte, low ones first; the top bit says that more follow.
-macro_rules! varint {
-    ($name:ident: $number:ty) => {
-        impl<S: Sink> Writer<'_, S> {
-            #[inline]
-            fn $name(&mut self, mut number: $number) -> Result {
-                // Most lengths and many numbers are this small.
-                if number < 0x80 {
-                    return self.put_known(&[number as u8]);
-                }
-                let mut bytes = [0; <$number>::BITS.div_ceil(7) as usize];
-                let mut len = 0;
-                while number >= 0x80 {
-                    bytes[len] = number as u8 | 0x80;
-                    number >>= 7;
-                    len += 1;
-                }
-                bytes[len] = number as u8;
-                self.put(&bytes[..=len])
-            }
+/// Numbers, as they lie in memory.
+macro_rules! numbers {
+    ($($serialize:ident($number:ty))*) => { $(
+        #[inline]
+        fn $serialize(self, value: $number) -> Result {
+            self.put_known(&value.to_ne_bytes())
         }
-    };
-}
-varint!(varint: u64);
-varint!(varint_u128: u128);
-
-/// Numbers of the signed type, small ones of either sign first.
-macro_rules! zigzag {
-    ($number:expr, $signed:ty => $unsigned:ty) => {
-        (($number << 1) ^ ($number >> (<$signed>::BITS - 1))) as $unsigned
-    };
+    )* };
 }
 
 impl<S: Sink> ser::Serializer for &mut Writer<'_, S> {
@@ -154,69 +154,15 @@ impl<S: Sink> ser::Serializer for &mut Writer<'_, S> {
         self.put_known(&[value.into()])
     }
 
-    #[inline]
-    fn serialize_i8(self, value: i8) -> Result {
-        self.put_known(&value.to_le_bytes())
-    }
-
-    #[inline]
-    fn serialize_i16(self, value: i16) -> Result {
-        self.varint(zigzag!(value, i16 => u16).into())
-    }
-
-    #[inline]
-    fn serialize_i32(self, value: i32) -> Result {
-        self.varint(zigzag!(value, i32 => u32).into())
-    }
-
-    #[inline]
-    fn serialize_i64(self, value: i64) -> Result {
-        self.varint(zigzag!(value, i64 => u64))
-    }
-
-    #[inline]
-    fn serialize_i128(self, value: i128) -> Result {
-        self.varint_u128(zigzag!(value, i128 => u128))
-    }
-
-    #[inline]
-    fn serialize_u8(self, value: u8) -> Result {
-        self.put_known(&[value])
-    }
-
-    #[inline]
-    fn serialize_u16(self, value: u16) -> Result {
-        self.varint(value.into())
-    }
-
-    #[inline]
-    fn serialize_u32(self, value: u32) -> Result {
-        self.varint(value.into())
-    }
-
-    #[inline]
-    fn serialize_u64(self, value: u64) -> Result {
-        self.varint(value)
-    }
-
-    #[inline]
-    fn serialize_u128(self, value: u128) -> Result {
-        self.varint_u128(value)
-    }
-
-    #[inline]
-    fn serialize_f32(self, value: f32) -> Result {
-        self.put_known(&value.to_le_bytes())
-    }
-
-    #[inline]
-    fn serialize_f64(self, value: f64) -> Result {
-        self.put_known(&value.to_le_bytes())
+    numbers! {
+        serialize_u8(u8) serialize_u16(u16) serialize_u32(u32) serialize_u64(u64) serialize_u128(u128)
+        serialize_i8(i8) serialize_i16(i16) serialize_i32(i32) serialize_i64(i64) serialize_i128(i128)
+        serialize_f32(f32) serialize_f64(f64)
     }
 
     #[inline]
     fn serialize_char(self, value: char) -> Result {
-        self.serialize_str(value.encode_utf8(&mut [0; 4]))
+        self.serialize_u32(value.into())
     }
 
     #[inline]
@@ -292,6 +238,28 @@ impl<S: Sink> ser::Serializer for &mut Writer<'_, S> {
     fn serialize_seq(self, len: Option<usize>) -> Result<Self> {
         self.varint(len.ok_or(EncodeError::UnknownLength)? as u64)?;
         self.enter()
+    }
+
+    /// What `Vec`s, slices and boxes write themselves with.
+    #[inline]
+    fn collect_seq<I>(self, items: I) -> Result
+    where
+        I: IntoIterator,
+        I::Item: Serialize,
+    {
+        if let Some((len, bytes)) = numbers::bytes_of(Lent::new(&items)) {
+            self.varint(len as u64)?;
+            self.enter()?.put(bytes)?;
+            return self.leave();
+        }
+        let mut items = items.into_iter();
+        let len = match items.size_hint() {
+            (least, Some(most)) if least == most => Some(least),
+            _ => None,
+        };
+        let mut seq = self.serialize_seq(len)?;
+        items.try_for_each(|item| ser::SerializeSeq::serialize_element(&mut seq, &item))?;
+        ser::SerializeSeq::end(seq)
     }
 
     #[inline]

@@ -20,8 +20,9 @@ use super::lull::Lull;
 const TAKES: usize = 1000;
 /// Looks for an answer before the usual way to wait: about a microsecond.
 const ANSWER: usize = 40;
-/// Bytes of memory that are kept for the next message.
-const KEEP: usize = 1 << 20;
+/// Bytes of memory that are kept for the next message: 1 MiB, and what may stand beside it in one
+/// value.
+const KEEP: usize = (1 << 20) + (4 << 10);
 
 /// The receiving half.
 #[derive(Debug)]

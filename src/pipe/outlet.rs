@@ -578,9 +578,15 @@ impl Sink for Pieces<'_> {
                 return;
             }
             let (now, rest) = bytes.split_at(room);
-            self.scratch.extend_from_slice(now);
             bytes = rest;
-            self.sent = self.outlet.send_run(self.link, &self.scratch, self.waiting);
+            // A whole piece goes out from where it lies.
+            self.sent = match self.scratch.is_empty() {
+                true => self.outlet.send_run(self.link, now, self.waiting),
+                false => {
+                    self.scratch.extend_from_slice(now);
+                    self.outlet.send_run(self.link, &self.scratch, self.waiting)
+                }
+            };
             self.scratch.clear();
         }
     }

@@ -23,8 +23,9 @@ use super::loan::Lease;
 use super::stats::QueueStats;
 use super::travel::Whereabouts;
 
-/// Bytes of memory that are kept for the next message out of a block.
-const KEEP: usize = 1 << 20;
+/// Bytes of memory that are kept for the next message out of a block: 1 MiB, and what may stand
+/// beside it in one value.
+const KEEP: usize = (1 << 20) + (4 << 10);
 
 /// The receiving end of a [`Queue`](crate::Queue).
 ///

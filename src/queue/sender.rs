@@ -590,6 +590,19 @@ impl Sink for IntoBlock<'_> {
         self.bytes.copy_in(self.at, &bytes[..fits]);
         self.at += fits;
     }
+
+    #[inline(always)]
+    fn put_word(&mut self, word: u64, size: usize) {
+        match self.end - self.at {
+            // As a whole, which is one store: what it leaves behind the number is not of the
+            // message, or written over by what comes next.
+            8.. => {
+                self.bytes.copy_in(self.at, &word.to_ne_bytes());
+                self.at += size;
+            }
+            _ => self.put(&word.to_ne_bytes()[..size]),
+        }
+    }
 }
 
 impl Waiting {

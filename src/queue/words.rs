@@ -7,7 +7,8 @@ use crate::sync::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub(super) struct Fill<'a> {
     words: &'a [AtomicU64],
-    /// The word being filled, and how many bytes it has.
+    /// The word being filled, its first byte in memory the lowest of the number, and how many bytes
+    /// it has.
     word: u64,
     bytes: usize,
 }
@@ -26,7 +27,7 @@ impl<'a> Fill<'a> {
     #[inline]
     pub(super) fn finish(self) {
         if let Some(word) = self.words.first().filter(|_| self.bytes > 0) {
-            word.store(self.word, Ordering::Relaxed);
+            word.store(self.word.to_le(), Ordering::Relaxed);
         }
     }
 
@@ -38,19 +39,6 @@ impl<'a> Fill<'a> {
             self.words = rest;
         }
     }
-
-    #[inline]
-    fn put_byte(&mut self, byte: u8) {
-        let mut word = self.word.to_ne_bytes();
-        word[self.bytes] = byte;
-        self.word = u64::from_ne_bytes(word);
-        self.bytes += 1;
-        if self.bytes == 8 {
-            let word = self.word;
-            self.store(word);
-            (self.word, self.bytes) = (0, 0);
-        }
-    }
 }
 
 impl Sink for Fill<'_> {
@@ -59,29 +47,33 @@ impl Sink for Fill<'_> {
         // First the word that is begun, then whole words, then what is left.
         let begun = bytes.len().min((8 - self.bytes) % 8);
         let (begun, bytes) = bytes.split_at(begun);
-        begun.iter().for_each(|&byte| self.put_byte(byte));
+        let word = |bytes: &[u8]| {
+            let mut word = [0; 8];
+            word[..bytes.len()].copy_from_slice(bytes);
+            u64::from_ne_bytes(word)
+        };
+        self.put_word(word(begun), begun.len());
         let (whole, rest) = bytes.split_at(bytes.len() - bytes.len() % 8);
         let fits = (whole.len() / 8).min(self.words.len());
         let (now, later) = self.words.split_at(fits);
-        for (word, bytes) in now.iter().zip(whole.chunks_exact(8)) {
-            let mut copy = [0; 8];
-            copy.copy_from_slice(bytes);
-            word.store(u64::from_ne_bytes(copy), Ordering::Relaxed);
+        for (to, bytes) in now.iter().zip(whole.chunks_exact(8)) {
+            to.store(word(bytes), Ordering::Relaxed);
         }
         self.words = later;
-        for &byte in rest {
-            self.put_byte(byte);
-        }
+        self.put_word(word(rest), rest.len());
     }
 
     #[inline(always)]
     fn put_word(&mut self, word: u64, size: usize) {
-        if self.bytes == 0 && size == 8 {
-            self.store(word);
-        } else if self.bytes == 0 {
-            (self.word, self.bytes) = (word, size);
-        } else {
-            self.put(&word.to_ne_bytes()[..size]);
+        let word = u64::from_le(word);
+        let begun = self.bytes;
+        self.word |= word << (8 * begun);
+        self.bytes += size;
+        if self.bytes >= 8 {
+            self.store(self.word.to_le());
+            self.bytes -= 8;
+            // What found no room in it; nothing where it was not begun.
+            self.word = word.checked_shr(8 * (8 - begun as u32)).unwrap_or(0);
         }
     }
 }
@@ -128,6 +120,31 @@ mod tests {
         copy(&words, &mut found);
         let bytes: [u8; 16] = bytemuck::cast(found);
         assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn numbers_land_in_order_wherever_a_word_is_begun() {
+        for before in 0..8 {
+            for size in 1..=8 {
+                let words: Vec<AtomicU64> = (0..3).map(|_| AtomicU64::new(u64::MAX)).collect();
+                let mut expected: Vec<u8> = vec![7; before];
+                let mut fill = Fill::new(&words);
+                fill.put(&expected);
+                for number in [1_u8, 9] {
+                    let mut bytes = [0; 8];
+                    (0..size).for_each(|n| bytes[n] = number + n as u8);
+                    fill.put_word(u64::from_ne_bytes(bytes), size);
+                    expected.extend(&bytes[..size]);
+                }
+                fill.finish();
+                let mut found = [0; 3];
+                copy(&words, &mut found);
+                let found = bytemuck::cast_slice::<u64, u8>(&found);
+                assert_eq!(found[..expected.len()], expected);
+                let padding = expected.len().next_multiple_of(8);
+                assert!(found[expected.len()..padding].iter().all(|&byte| byte == 0));
+            }
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod borrow;
+pub mod bytes;
 pub mod crowded;
 pub mod death;
 pub mod lock;
@@ -22,6 +23,7 @@ pub fn rows() -> Vec<Row> {
         many::rows(),
         lock::rows(),
         borrow::rows(),
+        bytes::rows(),
         death::rows(),
         process::rows(),
         pool::rows(),

@@ -1,5 +1,6 @@
 //! multiproc's own side of every row, in processes made by `Process::spawn`.
 
+mod bytes;
 pub mod death;
 mod lock;
 mod part;
@@ -15,6 +16,7 @@ use anyhow::Result;
 /// Adds our cells to the rows of the peers.
 pub fn add(rows: &mut [Row]) {
     let mut ours = Ours(rows);
+    bytes::add(&mut ours);
     death::add(&mut ours);
     lock::add(&mut ours);
     process::add(&mut ours);

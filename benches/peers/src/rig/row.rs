@@ -21,6 +21,8 @@ pub enum Group {
     Lock,
     /// Messages written and read where they lie
     Borrow,
+    /// 1 MiB of numbers inside other values
+    Bytes,
     /// Being told that another process was killed
     Death,
     /// Starting a function in a process and waiting for its end
