@@ -243,46 +243,82 @@ const fn array_len<T, S>() -> usize {
     }
 }
 
+/// Runs the job if `$of` is one of these types; the job comes back if it is none.
+macro_rules! one_of {
+    ($of:ty, $job:ident: $($raw:ty)*) => {{
+        let id = TypeId::of::<$of>();
+        $(
+            if id == TypeId::of::<$raw>() {
+                return Ok($job.run::<$raw>());
+            }
+        )*
+        Err($job)
+    }};
+}
+
+/// A function for the scalars of one size and for the arrays of them.
+macro_rules! family {
+    ($name:ident $size:ty: $scalars:tt) => {
+        family! { $name $size: $scalars
+            2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 }
+    };
+    ($name:ident $size:ty: [$($scalar:ty)*] $($len:tt)*) => {
+        #[inline(always)]
+        fn $name<T: 'static, J: Job>(job: J) -> Result<J::Out, J> {
+            #[inline(always)]
+            fn arrays<T: 'static, J: Job, const N: usize>(job: J) -> Result<J::Out, J> {
+                one_of!(T, job: $([$scalar; N])*)
+            }
+            match const { array_len::<T, $size>() } {
+                1 => one_of!(T, job: $($scalar [$scalar; 1])*),
+                $($len => arrays::<T, J, $len>(job),)*
+                _ => Err(job),
+            }
+        }
+    };
+}
+family! { of_one_byte u8: [u8 i8 bool] }
+family! { of_two_bytes u16: [u16 i16] }
+family! { of_four_bytes u32: [u32 i32 f32 char] }
+family! { of_eight_bytes u64: [u64 i64 usize isize f64] }
+family! { of_sixteen_bytes u128: [u128 i128] }
+
+#[inline(always)]
+fn text_or_vec<T: 'static, J: Job>(job: J) -> Result<J::Out, J> {
+    one_of!(T, job:
+        String Vec<u8> Vec<i8> Vec<bool> Vec<u16> Vec<i16> Vec<u32> Vec<i32> Vec<f32> Vec<char>
+        Vec<u64> Vec<i64> Vec<usize> Vec<isize> Vec<f64> Vec<u128> Vec<i128>
+    )
+}
+
 /// Runs the job with the raw type that `T` is, if it is one.
 ///
-/// The matches are over constants of `T`, one for each size a scalar may have, so that not even an
-/// unoptimised build looks at more than the few types of the right size.
+/// What is asked first are constants of `T`, so that not even an unoptimised build looks at more than the few
+/// types of the right size. Each family stands in a function of its own, so that the compiler, which gets a copy of
+/// this for every `T` and `J`, does not get five hundred types with each.
 #[inline(always)]
-fn dispatch<T: 'static, J: Job>(job: J) -> Option<J::Out> {
-    let id = TypeId::of::<T>();
-    macro_rules! any_of {
-        ($($raw:ty)*) => { $(
-            if id == TypeId::of::<$raw>() {
-                return Some(job.run::<$raw>());
+fn dispatch<T: 'static, J: Job>(mut job: J) -> Option<J::Out> {
+    macro_rules! ask {
+        ($($size:ty: $family:ident)*) => { $(
+            if const { matches!(array_len::<T, $size>(), 1..=32) } {
+                match $family::<T, J>(job) {
+                    Ok(out) => return Some(out),
+                    Err(back) => job = back,
+                }
             }
         )* };
     }
-    macro_rules! scalars_like {
-        ($size:ty: $scalars:tt) => {
-            scalars_like! { $size: $scalars
-                1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 }
-        };
-        ($size:ty: $scalars:tt $($len:tt)*) => {
-            match const { array_len::<T, $size>() } {
-                $($len => { scalars_like!(arrays $scalars $len); })*
-                _ => {}
-            }
-        };
-        (arrays [$($scalar:ty)*] 1) => { any_of! { $($scalar [$scalar; 1])* }; };
-        (arrays [$($scalar:ty)*] $len:tt) => { any_of! { $([$scalar; $len])* }; };
+    ask! {
+        u8: of_one_byte
+        u16: of_two_bytes
+        u32: of_four_bytes
+        u64: of_eight_bytes
+        u128: of_sixteen_bytes
     }
-    scalars_like!(u8: [u8 i8 bool]);
-    scalars_like!(u16: [u16 i16]);
-    scalars_like!(u32: [u32 i32 f32 char]);
-    scalars_like!(u64: [u64 i64 usize isize f64]);
-    scalars_like!(u128: [u128 i128]);
-    if const { size_of::<T>() == size_of::<String>() } {
-        any_of! {
-            String Vec<u8> Vec<i8> Vec<bool> Vec<u16> Vec<i16> Vec<u32> Vec<i32> Vec<f32> Vec<char>
-            Vec<u64> Vec<i64> Vec<usize> Vec<isize> Vec<f64> Vec<u128> Vec<i128>
-        }
+    match const { size_of::<T>() == size_of::<String>() } {
+        true => text_or_vec::<T, J>(job).ok(),
+        false => None,
     }
-    None
 }
 
 /// The bytes of a value that travels raw.
