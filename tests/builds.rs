@@ -263,15 +263,6 @@ inventory = "0.3"
 # In which order constructors come is the linker's doing; how well the code is made does not matter to it.
 [profile.release]
 opt-level = 1
-
-[profile.thin]
-inherits = "release"
-lto = "thin"
-
-[profile.fat]
-inherits = "release"
-lto = "fat"
-codegen-units = 1
 "#;
     let build = r#"
 use std::path::Path;
@@ -357,11 +348,21 @@ fn main() {
     package("constructed", manifest, &files)
 }
 
+// Not profiles of their own, for each of which all that runs when compiling would be built again.
+const THIN: &[&str] = &["--config", "profile.release.lto='thin'"];
+const FAT: &[&str] = &[
+    "--config",
+    "profile.release.lto='fat'",
+    "--config",
+    "profile.release.codegen-units=1",
+];
+
 #[test]
 fn constructors_that_come_later_run_in_children() {
     let folder = constructed();
-    for profile in ["dev", "release", "thin", "fat"] {
-        expect_done(&cargo(&folder, &["run", "--profile", profile]));
+    expect_done(&cargo(&folder, &["run"]));
+    for flags in [&[], THIN, FAT] {
+        expect_done(&cargo(&folder, &[&["run", "--release"], flags].concat()));
     }
 }
 
@@ -389,10 +390,8 @@ fn constructors_of_static_programs_run_in_children() {
         .output();
     let folder_of = |output: Output| String::from_utf8(output.stdout).unwrap().trim().to_owned();
     if there.is_ok_and(|output| Path::new(&folder_of(output)).is_dir()) {
-        expect_done(&cargo(
-            &folder,
-            &["run", "--profile", "fat", "--target", &musl],
-        ));
+        let run = ["run", "--release", "--target", &musl];
+        expect_done(&cargo(&folder, &[&run, FAT].concat()));
     } else {
         eprintln!("not shown for musl: the target {musl} is not installed");
     }
