@@ -30,7 +30,7 @@
 //! | P | [`offer`] | [`lease`] | the job's words and its arguments |
 //! | Q | [`finish`] | [`is_done`] | results and failures |
 //! | R | [`set_cursor`] | [`claim`] | that the chunks behind it are on offer |
-//! | A | [`lease`] | [`reclaim`], with the proof of death | that `at` names the cell |
+//! | L | [`lease`] | [`reclaim`], with the proof of death | that `at` names the cell |
 //! | O | [`finish`], fence, look at the owner | [`own`], fence, look at `done` | one of the two sees the other |
 //! | S | [`set_idle`], [`set_busy`], fence, look for work | work is published, fence, [`searching`] | one of the two sees the other |
 //!
@@ -79,7 +79,7 @@ pub(crate) fn lease(chunks: &[PoolChunk], index: usize, seat: u16) -> Option<Lea
     if state.load(Ordering::Relaxed) != READY {
         return None;
     }
-    // Acquire: edge P, the worker's end. Release: edge A, for the worker named the cell before.
+    // Acquire: edge P, the worker's end. Release: edge L, for the worker named the cell before.
     let taken = state.compare_exchange(READY, leased(seat), Ordering::AcqRel, Ordering::Relaxed);
     taken.is_ok().then_some(Lease(index))
 }
@@ -101,7 +101,7 @@ pub(crate) fn holder(chunk: &PoolChunk) -> Option<u16> {
 ///
 /// `done` is read with the chunk's bit: a chunk that was finished stays so.
 pub(crate) fn reclaim(chunk: &PoolChunk, done: &AtomicU64, index: usize, seat: u16) -> bool {
-    // Edge A, the pool's end.
+    // Edge L, the pool's end.
     chunk.state.load(Ordering::Acquire) == leased(seat)
         && done.load(Ordering::Acquire) & bit(index) == 0
 }

@@ -127,7 +127,7 @@ fn all() -> BTreeMap<&'static str, Vec<Sample>> {
         ),
         samples!(PoolError:
             NoWorkers, TooManyWorkers { asked: 5000, limit: 4096 }, Spawn(SpawnError::OtherImage),
-            Segment(SegmentError::Unsealed), Encode(encode()), Thread(refused()), Broken { why: text() },
+            Segment(SegmentError::Unsealed), Encode(encode()), Thread(refused()), Terminated, Broken { why: text() },
         ),
         samples!(TaskError:
             Panicked {
@@ -137,7 +137,8 @@ fn all() -> BTreeMap<&'static str, Vec<Sample>> {
             TimedOut { item: item, pid: None, name: None, limit: Duration::from_secs(1) }, Cancelled { item: item },
             Decode { item: item, pid: None, name: None, what: Payload::Result, error: decode() },
             Encode { item: item, pid: Some(pid), name: Some(name()), what: Payload::Arguments, error: encode() },
-            NoMemory { item: item, why: text() }, Unexplained { item: item, pid: pid, name: name() },
+            NoMemory { item: item, why: text() }, Unexplained { item: item, why: text() },
+            Killed { item: item, pid: pid, name: name() }, OutOfMemory { item: item, pid: pid, name: name(), limit: 9 },
             NoFunction { item: item, why: text() }, PoolClosed { item: item }, PoolBroken { item: item, why: text() },
             Forked,
         ),

@@ -287,6 +287,28 @@ fn pool_methods() {
 }
 
 #[test]
+fn insights() {
+    let printed = lines("insights");
+    assert_eq!(printed.len(), 5, "{printed:?}");
+    for (line, worker) in printed.iter().zip(1..=2) {
+        let start = format!("PoolWorker-{worker}: ");
+        assert!(
+            line.starts_with(&start) && line.contains(" items, working "),
+            "{line}"
+        );
+    }
+    assert!(
+        printed[2].starts_with("insights::slow took "),
+        "{printed:?}"
+    );
+    assert!(
+        printed[3].starts_with("insights::quick took "),
+        "{printed:?}"
+    );
+    assert!(printed[4].starts_with("work waited "), "{printed:?}");
+}
+
+#[test]
 fn mandelbrot() {
     let folder = Folder::new("mandelbrot");
     let file = folder.0.join("picture.png");

@@ -18,13 +18,15 @@
 //! | I | an end counts itself in | somebody concludes that nobody is left | that the end has come |
 //! | K | an end that was sent away is brought back | the same end is dropped | which of the two lets go of it |
 //! | P | the pool offers a chunk | a worker leases it | the job's words and its arguments |
-//! | Q | a worker commits a chunk | the pool finds it settled | the results |
-//! | R | the pool opens a cursor | a worker claims by it | that the chunks of that job are offered |
-//! | S | the pool pushes a ticket, then looks for those who hunt | a worker stops hunting, then looks again | one of the two sees the other |
+//! | Q | a worker finishes a chunk | the owner finds all chunks done | the results and the failures |
+//! | R | the pool stores a cursor | a worker claims by it | that the chunks behind it are offered |
+//! | L | a worker leases a chunk | the pool reclaims it, with the proof of death | that the worker's row names the cell |
+//! | O | a worker finishes the last chunk, then looks whom to wake | a caller takes the job over, then looks whether it is done | one of the two sees the other |
+//! | S | the pool publishes work, then looks for those who search | a worker ceases to search, then looks again | one of the two sees the other |
 //!
 //! A to F are at work in every message and every lock. The others stand where they are used, with
-//! both ends: G and H in `src/queue/blocks.rs`, I in `src/queue/hub.rs`, K in `src/pipe/link.rs`, P
-//! to S in `src/pool/job.rs`.
+//! both ends: G and H in `src/queue/blocks.rs`, I in `src/queue/hub.rs`, K in `src/pipe/link.rs`, L
+//! and O to S in `src/chunk.rs`.
 //!
 //! # A and B: one message
 //!

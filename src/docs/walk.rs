@@ -1,34 +1,35 @@
 //! What happens between `pool.map(square, [1, 2, 3])` and its result.
 //!
 //! ```text
-//!  caller                               shared memory                           worker
-//!  ------                               -------------                           ------
-//!  message: encode the items   ------>  arena: inputs
-//!  pool: fill a job's cell     ------>  cell: function, count, where
-//!  ring: publish tickets       --A--->  task lane                  --A---->     ring: copy a ticket, take it
-//!  signal: is anyone asleep?                                                    roster row: "I am about to run item 0"
-//!                                       chunk: READY -> LEASED    <------       claim it, by one compare-and-swap
-//!                                                                               process: function of that name
-//!                                       arena: results             <------      message: encode square(1)
-//!                                       chunk: LEASED -> DONE      <------      commit, by one compare-and-swap
-//!  ring: copy, take            <--A---  this worker's result lane  <--A---      ring: publish "done"
-//!  message: decode, in place                                                    signal: is anyone asleep?
-//!  pool: put into order
+//!  caller                            shared memory                        worker
+//!  ------                            -------------                        ------
+//!  message: encode the items  ----->  inputs
+//!  pool: fill a free cell     ----->  cell: function, chunks, where
+//!  pool: offer its chunks     --P-->  chunk: READY
+//!  pool: set the cell's bit   ----->  bitmap of open cells     ---->      looks there
+//!  signal: is anyone asleep?          row: "I look at this cell" <------  names the cell
+//!                                     cursor                   <--R---    claim the next chunk
+//!                                     chunk: READY -> LEASED   <--P---    lease it, by one compare-and-swap
+//!                                                                         process: function of that name
+//!                                     results                  <------    message: encode square(1)
+//!                                     cell: the chunk's bit    <--Q---    set it: done, and counted
+//!  pool: are all bits set?    <--Q--  the owner's signal       <--O---    it was the last: wake the owner
+//!  message: decode, in order
 //! ```
 //!
 //! 1. The caller encodes the items once, straight into memory that the workers read; for numbers that is
 //!    one copy. `Frozen` items are not even that: the workers borrow them.
-//! 2. A *job* says which function, how many items, where they are and where results belong. The function
-//!    is a distance from a fixed place in the program: every process of the tree runs the same program.
-//! 3. *Tickets* for the job go into one lane, written by the pool alone and read by all workers. Whoever is
-//!    free takes the next; load balancing is that sentence.
-//! 4. A worker claims a chunk, writes in its own row of the roster which item it is about to run, and runs
-//!    it. If it dies, that row says exactly which item was in its hands; the rest of its chunk goes to others.
-//! 5. The result is committed by a compare-and-swap from *leased to this worker, at this attempt*. The pool,
-//!    having proof of the worker's death, does its own from the same word. One of the two wins, so every
-//!    item ends once.
-//! 6. Each worker announces finished chunks in its own lane. The pool sleeps on one signal for all of them,
-//!    and only while there is nothing to do: while both sides are busy, no system call is made.
+//! 2. A *job* says which function, how many items, where they are and where results belong; it stands in a
+//!    *cell* while workers may take its *chunks*. The function is the distance of a description from a fixed
+//!    place in the program: every process of the tree runs the same program.
+//! 3. A bitmap says which cells have work. Whoever is free looks there; load balancing is that sentence.
+//! 4. A worker names the cell in its own row, claims a chunk, leases it, and names each item before it
+//!    runs it. If it dies, its row says exactly which item was in its hands; the rest of its chunk goes to
+//!    others.
+//! 5. A chunk is finished by setting its bit, which only the holder of its lease may do; the pool may, with
+//!    the proof of the holder's death. So every item ends once, and the bits are the count.
+//! 6. Whoever sets the last bit wakes the owner of the job, and nobody else. While both sides are busy, no
+//!    system call is made.
 //! 7. Results are put into order by index, never by waiting.
 //!
 //! A message in a [`Queue`](crate::Queue) takes the same road without the pool's bookkeeping: encode into

@@ -175,7 +175,10 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
     /// # Errors
     ///
     /// [`Unfed`]. Without memory, nothing was taken from the items.
-    pub(super) fn next(&mut self, group: Option<&Arc<Group>>) -> Result<Option<Box<Record>>, Unfed> {
+    pub(super) fn next(
+        &mut self,
+        group: Option<&Arc<Group>>,
+    ) -> Result<Option<Box<Record>>, Unfed> {
         let (in_size, out_size) = sizes::<S>();
         let filled = match (self.unplaced.take(), &self.array, in_size) {
             (Some(filled), ..) => Some(filled),
