@@ -12,6 +12,7 @@ mod state;
 mod values;
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
@@ -92,7 +93,9 @@ impl CurrentWorker {
     }
 }
 
-/// After so many chunks of a job the clock is asked how long they took.
+/// Chunks that take less than this are not timed one by one: the clock takes as long as a small one.
+const WORTH: Duration = Duration::from_micros(10);
+/// After so many of those the clock is asked again.
 const LOOKS: u32 = 8;
 
 /// What runs in a worker's process: its whole life, from its seat being prepared to the pool's closing.
@@ -172,18 +175,16 @@ impl WorkerState {
         let mut now = sys::now();
         let mut busy = Busy::from_word(self.row.busy.load(Ordering::Relaxed)).begun(now);
         self.row.busy.store(busy.word(), Ordering::Relaxed);
-        let mut since_look = 0;
+        let mut until_look = 1;
         loop {
             let chunks = self.work(cell, &lease, now);
             let Some(its) = self.wire.cell(cell) else {
                 return;
             };
-            since_look += 1;
-            // The clock takes as long as a small chunk: of many chunks it is asked now and then.
-            if chunks == 1 || since_look == LOOKS {
-                since_look = 0;
+            until_look -= 1;
+            if until_look == 0 {
                 let begun = std::mem::replace(&mut now, sys::now());
-                note_time(its, now.saturating_sub(begun));
+                until_look = note_time(its, now.saturating_sub(begun));
             }
             let done = self.row.chunks.load(Ordering::Relaxed).wrapping_add(1);
             self.row.chunks.store(done, Ordering::Relaxed);
@@ -192,7 +193,7 @@ impl WorkerState {
             }
             let may_go_on = self.left != Some(0) && chunks > 1;
             if !may_go_on {
-                // All that was done is in it.
+                // A single chunk was looked at just now.
                 now = if chunks == 1 { now } else { sys::now() };
                 busy = busy.ended(now);
                 self.row.busy.store(busy.word(), Ordering::Relaxed);
@@ -218,7 +219,7 @@ impl WorkerState {
     }
 
     /// Runs the items of a leased chunk. How many chunks its job has.
-    fn work(&mut self, cell: usize, lease: &Lease, now: std::time::Duration) -> usize {
+    fn work(&mut self, cell: usize, lease: &Lease, now: Duration) -> usize {
         let (Some(its), Some(chunk)) = (self.wire.cell(cell), self.chunk_at(cell, lease.index()))
         else {
             return 1;
@@ -272,10 +273,12 @@ impl WorkerState {
     }
 }
 
-/// Remembers how long a chunk took, if it is the longest of its job.
-fn note_time(cell: &PoolCell, took: std::time::Duration) {
-    let took = chunk::nanoseconds(took);
-    if took > cell.longest.load(Ordering::Relaxed) {
-        cell.longest.store(took, Ordering::Relaxed);
+/// Remembers how long a chunk, or some small ones together, took, if it is the longest of its job. After how many more
+/// to ask again.
+fn note_time(cell: &PoolCell, took: Duration) -> u32 {
+    let nanoseconds = chunk::nanoseconds(took);
+    if nanoseconds > cell.longest.load(Ordering::Relaxed) {
+        cell.longest.store(nanoseconds, Ordering::Relaxed);
     }
+    if took < WORTH { LOOKS } else { 1 }
 }
