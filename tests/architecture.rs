@@ -56,6 +56,7 @@ const UNSAFE_FILES: &[(&str, usize)] = &[
     ("src/sys/process.rs", 13),
     ("src/sys/program.rs", 1),
     ("src/sys/stack.rs", 2),
+    ("src/sys/overflow.rs", 6),
     ("src/sys/thread.rs", 3),
     ("src/sys/fork.rs", 13),
     ("src/mapped.rs", 5),

@@ -23,9 +23,13 @@
 //! * **Waiting for every child.** A program that has started two processes has a zygote and two spares among
 //!   its children, as long as it runs: `wait()` until there is no child left does not return. Wait for the
 //!   children that are yours, or start them with [`StartMethod::Exec`](crate::StartMethod::Exec).
+//! * **A line for an overflow of any stack.** A child whose main thread has used up its stack says so and
+//!   aborts, as every program of Rust does. Of another thread of a child it is not said: SIGSEGV ends the
+//!   process.
 //! * **A time limit to the millisecond for handles.** A receiver that may not open its sender's memory asks
-//!   the processes between for it. If one of them is stopped, a call that receives the handle takes up to 2 s
-//!   more than its limit, and then fails.
+//!   the processes between for it. If one of them is stopped, a call that receives the handle fails when its
+//!   limit is over, but not before it has asked for 100 ms; without a limit, after 2 s. The message is gone then.
+//!   A process that sends its first handle tells those above it, for as long at most.
 //! * **Anything a child likes to say.** It may be hostile, so its parent takes from it at most one result,
 //!   which is memory that the child has filled (at most
 //!   [`max_result`](crate::ProcessBuilder::max_result) bytes of it), texts of 1 MiB each about a panic or an

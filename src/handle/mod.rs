@@ -61,6 +61,8 @@ thread_local! {
     static ADMITTED: Cell<bool> = const { Cell::new(false) };
     /// Whether a handle may name what this process does not have open by that name.
     static NAMES: Cell<bool> = const { Cell::new(false) };
+    /// How long the call has in which a handle is read or written.
+    static TIME: Cell<Time> = const { Cell::new(Time::Any) };
 }
 
 /// Says that what comes next is a handle in a message of this crate: no other format can say so.
@@ -89,6 +91,37 @@ pub(crate) fn with_names<R>(allowed: bool, decode: impl FnOnce() -> R) -> R {
     }
     let _restore = Restore(NAMES.replace(allowed));
     decode()
+}
+
+/// How long a call has for what is in a message, beyond its own work.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Time {
+    /// It has no limit.
+    Any,
+    AtMost(Duration),
+    Until(Instant),
+}
+
+/// Runs `act`, in which the tree is asked for no longer than that.
+#[inline]
+pub(crate) fn in_time<R>(time: Time, act: impl FnOnce() -> R) -> R {
+    struct Restore(Time);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            TIME.set(self.0);
+        }
+    }
+    let _restore = Restore(TIME.replace(time));
+    act()
+}
+
+/// What is left to the call in which a handle is read or written; `None` if it has no limit.
+pub(crate) fn time_left() -> Option<Duration> {
+    match TIME.get() {
+        Time::Any => None,
+        Time::AtMost(time) => Some(time),
+        Time::Until(end) => Some(end.saturating_duration_since(Instant::now())),
+    }
 }
 
 /// How the bytes that hold a handle travel.

@@ -24,7 +24,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::plain::Plain;
-pub(crate) use self::shape::{fixed_size, is_raw, plain_name, runs_no_code, shape_name, size_hint};
+pub(crate) use self::shape::{
+    fixed_size, in_time, is_raw, plain_name, runs_no_code, shape_name, size_hint,
+};
 pub(crate) use self::sink::{Count, Sink};
 pub(crate) use crate::error::{DecodeError, EncodeError};
 use crate::segment::Bytes;

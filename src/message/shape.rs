@@ -3,6 +3,8 @@
 use serde::Deserializer;
 use serde::de::Visitor;
 
+use crate::handle::{self, Time};
+
 use super::{Message, plain, raw};
 
 /// Bytes of every value of the type, if all have the same: numbers, `bool`, `char`, arrays of them, `Plain`.
@@ -15,6 +17,15 @@ pub(crate) fn fixed_size<T: Message>() -> Option<usize> {
 #[inline]
 pub(crate) fn is_raw<T: Message>() -> bool {
     raw::size::<T>().is_some() || plain_size::<T>().is_some()
+}
+
+/// Runs what reads or writes values of the type for a call that has so much time.
+#[inline(always)]
+pub(crate) fn in_time<T: Message, R>(time: Time, act: impl FnOnce() -> R) -> R {
+    match is_raw::<T>() {
+        true => act(),
+        false => handle::in_time(time, act),
+    }
 }
 
 /// Whether no code of the user's runs when a value is written or read: its bytes come in one piece,

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::error::{RecvError, SegmentError, SendError};
-use crate::handle;
+use crate::handle::{self, Time};
 use crate::kin;
 use crate::message::{self, Message};
 use crate::segment::Bytes;
@@ -93,7 +93,8 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
     /// [`send`](PipeEnd::send).
     #[inline]
     pub fn try_send(&mut self, value: S) -> Result<(), SendError<S>> {
-        self.send_within(value, || Waiting::Not)
+        let time = Time::AtMost(Duration::ZERO);
+        message::in_time::<S, _>(time, || self.send_within(value, || Waiting::Not))
     }
 
     /// Sends a value; waits at most `timeout` for room.
@@ -105,7 +106,9 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
     /// [`SendError::TimedOut`] when there was no room in that time, else as [`send`](PipeEnd::send).
     #[inline]
     pub fn send_timeout(&mut self, value: S, timeout: Duration) -> Result<(), SendError<S>> {
-        self.send_within(value, || Waiting::at_most(timeout))
+        message::in_time::<S, _>(Time::AtMost(timeout), || {
+            self.send_within(value, || Waiting::at_most(timeout))
+        })
     }
 
     /// Sends a string of bytes as one message; waits while there is no room.
@@ -170,7 +173,7 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
     /// [`RecvError::Empty`] when there is none, else as [`recv`](PipeEnd::recv).
     #[inline]
     pub fn try_recv(&mut self) -> Result<R, RecvError> {
-        match self.take_here() {
+        match self.take_here_in(Duration::ZERO) {
             Some(found) => found,
             None => self.receive(Waiting::Not),
         }
@@ -185,7 +188,7 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
     /// [`RecvError::TimedOut`] when there was none in that time, else as [`recv`](PipeEnd::recv).
     #[inline]
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<R, RecvError> {
-        match self.take_here() {
+        match self.take_here_in(timeout) {
             Some(found) => found,
             None => self.receive(Waiting::at_most(timeout)),
         }
@@ -379,8 +382,17 @@ impl<S: Message, R: Message> PipeEnd<S, R> {
         Some(message::decode(bytes).map_err(RecvError::Decode))
     }
 
+    #[inline(always)]
+    fn take_here_in(&mut self, timeout: Duration) -> Option<Result<R, RecvError>> {
+        message::in_time::<R, _>(Time::AtMost(timeout), || self.take_here())
+    }
+
     #[inline(never)]
     fn receive(&mut self, waiting: Waiting) -> Result<R, RecvError> {
+        message::in_time::<R, _>(waiting.into(), || self.receive_in_time(waiting))
+    }
+
+    fn receive_in_time(&mut self, waiting: Waiting) -> Result<R, RecvError> {
         let spoke = self.listen()?;
         self.inlet.await_any(&mut self.link, waiting, spoke)?;
         if let Some(found) = self.take_here() {

@@ -25,6 +25,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
+use crate::handle::Time;
 use crate::message::Message;
 
 pub use self::builder::PipeBuilder;
@@ -149,6 +150,16 @@ enum Waiting {
     Not,
     /// Until then, or for ever.
     Until(Option<Instant>),
+}
+
+impl From<Waiting> for Time {
+    fn from(waiting: Waiting) -> Time {
+        match waiting {
+            Waiting::Not => Time::AtMost(Duration::ZERO),
+            Waiting::Until(None) => Time::Any,
+            Waiting::Until(Some(end)) => Time::Until(end),
+        }
+    }
 }
 
 impl Waiting {

@@ -205,6 +205,8 @@ fn say(report: Report, body: &[u8]) -> io::Result<()> {
 
 /// The whole life of a child.
 fn serve(image: &Image) -> ! {
+    // First of all: a zygote passes it on to its children.
+    sys::tell_of_overflow();
     // The socket came as standard input. If it is none, nobody is there to be told.
     let Ok(control) = sys::take_standard_input() else {
         std::process::exit(FAILED);

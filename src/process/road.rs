@@ -8,7 +8,7 @@
 //!
 //! A request carries a socket for the answer. Whoever has the segment sends its descriptors there; anybody else sends the
 //! request on, with that same socket: down to the child in whose branch the sender is, or else up to its own parent. So
-//! nobody waits but the one who asks, and that for [`LIMIT`] at most.
+//! nobody waits but the one who asks, and that for [`LIMIT`] at most, or for as long as is left to the call that asks.
 //!
 //! A segment is asked for by its key, in which 128 bits are random: who knows them was given them.
 
@@ -30,6 +30,9 @@ use crate::sys;
 
 /// How long a request may take, whoever is stopped on its way.
 const LIMIT: Duration = Duration::from_secs(2);
+/// How long it may take also in a call that has no time left: a message with handles is worth that much, for it is gone
+/// if they are not there. A tree in which nobody is stopped answers in a hundredth of that.
+const LEAST: Duration = Duration::from_millis(100);
 /// When to ask again of a process that has just ended: its parent has what it left as soon as it has heard of the end.
 const PAUSES: [u64; 5] = [1, 5, 20, 100, 200];
 /// How long the parent may take to hear of that.
@@ -140,6 +143,12 @@ pub(super) fn serve() -> io::Result<()> {
     spawned.map(drop)
 }
 
+/// When the call that asks must have its answer.
+fn end() -> Instant {
+    let left = handle::time_left().unwrap_or(LIMIT);
+    Instant::now() + left.clamp(LEAST, LIMIT)
+}
+
 fn say(to: &OwnedFd, answer: &Answer, descriptors: &[BorrowedFd<'_>]) {
     // Who does not hear it has given up.
     let _ = control::send(to, answer, &[], descriptors);
@@ -248,7 +257,7 @@ fn announce() {
             let letter = Letter::Serves(kin.me());
             control::send(parent, &letter, &[], &[for_children()?, there.as_fd()])?;
             drop(there);
-            sys::poll_any(&[here.as_fd()], Instant::now().checked_add(LIMIT))
+            sys::poll_any(&[here.as_fd()], Some(end()))
         });
         // Whoever may open descriptors of this process needs nobody else.
         let _ = told;
@@ -261,8 +270,15 @@ fn fetch(wanted: &Wanted) -> Result<Vec<OwnedFd>, NotFetched> {
     let Some(first) = mine.or(PARENT.get()) else {
         return Err(NotFetched::Nobody);
     };
-    let end = Instant::now() + LIMIT;
+    let end = end();
     let mut pauses = PAUSES.iter();
+    let mut pause = || match pauses.next().map(|pause| Duration::from_millis(*pause)) {
+        Some(pause) if Instant::now() + pause < end => {
+            sleep(pause);
+            Ok(())
+        }
+        _ => Err(NotFetched::Nobody),
+    };
     loop {
         let (here, there) = sys::socket_pair()?;
         let letter = Letter::Fetch {
@@ -285,10 +301,7 @@ fn fetch(wanted: &Wanted) -> Result<Vec<OwnedFd>, NotFetched> {
         let arrived = control::receive::<Answer>(&here, false)?;
         let Some(arrived) = arrived else {
             // Whoever had the request has ended with it unread: as with a request that did not reach it.
-            match pauses.next() {
-                Some(pause) => sleep(Duration::from_millis(*pause)),
-                None => return Err(NotFetched::Nobody),
-            }
+            pause()?;
             continue;
         };
         match arrived.head {
@@ -297,10 +310,7 @@ fn fetch(wanted: &Wanted) -> Result<Vec<OwnedFd>, NotFetched> {
                 return Err(io::Error::from_raw_os_error(nix::libc::EMFILE).into());
             }
             Answer::Found(_) => return Ok(arrived.descriptors),
-            Answer::Later => match pauses.next() {
-                Some(pause) => sleep(Duration::from_millis(*pause)),
-                None => return Err(NotFetched::Nobody),
-            },
+            Answer::Later => pause()?,
             Answer::Nobody | Answer::Known => return Err(NotFetched::Nobody),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::error::RecvError;
-use crate::handle;
+use crate::handle::{self, Time};
 use crate::kin;
 use crate::message::{self, Message};
 use crate::roster::Owner;
@@ -140,7 +140,7 @@ impl<T: Message> Receiver<T> {
     #[doc(alias = "get_nowait")]
     #[inline]
     pub fn try_recv(&mut self) -> Result<T, RecvError> {
-        match self.take_here() {
+        match self.take_here_in(Duration::ZERO) {
             Some(found) => found,
             None => self.value(Waiting::Not),
         }
@@ -153,7 +153,7 @@ impl<T: Message> Receiver<T> {
     /// [`RecvError::TimedOut`] when there was none in that time, else as [`recv`](Receiver::recv).
     #[inline]
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<T, RecvError> {
-        match self.take_here() {
+        match self.take_here_in(timeout) {
             Some(found) => found,
             None => self.value(Waiting::at_most(timeout)),
         }
@@ -319,7 +319,16 @@ impl<T: Message> Receiver<T> {
         self.desk.take_here(&self.hub)
     }
 
+    #[inline(always)]
+    fn take_here_in(&mut self, timeout: Duration) -> Option<Result<T, RecvError>> {
+        message::in_time::<T, _>(Time::AtMost(timeout), || self.take_here())
+    }
+
     fn value(&mut self, waiting: Waiting) -> Result<T, RecvError> {
+        message::in_time::<T, _>(waiting.into(), || self.value_in_time(waiting))
+    }
+
+    fn value_in_time(&mut self, waiting: Waiting) -> Result<T, RecvError> {
         if self.desk.has_unread() {
             self.check_fork()?;
             let value = self.read(1)?.pop();

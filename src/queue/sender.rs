@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::error::SendError;
-use crate::handle::{self, Passed, Transport};
+use crate::handle::{self, Passed, Time, Transport};
 use crate::kin;
 use crate::message::{self, EncodeError, Message, Sink};
 use crate::ring::Writer;
@@ -160,7 +160,8 @@ impl<T: Message> Sender<T> {
     #[doc(alias = "put_nowait")]
     #[inline]
     pub fn try_send(&mut self, value: T) -> Result<(), SendError<T>> {
-        self.send_within(value, || Waiting::Not)
+        let time = Time::AtMost(Duration::ZERO);
+        message::in_time::<T, _>(time, || self.send_within(value, || Waiting::Not))
     }
 
     /// Sends a value; waits at most `timeout` for room.
@@ -170,7 +171,9 @@ impl<T: Message> Sender<T> {
     /// [`SendError::TimedOut`] when there was no room in that time, else as [`send`](Sender::send).
     #[inline]
     pub fn send_timeout(&mut self, value: T, timeout: Duration) -> Result<(), SendError<T>> {
-        self.send_within(value, || Waiting::at_most(timeout))
+        message::in_time::<T, _>(Time::AtMost(timeout), || {
+            self.send_within(value, || Waiting::at_most(timeout))
+        })
     }
 
     /// Sends all values in order and returns how many there were; waits while the lane is full.

@@ -10,6 +10,7 @@
 //! | `fork` | a fork that gives the caller a sibling; what `ps` shows |
 //! | `thread` | what a thread hands on to the programs that it executes |
 //! | `stack` | where a thread's stack ends |
+//! | `overflow` | what a child says when its stack is used up |
 //! | `program` | how the running program was started |
 //! | `process` | sockets that carry descriptors, process descriptors, signals, the running image |
 //!
@@ -20,6 +21,7 @@ mod fork;
 mod large;
 mod liveness;
 mod memory;
+mod overflow;
 mod process;
 mod program;
 mod stack;
@@ -31,6 +33,7 @@ pub(crate) use fork::*;
 pub(crate) use large::*;
 pub(crate) use liveness::*;
 pub(crate) use memory::*;
+pub(crate) use overflow::*;
 pub(crate) use process::*;
 pub(crate) use program::*;
 pub(crate) use stack::*;

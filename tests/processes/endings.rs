@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc::{JoinError, Message, Stdio};
+use multiproc::{JoinError, Message, Pool, Stdio, TaskError};
 use serde::{Deserialize, Serialize};
 
 use crate::help::{isolated, process, sleep_long, spawn, tests};
@@ -19,7 +19,9 @@ tests![
     a_result_counts_that_was_sent,
     signals,
     aborts_and_faults,
+    faults_of_memory,
     stack_overflow,
+    stack_overflow_of_a_worker,
     terminate_and_kill,
     ended_children_take_any_signal,
     undecodable_arguments_and_results,
@@ -176,17 +178,57 @@ fn aborts_and_faults() {
     assert!(matches!(fault, JoinError::Signalled(11)), "{fault:?}");
 }
 
-fn stack_overflow() {
-    fn endless(n: u64) -> u64 {
-        if n == u64::MAX {
-            return 0;
-        }
-        let page = std::hint::black_box([n; 512]);
-        endless(page[0] + 1) + page[511]
+/// A fault that is no overflow says nothing of one.
+fn faults_of_memory() {
+    fn fault() {
+        let nowhere = std::ptr::without_provenance_mut::<u8>(8);
+        // SAFETY: it is the fault that is wanted.
+        unsafe { nowhere.write_volatile(1) };
     }
-    let child = process().stderr(Stdio::Null).spawn(endless, (0,)).unwrap();
-    let error = error_of(child);
-    assert!(matches!(error, JoinError::Signalled(6 | 11)), "{error:?}");
+    let child = process().stderr(Stdio::Pipe).spawn(fault, ()).unwrap();
+    let output = child.join_with_output();
+    let error = output.result.unwrap_err();
+    assert!(matches!(error, JoinError::Signalled(11)), "{error:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+fn endless(n: u64) -> u64 {
+    if n == u64::MAX {
+        return 0;
+    }
+    let page = std::hint::black_box([n; 512]);
+    endless(page[0] + 1) + page[511]
+}
+
+/// What Rust's runtime prints in any program.
+const OVERFLOWED: &str = "thread 'main' has overflowed its stack\n";
+
+fn stack_overflow() {
+    let child = process().stderr(Stdio::Pipe).spawn(endless, (0,)).unwrap();
+    let output = child.join_with_output();
+    let error = output.result.unwrap_err();
+    assert!(matches!(error, JoinError::Signalled(6)), "{error:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said.matches(OVERFLOWED).count(), 1, "{said:?}");
+}
+
+fn stack_overflow_of_a_worker() {
+    let use_pool = || {
+        let pool = Pool::new(1).unwrap();
+        let error = pool.apply(endless, (0,)).unwrap_err();
+        let is_abort = matches!(&error, TaskError::WorkerDied { how, .. }
+            if *how == multiproc::Death::Signalled(6));
+        assert!(is_abort, "{error:?}");
+        assert_eq!(pool.apply(|n: u64| n + 1, (1,)).unwrap(), 2);
+    };
+    let child = process().stderr(Stdio::Pipe).spawn(use_pool, ()).unwrap();
+    let output = child.join_with_output();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        output.result.map_err(|error| format!("{error} {said}")),
+        Ok(())
+    );
+    assert_eq!(said.matches(OVERFLOWED).count(), 1, "{said:?}");
 }
 
 fn terminate_and_kill() {

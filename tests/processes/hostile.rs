@@ -194,10 +194,18 @@ fn reports_without_end() {
         let child = spawn(
             |head: u8| -> u64 {
                 let (socket, bytes) = (control(), message(head, &[]));
-                loop {
-                    // It waits when the socket is full.
-                    say_at(socket, &bytes, &[]).unwrap();
+                // Faster than one process can read.
+                for _ in 0..4 {
+                    let bytes = bytes.clone();
+                    std::thread::spawn(move || {
+                        loop {
+                            // It waits when the socket is full.
+                            say_at(socket, &bytes, &[]).unwrap();
+                        }
+                    });
                 }
+                sleep_long();
+                0
             },
             (head,),
         );

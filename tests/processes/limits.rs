@@ -171,7 +171,7 @@ fn run_copy(scenario: &str) {
 
 /// What a copy of this program does.
 pub(crate) fn scenario(name: &OsStr) {
-    if crate::privilege::scenario(name) {
+    if crate::privilege::scenario(name) || crate::road::scenario(name) {
         return;
     }
     let path = std::env::current_exe().unwrap();

@@ -187,7 +187,7 @@ fn threads_with_filters() {
     });
 }
 
-fn no_new_privileges() -> nix::Result<()> {
+pub(crate) fn no_new_privileges() -> nix::Result<()> {
     nix::sys::prctl::set_no_new_privs()
 }
 
@@ -196,7 +196,7 @@ fn threads_without_new_privileges() {
 }
 
 /// Allows the calling thread, and what it starts, to make no files.
-fn landlock() -> nix::Result<()> {
+pub(crate) fn landlock() -> nix::Result<()> {
     const MAKE_REG: u64 = 1 << 8;
     let handled = [MAKE_REG];
     // SAFETY: the kernel reads one number from a place of that size.
@@ -223,14 +223,12 @@ fn threads_under_landlock_as_root() {
 
 fn threads_in_other_namespaces() {
     isolated(|| {
-        thread_that(|| {
-            let all = CloneFlags::CLONE_NEWUTS
-                | CloneFlags::CLONE_NEWIPC
-                | CloneFlags::CLONE_NEWNET
-                | CloneFlags::CLONE_NEWNS
-                | CloneFlags::CLONE_NEWCGROUP;
-            nix::sched::unshare(all)
-        });
+        // One after another: each alone makes a thread another.
+        thread_that(|| nix::sched::unshare(CloneFlags::CLONE_NEWUTS));
+        thread_that(|| nix::sched::unshare(CloneFlags::CLONE_NEWIPC));
+        thread_that(|| nix::sched::unshare(CloneFlags::CLONE_NEWNET));
+        thread_that(|| nix::sched::unshare(CloneFlags::CLONE_NEWNS));
+        thread_that(|| nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP));
     });
 }
 

@@ -1,12 +1,20 @@
 //! Handles where the receiver may not open its sender's descriptors: the tree hands them on.
 
-use std::time::Duration;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use multiproc::{
-    Frozen, Lock, Pool, Process, Queue, Receiver, RecvError, Segment, Sender, StartMethod,
+    Frozen, Lock, Pipe, PipeEnd, Pool, Process, Queue, Receiver, RecvError, Segment, Sender,
+    StartMethod,
 };
+use nix::libc;
 
 use crate::help::{isolated, tests};
+use crate::privilege::{landlock, no_new_privileges};
 
 tests![
     a_pool_whose_workers_gave_up_their_rights,
@@ -15,6 +23,9 @@ tests![
     a_pool_of_a_process_that_cannot_be_traced,
     a_lock_between_siblings,
     an_array_between_cousins,
+    a_pool_whose_workers_are_under_landlock,
+    a_program_that_may_not_be_read,
+    a_stopped_process_between_costs_a_call_its_time_alone,
     what_nobody_has_is_an_error_that_says_so,
     forged_handles_cost_little,
 ];
@@ -177,6 +188,161 @@ fn an_array_between_cousins() {
         let receiver = Process::spawn(receive, (rx, done)).unwrap();
         receiver.join().unwrap();
         sender.join().unwrap();
+    });
+}
+
+fn be_restricted() -> bool {
+    let done = no_new_privileges().and_then(|()| landlock());
+    closed("Landlock", done)
+}
+
+fn a_pool_whose_workers_are_under_landlock() {
+    isolated(|| {
+        let build = Pool::builder().workers(2);
+        let restrict = || _ = be_restricted();
+        use_pool(&build.initializer(restrict, ()).build().unwrap());
+    });
+}
+
+/// A program that its user may execute and not read: the kernel lets nobody but root look into it.
+fn a_program_that_may_not_be_read() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("NOT CHECKED, for it takes root to make a program that one may not read");
+    }
+    let copy = std::env::temp_dir().join(format!("multiproc-unreadable-{}", std::process::id()));
+    fs::copy("/proc/self/exe", &copy).unwrap();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o711)).unwrap();
+    let run = Command::new(&copy)
+        .env("MULTIPROC_TEST_SCENARIO", "unreadable")
+        .current_dir("/")
+        .uid(65534)
+        .gid(65534)
+        .output();
+    fs::remove_file(&copy).unwrap();
+    let output = run.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{error}");
+    match &*said {
+        "readable\n" => eprintln!("NOT CHECKED, for such a program can be looked into here"),
+        said => assert_eq!(said, "used\n"),
+    }
+}
+
+/// What the copy of this program does. False if it is not that.
+pub(crate) fn scenario(name: &OsStr) -> bool {
+    if name != "unreadable" {
+        return false;
+    }
+    multiproc::init();
+    // SAFETY: asks for a number only.
+    if unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) } == 1 {
+        println!("readable");
+        return true;
+    }
+    use_pool(&Pool::new(2).unwrap());
+    let (tx, rx) = Queue::<(Lock<u64>, Frozen<u64>)>::new(4).unwrap();
+    let (done, is_done) = Queue::<()>::new(1).unwrap();
+    let sender = Process::spawn(send_both, (tx, is_done)).unwrap();
+    Process::spawn(receive_both, (rx, done))
+        .unwrap()
+        .join()
+        .unwrap();
+    sender.join().unwrap();
+    println!("used");
+    true
+}
+
+fn send_both(mut tx: Sender<(Lock<u64>, Frozen<u64>)>, mut is_done: Receiver<()>) {
+    let array = Frozen::from_slice(&[5; 10]).unwrap();
+    tx.send((Lock::new(4).unwrap(), array)).unwrap();
+    is_done.recv_timeout(LONG).unwrap();
+}
+
+fn receive_both(mut rx: Receiver<(Lock<u64>, Frozen<u64>)>, mut done: Sender<()>) {
+    let (lock, array) = rx.recv_timeout(LONG).unwrap();
+    assert_eq!((*lock.lock().unwrap(), array[9]), (4, 5));
+    done.send(()).unwrap();
+}
+
+/// Messages of each kind that are received while a process between is stopped.
+const STOPPED: u64 = 6;
+
+type BothWays = (Sender<Frozen<u64>>, PipeEnd<Frozen<u64>, ()>, Sender<()>);
+
+fn send_both_ways((mut tx, mut there, mut sent): BothWays, mut is_done: Receiver<()>) {
+    become_somebody(65534);
+    for n in 0..=STOPPED {
+        tx.send(Frozen::from_slice(&[n; 10]).unwrap()).unwrap();
+        there.send(Frozen::from_slice(&[n; 10]).unwrap()).unwrap();
+    }
+    sent.send(()).unwrap();
+    is_done.recv_timeout(LONG).unwrap();
+}
+
+fn receive_both_ways(
+    mut rx: Receiver<Frozen<u64>>,
+    mut here: PipeEnd<(), Frozen<u64>>,
+    mut go: Receiver<()>,
+    mut said: Sender<()>,
+) {
+    let is_other = become_somebody(65533);
+    go.recv_timeout(LONG).unwrap();
+    let began = Instant::now();
+    for n in 0..STOPPED {
+        let short = Duration::from_millis(20);
+        let found = match n % 2 {
+            0 => [rx.try_recv(), here.try_recv()],
+            _ => [rx.recv_timeout(short), here.recv_timeout(short)],
+        };
+        for found in found {
+            match found {
+                Ok(_) if !is_other => {}
+                Err(RecvError::Decode(error)) => {
+                    let text = error.to_string();
+                    assert!(text.contains("gave no answer in time"), "{text}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // Half of what they would take that wait for the stopped process as calls without a limit do.
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(STOPPED * 2), "{took:?}");
+    said.send(()).unwrap();
+    // It goes on, and so does everything.
+    go.recv_timeout(LONG).unwrap();
+    assert_eq!(*rx.recv_timeout(LONG).unwrap(), [STOPPED; 10]);
+    assert_eq!(*here.recv_timeout(LONG).unwrap(), [STOPPED; 10]);
+    said.send(()).unwrap();
+}
+
+fn a_stopped_process_between_costs_a_call_its_time_alone() {
+    isolated(|| {
+        let (tx, rx) = Queue::<Frozen<u64>>::new(16).unwrap();
+        let (there, here) = Pipe::<Frozen<u64>, ()>::new().unwrap();
+        let (sent, mut is_sent) = Queue::<()>::new(1).unwrap();
+        let (mut done, is_done) = Queue::<()>::new(1).unwrap();
+        let (mut go, went) = Queue::<()>::new(1).unwrap();
+        let (said, mut says) = Queue::<()>::new(1).unwrap();
+        let send = |ends: BothWays, is_done: Receiver<()>| {
+            let below = Process::spawn(send_both_ways, (ends, is_done)).unwrap();
+            below.join().unwrap();
+        };
+        let between = Process::spawn(send, ((tx, there, sent), is_done)).unwrap();
+        is_sent.recv_timeout(LONG).unwrap();
+        let receiver = Process::spawn(receive_both_ways, (rx, here, went, said)).unwrap();
+        between.signal(libc::SIGSTOP).unwrap();
+        go.send(()).unwrap();
+        let answer = says.recv_timeout(LONG);
+        between.signal(libc::SIGCONT).unwrap();
+        if answer.is_ok() {
+            go.send(()).unwrap();
+            says.recv_timeout(LONG).unwrap();
+        }
+        receiver.join().unwrap();
+        done.send(()).unwrap();
+        between.join().unwrap();
     });
 }
 

@@ -33,9 +33,8 @@ fn process(method: StartMethod) -> multiproc::ProcessBuilder {
 /// As in Docker, whose default filter says that there is no such call.
 fn without_clone3() {
     fn forked() {
-        let child = by_zygote(help::sleep_long);
+        by_zygote(|| ()).join().unwrap();
         settled();
-        drop(child);
         let before = help::all_children();
         let child = by_zygote(|| 7);
         assert!(before.contains(&child.pid()), "it was one that waited");
@@ -129,7 +128,12 @@ fn ignored_by_programs() -> u64 {
 
 fn programs_of_children_are_interrupted() {
     isolated(|| {
+        use nix::sys::signal::{SigHandler, Signal, signal};
+        // As in a program that a shell has started, whatever this process has.
+        // SAFETY: the default runs no code.
+        unsafe { signal(Signal::SIGINT, SigHandler::SigDfl) }.unwrap();
         let here = ignored_by_programs();
+        assert_eq!(here & 1 << (Signal::SIGINT as i32 - 1), 0);
         for method in METHODS {
             let child = process(method).spawn(ignored_by_programs, ()).unwrap();
             assert_eq!(child.join_timeout(LONG).unwrap(), Some(here), "{method:?}");
