@@ -7,6 +7,7 @@
 // The lint takes this file's talk of such comments for the comments themselves.
 #![allow(clippy::unnecessary_safety_comment)]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -15,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["error"],
     &["sync", "sys"],
     &["layout"],
-    &["latch", "roster", "ring", "signal", "stream"], // Pure protocols: handed headers and slots, never a segment.
+    &["chunk", "latch", "roster", "ring", "signal", "stream"], // Pure protocols: handed headers and slots, never a segment.
     &["cookie", "mapped"],
     &["kin", "sealed"],
     &["segment"],
@@ -33,7 +34,7 @@ const TEXT: &[&str] = &["docs"];
 
 /// Modules that loom, the fuzzers and Miri run as they are: no mapping, no system call, no `unsafe`,
 /// and no atomics but those of `sync`.
-const PURE: &[&str] = &["latch", "roster", "ring", "signal", "stream"];
+const PURE: &[&str] = &["chunk", "latch", "roster", "ring", "signal", "stream"];
 const NOT_IN_PURE: &[&str] = &[
     "crate::segment",
     "crate::sys",
@@ -47,6 +48,11 @@ const NOT_IN_PURE: &[&str] = &[
     "rustix::",
     "nix::",
 ];
+
+/// A folder whose files import each other in no circle, and the lines of code it may have: comments, blank lines and
+/// tests are not counted.
+const POOL: &str = "src/pool";
+const POOL_LINES: usize = 6_500;
 
 /// The files in which `unsafe` may stand, and in how many places at most: blocks, functions, traits,
 /// implementations and attributes.
@@ -101,6 +107,16 @@ fn every_module_uses_only_the_layers_below_it() {
 #[test]
 fn the_protocols_are_pure() {
     none(sources("src").iter().flat_map(impurities));
+}
+
+#[test]
+fn the_files_of_the_pool_import_each_other_in_no_circle() {
+    none(circles(&sources(POOL), POOL));
+}
+
+#[test]
+fn the_pool_is_small() {
+    none(too_much_code(&sources(POOL), POOL_LINES));
 }
 
 #[test]
@@ -297,6 +313,98 @@ fn impurities(file: &Source) -> Vec<String> {
     );
     breaches.dedup();
     breaches
+}
+
+/// Circles of imports among the files of a folder, each once. A folder in it counts as one file; the folder's own
+/// `mod.rs`, from which all the others hang, as none.
+fn circles(files: &[Source], folder: &str) -> Vec<String> {
+    let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for file in files {
+        let Some(own) = unit(file, folder).filter(|own| own != "mod") else {
+            continue;
+        };
+        let its = uses.entry(own.clone()).or_default();
+        its.extend(
+            siblings_used(file, folder)
+                .into_iter()
+                .filter(|name| *name != own),
+        );
+    }
+    let units: BTreeSet<String> = uses.keys().cloned().collect();
+    let mut breaches = Vec::new();
+    let mut over = BTreeSet::new();
+    for unit in &units {
+        circle_from(unit, &uses, &mut Vec::new(), &mut over, &mut breaches);
+    }
+    let circle = |names: &Vec<String>| format!("{folder}: a circle: {}", names.join(" uses "));
+    breaches.iter().map(circle).collect()
+}
+
+/// Walks along the uses; a unit is `over` when everything that it leads to was seen.
+fn circle_from(
+    unit: &str,
+    uses: &BTreeMap<String, BTreeSet<String>>,
+    path: &mut Vec<String>,
+    over: &mut BTreeSet<String>,
+    found: &mut Vec<Vec<String>>,
+) {
+    if let Some(start) = path.iter().position(|before| before == unit) {
+        let end = std::iter::once(unit.to_owned());
+        found.push(path[start..].iter().cloned().chain(end).collect());
+        return;
+    }
+    if over.contains(unit) {
+        return;
+    }
+    path.push(unit.to_owned());
+    for next in uses.get(unit).into_iter().flatten() {
+        circle_from(next, uses, path, over, found);
+    }
+    path.pop();
+    over.insert(unit.to_owned());
+}
+
+/// The file in a folder, or the folder in it, that a file is or is in.
+fn unit(file: &Source, folder: &str) -> Option<String> {
+    let inside = file.path.strip_prefix(folder)?.strip_prefix('/')?;
+    let first = inside.split('/').next()?;
+    Some(first.trim_end_matches(".rs").to_owned())
+}
+
+/// Files of the folder that this one of its files names, by `super::` or from the crate on. Tests are left out.
+fn siblings_used(file: &Source, folder: &str) -> BTreeSet<String> {
+    let depth = file.path[folder.len()..].matches('/').count() - 1;
+    let is_root = file.path.ends_with("/mod.rs");
+    let from_crate = folder.replacen("src", "crate", 1).replace('/', "::");
+    // `super` of a `mod.rs` is the folder above its own.
+    let from_here = vec!["super"; depth + usize::from(!is_root)].join("::");
+    let code = before_tests(&file.code);
+    let mut names = BTreeSet::new();
+    for root in [from_crate, from_here] {
+        for (at, _) in code.match_indices(&format!("{root}::")) {
+            let within = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+            if !code[..at].ends_with(within) {
+                names.extend(first_names(&code[at + root.len() + 2..]));
+            }
+        }
+    }
+    // What is not a file's name is something of `mod.rs`.
+    names.retain(|name| name != "super" && name.starts_with(char::is_lowercase));
+    names
+}
+
+fn before_tests(code: &str) -> &str {
+    &code[..code.find("#[cfg(test)]").unwrap_or(code.len())]
+}
+
+fn too_much_code(files: &[Source], most: usize) -> Vec<String> {
+    let lines = |file: &Source| {
+        let code = before_tests(&file.code).lines();
+        code.filter(|line| !line.trim().is_empty()).count()
+    };
+    let all: usize = files.iter().map(lines).sum();
+    let breach = format!("{all} lines of code, {most} allowed");
+    (all > most).then_some(breach).into_iter().collect()
 }
 
 /// `unsafe` in a file off the list, or in too many places; a file on the list without its reason, or
@@ -705,6 +813,46 @@ mod planted {
             impurities(&source("src/ring/lane.rs", "fn f() { unsafe { g() } }")),
             &["safe code"],
         );
+    }
+
+    #[test]
+    fn a_circle_is_found() {
+        let files = |board: &str, worker: &str| {
+            [
+                source("src/pool/mod.rs", "mod board;\nuse board::Board;"),
+                source("src/pool/board.rs", board),
+                source("src/pool/job.rs", "use super::{Pool, wire::Wire};"),
+                source("src/pool/wire.rs", "use crate::layout::PoolCell;"),
+                source("src/pool/worker/mod.rs", "use super::wire::Wire; mod run;"),
+                source("src/pool/worker/run.rs", worker),
+            ]
+        };
+        let board = "use super::job::Job;\n#[cfg(test)]\nmod tests { use super::worker::W; }";
+        let worker = "use super::WorkerState;\nuse super::super::job::Job;\n// super::super::board";
+        breaches(circles(&files(board, worker), POOL), &[]);
+        let worker = "fn f() { crate::pool::board::g() }";
+        let board = "use super::{job, worker::WorkerState};";
+        breaches(
+            circles(&files(board, worker), POOL),
+            &["board uses worker uses board"],
+        );
+        breaches(
+            circles(&files("", "use super::super::job::Job;"), POOL),
+            &[],
+        );
+    }
+
+    #[test]
+    fn too_much_code_is_found() {
+        let files = [
+            source(
+                "src/pool/a.rs",
+                "// One.\n\nfn f() {\n}\n#[cfg(test)]\nmod tests {\n}",
+            ),
+            source("src/pool/b.rs", "mod c;"),
+        ];
+        breaches(too_much_code(&files, 3), &[]);
+        breaches(too_much_code(&files, 2), &["3 lines of code, 2 allowed"]);
     }
 
     #[test]
