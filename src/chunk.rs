@@ -10,7 +10,7 @@
 //! | `cursor` | cell | the next chunk to try | pool: store; a worker: [`claim`] |
 //! | `state` | chunk | [`offer`]ed, leased by a seat, withdrawn | pool: [`offer`], [`withdraw`]; a worker: [`lease`]; the pool, with the proof of a worker's death: [`reclaim`] |
 //! | `done` | cell | one bit a chunk: nobody will touch it again | who holds the lease: [`finish`]; the pool, for what it withdrew or gave up: [`give_up`] |
-//! | `at` | row | the cell that a worker is about to look at, or in | the worker, before it claims; kept until it names another |
+//! | `at` | row | the cell that a worker is about to look at, or in | the worker, before it claims, and when it has nothing there any more |
 //!
 //! A cell takes another job only when all bits of the last are set, and a bit is set only under a
 //! lease. So no late worker can write into a job that it has no lease of, and no word needs to say which
@@ -30,7 +30,9 @@
 //! | P | [`offer`] | [`lease`] | the job's words and its arguments |
 //! | Q | [`finish`] | [`is_done`] | results and failures |
 //! | R | [`set_cursor`] | [`claim`] | that the chunks behind it are on offer |
-//! | L | [`lease`] | [`reclaim`], with the proof of death | that `at` names the cell |
+//! | L | [`lease`] | [`holder`] | that `at` names the cell |
+//! | N | [`set`] of an open cell | [`around`] | that there is something to claim |
+//! | T | [`set`] of a cell whose job has ended | [`take_all`] | that all its chunks are done |
 //! | O | [`finish`], fence, look at the owner | [`own`], fence, look at `done` | one of the two sees the other |
 //! | S | [`set_idle`], [`set_busy`], fence, look for work | work is published, fence, [`searching`] | one of the two sees the other |
 //!
@@ -38,10 +40,9 @@
 
 use std::time::Duration;
 
-use crate::layout::PoolChunk;
+use crate::layout::{CHUNKS, PoolChunk};
 use crate::sync::{AtomicU64, Ordering, fence};
 
-const KIND: u64 = 0xf;
 const READY: u64 = 1;
 const LEASED: u64 = 2;
 const WITHDRAWN: u64 = 3;
@@ -70,7 +71,7 @@ pub(crate) fn offer(chunk: &PoolChunk) {
 
 /// Whether the chunk waits for a worker.
 pub(crate) fn is_ready(chunk: &PoolChunk) -> bool {
-    chunk.state.load(Ordering::Relaxed) & KIND == READY
+    chunk.state.load(Ordering::Relaxed) == READY
 }
 
 /// Takes the chunk, if it is on offer. What its job is may be read only then.
@@ -93,17 +94,20 @@ pub(crate) fn withdraw(chunk: &PoolChunk) -> bool {
 
 /// The seat that has leased the chunk, or had it last.
 pub(crate) fn holder(chunk: &PoolChunk) -> Option<u16> {
+    // Edge L, the pool's end.
     let state = chunk.state.load(Ordering::Acquire);
-    (state & KIND == LEASED).then_some((state >> SEAT_SHIFT) as u16)
+    let seat = (state >> SEAT_SHIFT) as u16;
+    // A word that no lease writes is of nobody.
+    (state == leased(seat)).then_some(seat)
 }
 
 /// Whether a worker that is proven dead has left this chunk unfinished. The pool has it then.
 ///
 /// `done` is read with the chunk's bit: a chunk that was finished stays so.
 pub(crate) fn reclaim(chunk: &PoolChunk, done: &AtomicU64, index: usize, seat: u16) -> bool {
-    // Edge L, the pool's end.
-    chunk.state.load(Ordering::Acquire) == leased(seat)
-        && done.load(Ordering::Acquire) & bit(index) == 0
+    // The proof of death is the other end.
+    chunk.state.load(Ordering::Relaxed) == leased(seat)
+        && done.load(Ordering::Relaxed) & bit(index) == 0
 }
 
 /// The bit of a chunk.
@@ -130,7 +134,8 @@ pub(crate) fn finish(done: &AtomicU64, lease: Lease, chunks: usize) -> bool {
 
 /// Says the same of chunks that the pool has withdrawn, or given up after a death.
 pub(crate) fn give_up(done: &AtomicU64, bits: u64) {
-    done.fetch_or(bits, Ordering::Release);
+    // Relaxed: what the pool knows of them stands behind its own lock.
+    done.fetch_or(bits, Ordering::Relaxed);
 }
 
 /// Whether all of so many chunks are done.
@@ -148,16 +153,25 @@ pub(crate) fn set_cursor(cursor: &AtomicU64, chunks: usize, next: usize) {
 
 /// Whether the cursor has chunks to claim.
 pub(crate) fn may_claim(cursor: &AtomicU64) -> bool {
+    claimed(cursor.load(Ordering::Relaxed)).is_some()
+}
+
+/// The same of the cursor of so many chunks; one of another number was written over.
+pub(crate) fn may_claim_of(cursor: &AtomicU64, chunks: usize) -> bool {
     let seen = cursor.load(Ordering::Relaxed);
-    seen & u64::from(u32::MAX) < seen >> 32
+    seen >> 32 == chunks as u64 && claimed(seen).is_some()
+}
+
+/// The chunk that whoever counts this cursor on has claimed. Behind the last that a job can have nobody looks.
+fn claimed(cursor: u64) -> Option<usize> {
+    let next = cursor & u64::from(u32::MAX);
+    (next < (cursor >> 32).min(CHUNKS as u64)).then_some(next as usize)
 }
 
 /// The next chunk to try.
 pub(crate) fn claim(cursor: &AtomicU64) -> Option<usize> {
     // Edge R, the worker's end.
-    let seen = cursor.fetch_add(1, Ordering::Acquire);
-    let next = seen & u64::from(u32::MAX);
-    (next < seen >> 32).then_some(next as usize)
+    claimed(cursor.fetch_add(1, Ordering::Acquire))
 }
 
 /// The first chunk on offer of so many; those behind the cursor were claimed by a worker that died.
@@ -182,6 +196,7 @@ pub(crate) fn own(owner: &AtomicU64, me: u64) {
 /// Sets the bit of a cell or a worker.
 pub(crate) fn set(bitmap: &[AtomicU64], number: usize) {
     if let Some(word) = bitmap.get(number / 64) {
+        // Edges N and T, the end of who sets it.
         word.fetch_or(bit(number), Ordering::Release);
     }
 }
@@ -445,6 +460,22 @@ mod tests {
         assert_eq!([claim(&cursor), claim(&cursor)], [None, None]);
         set_cursor(&cursor, 2, 1);
         assert_eq!([claim(&cursor), claim(&cursor)], [Some(1), None]);
+    }
+
+    #[test]
+    fn words_that_nobody_wrote_are_of_nobody() {
+        let chunks = chunks(1);
+        for word in [READY | 1 << 60, leased(3) | 1 << 20, 5, u64::MAX] {
+            chunks[0].state.store(word, Ordering::Relaxed);
+            assert!(!is_ready(&chunks[0]) && holder(&chunks[0]).is_none());
+            assert!(lease(&chunks, 0, 3).is_none() && !withdraw(&chunks[0]));
+        }
+        for word in [u64::MAX, u64::MAX << 32 | CHUNKS as u64, 2 << 32 | 3] {
+            let cursor = AtomicU64::new(word);
+            assert!(!may_claim(&cursor) && claim(&cursor).is_none());
+        }
+        let cursor = AtomicU64::new(9 << 32 | 1);
+        assert!(may_claim_of(&cursor, 9) && !may_claim_of(&cursor, 8));
     }
 
     #[test]

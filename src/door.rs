@@ -151,7 +151,7 @@ pub fn listen(frames: &[&[u8]], files: &[OwnedFd]) -> io::Result<[usize; 2]> {
 
 /// What a pool, or a worker of it, makes of words and bytes in their segment.
 pub fn pool(input: &[u8]) {
-    pool::frame::play(input);
+    pool::fuzzing::play(input);
 }
 
 /// Does something as another process would, that is not there: its number is that of whoever attaches.

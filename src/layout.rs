@@ -207,16 +207,22 @@ pub(crate) struct LatchWords {
     pub(crate) thread: AtomicU64,
 }
 
-/// Cells of a pool; few in that of a fuzzer, who makes one for each input.
-pub(crate) const CELLS: usize = if cfg!(fuzzing) { 8 } else { 1024 };
+/// Cells of a pool; few in that of a fuzzer, who makes one for each input, and all is small in a model.
+pub(crate) const CELLS: usize = if cfg!(loom) {
+    4
+} else if cfg!(fuzzing) {
+    8
+} else {
+    1024
+};
 /// Words of a bitmap of cells.
-pub(crate) const CELL_WORDS: usize = 16;
+pub(crate) const CELL_WORDS: usize = if cfg!(loom) { 1 } else { 16 };
 /// Chunks of a job at most.
-pub(crate) const CHUNKS: usize = 64;
+pub(crate) const CHUNKS: usize = if cfg!(loom) { 3 } else { 64 };
 /// Event counts that callers of a pool wait at.
-pub(crate) const SIGNALS: usize = 64;
+pub(crate) const SIGNALS: usize = if cfg!(loom) { 4 } else { 64 };
 /// Workers of a pool at most.
-pub(crate) const SEATS: usize = 4096;
+pub(crate) const SEATS: usize = if cfg!(loom) { 64 } else { 4096 };
 /// Bytes of arguments that a cell holds itself.
 pub(crate) const INLINE_INPUT: usize = 192;
 /// Bytes of results that a cell holds itself.
@@ -232,6 +238,7 @@ pub(crate) const INLINE_OUTPUT: usize = 160;
 /// ```
 #[repr(C)]
 #[derive(Debug)]
+#[cfg_attr(loom, derive(Default))]
 pub(crate) struct PoolPage {
     /// Where workers sleep.
     pub(crate) tasks: SignalWords,
@@ -257,6 +264,7 @@ pub(crate) struct PoolPage {
 /// An event count on lines of its own.
 #[repr(C)]
 #[derive(Debug)]
+#[cfg_attr(loom, derive(Default))]
 pub(crate) struct PoolSignal {
     pub(crate) words: SignalWords,
     _pad: [AtomicU64; APART / 8 - 2],
@@ -265,6 +273,7 @@ pub(crate) struct PoolSignal {
 /// What one worker is doing, and what it asks of the pool. Only the worker writes the first lines.
 #[repr(C)]
 #[derive(Debug)]
+#[cfg_attr(loom, derive(Default))]
 pub(crate) struct PoolRow {
     /// The cell it is about to look at, or in, plus 1; kept until it names another.
     pub(crate) at: AtomicU64,
@@ -301,6 +310,7 @@ pub(crate) struct PoolRow {
 /// ```
 #[repr(C)]
 #[derive(Debug)]
+#[cfg_attr(loom, derive(Default))]
 pub(crate) struct PoolCell {
     /// The name of the function.
     pub(crate) task: [AtomicU64; 3],

@@ -2,7 +2,7 @@
 //!
 //! The protocols are compiled here from their own sources, on loom's atomics; that they can be is the
 //! proof that they depend on nothing but words. One model per edge of `src/ring.rs`, `src/signal.rs`,
-//! `src/roster.rs`, `src/latch.rs`, `src/stream.rs`, `src/queue/blocks.rs` and `src/pool/job.rs`; `tests/mutants`
+//! `src/roster.rs`, `src/latch.rs`, `src/stream.rs`, `src/queue/blocks.rs` and `src/chunk.rs`; `tests/mutants`
 //! weakens each ordering in turn and expects one of these to fail.
 //!
 //! Run: `RUSTFLAGS="--cfg loom" cargo test --release --test loom`
@@ -16,9 +16,9 @@ mod error {
 #[path = "../src/queue/blocks.rs"]
 #[allow(dead_code, reason = "a model needs some of the blocks")]
 mod blocks;
-#[path = "../src/pool/job.rs"]
-#[allow(dead_code, reason = "a model needs some of the job")]
-mod job;
+#[path = "../src/chunk.rs"]
+#[allow(dead_code, reason = "a model needs some of the chunks")]
+mod chunk;
 #[path = "../src/latch.rs"]
 #[allow(dead_code, reason = "a model needs some of the latch")]
 mod latch;
@@ -47,7 +47,7 @@ mod sync;
 
 use blocks::{Hold, Holder, Shelf, Taken};
 use latch::{Left, Limit, Refused, Visitor};
-use layout::{Chunk, LaneHeader, LatchWords, SignalWords, StreamHeader};
+use layout::{LaneHeader, LatchWords, PoolChunk, SignalWords, StreamHeader};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
@@ -1075,172 +1075,322 @@ fn lock_is_not_left_for_another() {
     });
 }
 
-/// A job's words and its one chunk.
+/// Chunks of the job in the model's cell.
+const CHUNKS: usize = 2;
+/// The seat of the model's own thread; those of the workers beside it come first.
+const OWN: u16 = 2;
+
+/// Steps of a worker, after each of which it may die.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Step {
+    Named,
+    Claimed,
+    Leased,
+    Ran,
+    Finished,
+}
+
+/// A cell with the job that stands in it, and the rows of three workers.
 #[derive(Default)]
-struct Job {
-    chunk: Chunk,
+struct Cell {
+    chunks: [PoolChunk; CHUNKS],
     cursor: AtomicU64,
-    argument: AtomicU64,
-    result: AtomicU64,
-    /// Who may touch the two: loom reports when the pool and a worker do at once.
-    turn: UnsafeCell<()>,
+    done: AtomicU64,
+    owner: AtomicU64,
+    at: [AtomicU64; 3],
+    arguments: [AtomicU64; CHUNKS],
+    results: [AtomicU64; CHUNKS],
+    /// Who may touch the two: loom reports when two do at once.
+    turns: [UnsafeCell<()>; CHUNKS],
+    /// The owner was woken.
+    woken: AtomicU64,
 }
 
-const SEAT: u16 = 5;
-
-fn generation(n: usize) -> job::Generation {
-    (0..n).fold(job::Generation::default(), |generation, _| {
-        generation.next()
-    })
-}
-
-impl Job {
-    /// The pool's part: fills a chunk that nobody has, and offers it.
-    fn offer(&self, n: usize) {
-        self.turn.with_mut(|_| ());
-        self.argument.store(content(n as u64, 0), Ordering::Relaxed);
-        job::offer(&self.chunk.state, generation(n), 0);
+impl Cell {
+    /// The pool's part: places a job, when all bits of the last are set.
+    fn place(&self, n: u64) {
+        for (index, turn) in self.turns.iter().enumerate() {
+            turn.with_mut(|_| ());
+            self.arguments[index].store(content(n, index), Ordering::Relaxed);
+        }
+        self.woken.store(0, Ordering::Relaxed);
+        self.done.store(0, Ordering::Relaxed);
+        for chunk in &self.chunks {
+            chunk::offer(chunk);
+        }
+        chunk::set_cursor(&self.cursor, CHUNKS, 0);
     }
 
-    /// A worker's part: the chunk, if it is on offer.
-    fn work(&self, n: usize, seat: u16) -> bool {
-        let Some(lease) = job::lease(&self.chunk.state, generation(n), seat) else {
+    /// A worker's part: a chunk, if there is one; it dies behind a step. Whether it did a chunk.
+    fn work(&self, seat: u16, dies: Option<Step>) -> bool {
+        let at = &self.at[usize::from(seat)];
+        at.store(1, Ordering::Release);
+        if dies == Some(Step::Named) {
             return false;
-        };
-        self.turn.with_mut(|_| ());
-        assert_eq!(self.argument.load(Ordering::Relaxed), content(n as u64, 0));
-        self.result.store(content(n as u64, 1), Ordering::Relaxed);
-        job::commit(&self.chunk.state, lease)
+        }
+        while let Some(index) = chunk::claim(&self.cursor) {
+            if dies == Some(Step::Claimed) {
+                return false;
+            }
+            let Some(lease) = chunk::lease(&self.chunks, index, seat) else {
+                continue;
+            };
+            if dies == Some(Step::Leased) {
+                return false;
+            }
+            self.turns[index].with_mut(|_| ());
+            let argument = self.arguments[index].load(Ordering::Relaxed);
+            self.results[index].store(argument + 1, Ordering::Relaxed);
+            if dies == Some(Step::Ran) {
+                return false;
+            }
+            let is_last = chunk::finish(&self.done, lease, CHUNKS);
+            if dies == Some(Step::Finished) {
+                return false;
+            }
+            if is_last {
+                assert_eq!(chunk::owner(&self.owner), 0);
+                self.woken.store(1, Ordering::Relaxed);
+            }
+            at.store(0, Ordering::Release);
+            return true;
+        }
+        at.store(0, Ordering::Release);
+        false
     }
 
-    fn wait_until_settled(&self, n: usize) {
-        while !job::is_settled(&self.chunk.state, generation(n)) {
+    /// The supervisor's lines: reclaims chunks, sets the cursor back, wakes the owner; the caller works on.
+    fn recover(&self, seat: u16) {
+        if self.at[usize::from(seat)].load(Ordering::Acquire) == 0 {
+            return;
+        }
+        for (index, chunk) in self.chunks.iter().enumerate() {
+            if chunk::reclaim(chunk, &self.done, index, seat) {
+                // What its worker had done to it is seen with the proof of its death.
+                self.turns[index].with_mut(|_| ());
+                self.results[index].store(0, Ordering::Relaxed);
+                chunk::offer(chunk);
+            }
+        }
+        if let Some(first) = chunk::first_ready(&self.chunks) {
+            chunk::set_cursor(&self.cursor, CHUNKS, first);
+        }
+        self.woken.store(1, Ordering::Relaxed);
+    }
+
+    /// Works until the job is done, and looks at its results.
+    fn work_until_done(&self, n: u64) {
+        loop {
+            while self.work(OWN, None) {}
+            if chunk::is_done(&self.done, CHUNKS) {
+                break;
+            }
             thread::yield_now();
         }
-        self.turn.with_mut(|_| ());
-        assert_eq!(self.result.load(Ordering::Relaxed), content(n as u64, 1));
+        for (index, turn) in self.turns.iter().enumerate() {
+            turn.with_mut(|_| ());
+            let result = self.results[index].load(Ordering::Relaxed);
+            assert_eq!(result, content(n, index) + 1, "chunk {index}");
+        }
     }
 }
 
-/// Edges P and Q: who leases sees the job, who sees it settled sees the results; of two workers one leases.
+/// A worker dies at any step while another works: each chunk is done, once, and the owner woken; the next job stands
+/// in the same words, where the late one of the first may meet it.
 #[test]
-fn a_chunk_goes_out_and_its_results_come_back() {
-    model(3, || {
-        let it = Arc::new(Job::default());
-        let workers: Vec<_> = (0..2)
-            .map(|seat| {
+fn a_death_at_any_step_loses_no_chunk() {
+    use Step::{Claimed, Finished, Leased, Named, Ran};
+    for dies in [Named, Claimed, Leased, Ran, Finished] {
+        model(2, move || {
+            let it = Arc::new(Cell::default());
+            it.place(1);
+            let [dead, late] = [Some(dies), None].map(|dies| {
                 let it = it.clone();
-                thread::spawn(move || {
-                    // Comes with a ticket of the first job, perhaps too late.
-                    u32::from(it.work(1, seat))
-                })
-            })
-            .collect();
-        it.offer(1);
-        if it.work(1, SEAT) {
-            it.wait_until_settled(1);
-        }
-        let others: u32 = workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap())
-            .sum();
-        it.wait_until_settled(1);
-        assert!(others <= 1);
-        // The next job stands in the same words.
-        it.offer(2);
-        assert!(!it.work(1, SEAT) && it.work(2, SEAT));
-        it.wait_until_settled(2);
-    });
+                thread::spawn(move || it.work(u16::from(dies.is_none()), dies))
+            });
+            // The proof of its death.
+            dead.join().unwrap();
+            it.recover(0);
+            it.work_until_done(1);
+            it.place(2);
+            it.work_until_done(2);
+            late.join().unwrap();
+            assert_eq!(it.woken.load(Ordering::Relaxed), 1);
+        });
+    }
 }
 
-/// Edge P alone: the worker waits for the offer and then reads what was written before it.
+/// Edges P, Q and R: of two workers each chunk is one's, who sees the job; who sees it done sees the results.
 #[test]
-fn an_offer_publishes_the_job() {
+fn chunks_go_out_and_their_results_come_back() {
     model(3, || {
-        let it = Arc::new(Job::default());
+        let it = Arc::new(Cell::default());
+        it.place(1);
         let worker = thread::spawn({
             let it = it.clone();
-            move || {
-                while !it.work(1, SEAT) {
-                    thread::yield_now();
-                }
-            }
+            move || it.work(0, None)
         });
-        it.offer(1);
-        it.wait_until_settled(1);
+        it.work_until_done(1);
+        it.place(2);
+        it.work_until_done(2);
         worker.join().unwrap();
     });
 }
 
-/// Edge R: whoever claims a chunk of a generation can lease it, also with an old ticket, so none is lost.
+/// Edge R alone: what is claimed can be leased, if nobody else can have leased it.
 #[test]
 fn a_claimed_chunk_can_be_leased() {
     model(3, || {
-        let it = Arc::new(Job::default());
-        it.offer(1);
-        job::open(&it.cursor, generation(1));
-        assert!(it.work(1, SEAT));
-        job::open(&it.cursor, generation(1));
+        let it = Arc::new(Cell::default());
+        it.place(1);
+        it.work_until_done(1);
         let worker = thread::spawn({
             let it = it.clone();
             move || {
-                // An old ticket leads here; what is claimed may be of either job.
-                let (claimed, index) = job::claim(&it.cursor);
-                let is_mine = claimed == generation(2);
-                assert!(!is_mine || (index == 0 && it.work(2, SEAT)));
-                is_mine
+                let claimed = chunk::claim(&it.cursor);
+                claimed.map(|index| chunk::lease(&it.chunks, index, 0).is_some())
             }
         });
-        it.offer(2);
-        job::open(&it.cursor, generation(2));
-        if !worker.join().unwrap() {
-            assert_eq!(job::claim(&it.cursor), (generation(2), 0));
-            assert!(it.work(2, SEAT));
-        }
-        it.wait_until_settled(2);
+        it.place(2);
+        assert_ne!(worker.join().unwrap(), Some(false));
     });
 }
 
-/// Of a worker's commit and the pool's burial one wins; the other leaves things as they are.
+/// Edge P alone: a worker that has not claimed sees the job by its lease.
 #[test]
-fn a_commit_and_a_burial_exclude_each_other() {
+fn an_offer_publishes_the_job() {
     model(3, || {
-        let it = Arc::new(Job::default());
-        job::offer(&it.chunk.state, generation(1), 0);
-        let lease = job::lease(&it.chunk.state, generation(1), SEAT).unwrap();
+        let it = Arc::new(Cell::default());
         let worker = thread::spawn({
             let it = it.clone();
-            move || job::commit(&it.chunk.state, lease)
+            move || {
+                let lease = chunk::lease(&it.chunks, 0, 0);
+                if let Some(lease) = &lease {
+                    it.turns[lease.index()].with_mut(|_| ());
+                    assert_eq!(it.arguments[0].load(Ordering::Relaxed), content(1, 0));
+                }
+            }
         });
-        let buried = job::bury(&it.chunk.state, generation(1), SEAT).is_some();
-        assert!(worker.join().unwrap() != buried);
-        assert!(job::is_settled(&it.chunk.state, generation(1)) != buried);
+        it.place(1);
+        worker.join().unwrap();
     });
 }
 
-/// A withdrawal and a lease exclude each other too.
+/// Edge A: who sees a lease, and the bit not set, sees where its worker is; or the worker has finished meanwhile.
+#[test]
+fn who_holds_a_chunk_is_at_its_cell() {
+    model(3, || {
+        let it = Arc::new(Cell::default());
+        it.place(1);
+        let worker = thread::spawn({
+            let it = it.clone();
+            move || {
+                it.at[0].store(1, Ordering::Relaxed);
+                chunk::lease(&it.chunks, 0, 0)
+            }
+        });
+        if chunk::holder(&it.chunks[0]) == Some(0) {
+            assert_eq!(it.at[0].load(Ordering::Relaxed), 1);
+        }
+        assert!(worker.join().unwrap().is_some());
+    });
+}
+
+/// A withdrawal and a lease exclude each other.
 #[test]
 fn a_withdrawal_and_a_lease_exclude_each_other() {
     model(3, || {
-        let it = Arc::new(Job::default());
-        it.offer(1);
+        let it = Arc::new(Cell::default());
+        it.place(1);
         let worker = thread::spawn({
             let it = it.clone();
-            move || it.work(1, SEAT)
+            move || it.work(0, None)
         });
-        let withdrawn = job::withdraw(&it.chunk.state, generation(1));
-        assert!(worker.join().unwrap() != withdrawn);
-        assert!(job::is_settled(&it.chunk.state, generation(1)));
+        for (index, chunk) in it.chunks.iter().enumerate() {
+            if chunk::withdraw(chunk) {
+                it.turns[index].with_mut(|_| ());
+                chunk::give_up(&it.done, chunk::bit(index));
+            }
+        }
+        let has_worked = worker.join().unwrap();
+        assert!(chunk::is_done(&it.done, CHUNKS));
+        let withdrawn = it
+            .chunks
+            .iter()
+            .filter(|chunk| chunk::holder(chunk).is_none());
+        assert_eq!(withdrawn.count(), CHUNKS - usize::from(has_worked));
     });
 }
 
-/// Edge S: a worker that tires, or takes a ticket up, sees the next one, or the pool sees that it does not hunt.
+/// Edge O: who takes a job over sees it done, or is woken by who finishes it.
 #[test]
-fn a_ticket_is_seen_or_somebody_is_woken() {
-    for stop in [job::tire, job::take_up] {
+fn a_late_owner_sees_the_end_or_is_woken() {
+    const ME: u64 = 7;
+    model(3, || {
+        let it = Arc::new(Cell::default());
+        it.place(1);
+        assert!(it.work(OWN, None));
+        let worker = thread::spawn({
+            let it = it.clone();
+            move || {
+                let index = chunk::claim(&it.cursor).unwrap();
+                let lease = chunk::lease(&it.chunks, index, 0).unwrap();
+                assert!(chunk::finish(&it.done, lease, CHUNKS), "it was the last");
+                chunk::owner(&it.owner) == ME
+            }
+        });
+        chunk::own(&it.owner, ME);
+        let sees = chunk::is_done(&it.done, CHUNKS);
+        assert!(worker.join().unwrap() || sees);
+    });
+}
+
+/// Edge E: who takes the bit of a job that has ended sees it done.
+#[test]
+fn a_job_that_is_said_to_have_ended_is_done() {
+    model(3, || {
+        let it = Arc::new((Cell::default(), [AtomicU64::new(0)]));
+        it.0.place(1);
+        let worker = thread::spawn({
+            let it = it.clone();
+            move || {
+                while it.0.work(0, None) {}
+                chunk::set(&it.1, 5);
+            }
+        });
+        if chunk::take_all(&it.1).next().is_some() {
+            assert!(chunk::is_done(&it.0.done, CHUNKS));
+        }
+        worker.join().unwrap();
+    });
+}
+
+/// Edge N: who sees that a cell is open sees that there is something to claim.
+#[test]
+fn an_open_cell_has_something_to_claim() {
+    model(3, || {
+        let it = Arc::new((Cell::default(), [AtomicU64::new(0)]));
+        let worker = thread::spawn({
+            let it = it.clone();
+            move || {
+                if chunk::around(&it.1, 0).next() == Some(5) {
+                    assert!(chunk::may_claim(&it.0.cursor));
+                }
+            }
+        });
+        it.0.place(1);
+        chunk::set(&it.1, 5);
+        worker.join().unwrap();
+    });
+}
+
+/// Edge S: a worker that will sleep, or has work, sees what else there is, or the pool sees that it does not search.
+#[test]
+fn work_is_seen_or_somebody_is_woken() {
+    for stop in [chunk::set_idle, chunk::set_busy] {
         model(3, move || {
             let words = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
-            job::hunt(&words.0);
+            chunk::set_searching(&words.0);
             let worker = thread::spawn({
                 let words = words.clone();
                 move || {
@@ -1249,7 +1399,7 @@ fn a_ticket_is_seen_or_somebody_is_woken() {
                 }
             });
             words.1.store(1, Ordering::Release);
-            let wakes = job::hunters([&words.0].into_iter()) == 0;
+            let wakes = chunk::searching([&words.0].into_iter()) == 0;
             assert!(worker.join().unwrap() || wakes);
         });
     }

@@ -21,12 +21,14 @@
 //! | Q | a worker finishes a chunk | the owner finds all chunks done | the results and the failures |
 //! | R | the pool stores a cursor | a worker claims by it | that the chunks behind it are offered |
 //! | L | a worker leases a chunk | the pool reclaims it, with the proof of death | that the worker's row names the cell |
+//! | N | the pool opens a cell | a worker sees that it is open | that there is something to claim |
+//! | T | a worker says that a job without a caller has ended | the supervisor takes that | that all its chunks are done |
 //! | O | a worker finishes the last chunk, then looks whom to wake | a caller takes the job over, then looks whether it is done | one of the two sees the other |
 //! | S | the pool publishes work, then looks for those who search | a worker ceases to search, then looks again | one of the two sees the other |
 //!
 //! A to F are at work in every message and every lock. The others stand where they are used, with
 //! both ends: G and H in `src/queue/blocks.rs`, I in `src/queue/hub.rs`, K in `src/pipe/link.rs`, L
-//! and O to S in `src/chunk.rs`.
+//! and N to T in `src/chunk.rs`.
 //!
 //! # A and B: one message
 //!

@@ -471,6 +471,9 @@ impl Board {
     /// words make no sense: only a worker that writes where it may not can bring that about.
     pub(super) fn audit(&mut self, after: &mut After) -> bool {
         let wire = self.wire();
+        if self.closed.is_none() {
+            set(&wire.page.closing, 0);
+        }
         let mut is_any_ready = false;
         for number in self.numbers() {
             let (Some(cell), Some(record)) = (wire.cell(number), self.cells[number].as_mut())
@@ -504,7 +507,7 @@ impl Board {
                 is_any_ready = true;
                 set(&cell.shape, record.shape());
                 chunk::set(&wire.page.open, number);
-                if record.job.chunks > 1 && !chunk::may_claim(&cell.cursor) {
+                if chunks.len() > 1 && !chunk::may_claim_of(&cell.cursor, chunks.len()) {
                     let first = chunk::first_ready(chunks).unwrap_or(0);
                     chunk::set_cursor(&cell.cursor, record.job.chunks, first);
                 }
@@ -599,7 +602,8 @@ pub(super) fn read_failures(
     if place == u64::MAX {
         return failures.add(part.span, Reason::Lost("there was no memory for it"));
     }
-    // A list that goes around ends here too.
+    // A list that goes around, or whose reports lie over each other, ends too.
+    let mut left = part.owned();
     for _ in 0..part.span.count {
         if place == 0 {
             return;
@@ -610,9 +614,10 @@ pub(super) fn read_failures(
         }
         memory.bytes.copy_out(place as usize, &mut head);
         let [before, items, len] = bytemuck::cast::<_, [u64; 3]>(head);
-        if !part.owns(place, len.saturating_add(REPORT_HEAD)) {
+        if len > left || !part.owns(place, len.saturating_add(REPORT_HEAD)) {
             break;
         }
+        left -= len;
         let items = chunk::Span::from_word(items);
         let end = items.end().min(part.span.end());
         let mut items = items.from(part.span.start);

@@ -158,6 +158,12 @@ impl Part {
         rooms.any(|(from, its)| *from <= place && end <= from + its)
     }
 
+    /// Bytes that its worker was given in all.
+    pub(super) fn owned(&self) -> u64 {
+        let rooms = std::iter::once(&self.output).chain(&self.granted);
+        rooms.fold(0, |all, (_, its)| all.saturating_add(*its))
+    }
+
     /// How many bytes the room goes on, from this place in it.
     pub(super) fn room_at(&self, place: u64) -> Option<u64> {
         let mut rooms = std::iter::once(&self.output).chain(&self.granted);

@@ -8,6 +8,8 @@ mod calls;
 mod context;
 mod error;
 mod feed;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod imap;
 mod insights;
 mod items;

@@ -47,19 +47,31 @@ struct Supervisor {
 
 /// The supervisor's life.
 pub(super) fn supervise(shared: Arc<PoolShared>) {
-    let now = Instant::now();
-    Supervisor {
-        shared,
-        patience: Patience::new(),
-        waiting: Vec::new(),
-        looked: now,
-        trimmed: now,
-        active: now,
-    }
-    .run();
+    Supervisor::new(shared).run();
+}
+
+/// For fuzz targets: one look at everything.
+#[cfg(fuzzing)]
+pub(super) fn look_once(shared: &Arc<PoolShared>) {
+    let mut supervisor = Supervisor::new(Arc::clone(shared));
+    supervisor.read_mail();
+    supervisor.settle_ended();
+    supervisor.look_around();
 }
 
 impl Supervisor {
+    fn new(shared: Arc<PoolShared>) -> Supervisor {
+        let now = Instant::now();
+        Supervisor {
+            shared,
+            patience: Patience::new(),
+            waiting: Vec::new(),
+            looked: now,
+            trimmed: now,
+            active: now,
+        }
+    }
+
     fn run(&mut self) {
         let shared = Arc::clone(&self.shared);
         let page = &shared.wire.page;

@@ -217,7 +217,7 @@ fn stack_overflow_of_a_worker() {
         let pool = Pool::new(1).unwrap();
         let error = pool.apply(endless, (0,)).unwrap_err();
         let is_abort = matches!(&error, TaskError::WorkerDied { how, .. }
-            if *how == multiproc::Death::Signalled(6));
+            if *how == multiproc::WorkerExit::Signalled(6));
         assert!(is_abort, "{error:?}");
         assert_eq!(pool.apply(|n: u64| n + 1, (1,)).unwrap(), 2);
     };

@@ -13,9 +13,9 @@ mod error {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(crate) struct Corrupt(pub(crate) &'static str);
 }
-#[path = "../../src/pool/job.rs"]
-#[allow(dead_code, reason = "these threads do not need all of the job")]
-mod job;
+#[path = "../../src/chunk.rs"]
+#[allow(dead_code, reason = "these threads do not need all of the chunks")]
+mod chunk;
 #[path = "../../src/latch.rs"]
 #[allow(dead_code, reason = "these threads do not need all of the latch")]
 mod latch;
@@ -44,7 +44,7 @@ use std::time::{Duration, Instant};
 
 use error::Corrupt;
 use latch::{Left, Limit, Visitor};
-use layout::{LaneHeader, LatchWords, SignalWords, StreamHeader};
+use layout::{LaneHeader, LatchWords, PoolChunk, SignalWords, StreamHeader};
 use ring::{Geometry, Reader, Writer};
 use roster::{Life, Owner};
 use signal::Patience;
@@ -278,7 +278,8 @@ fn an_owner_word_has_one_owner() {
 fn a_chunk_is_done_once() {
     struct Table {
         cursor: AtomicU64,
-        chunks: Vec<AtomicU64>,
+        done: AtomicU64,
+        chunks: Vec<PoolChunk>,
         /// Not atomic: the tools see two who work on a chunk, and a result that is read before it is there.
         results: Vec<UnsafeCell<u64>>,
     }
@@ -289,34 +290,28 @@ fn a_chunk_is_done_once() {
     const DEAD: u16 = 1;
     let table = Arc::new(Table {
         cursor: AtomicU64::new(0),
-        chunks: (0..CHUNKS).map(|_| AtomicU64::new(0)).collect(),
+        done: AtomicU64::new(0),
+        chunks: (0..CHUNKS).map(|_| PoolChunk::default()).collect(),
         results: (0..CHUNKS).map(|_| UnsafeCell::new(0)).collect(),
     });
-    let mut generation = job::Generation::default();
     for round in 0..MESSAGES / 40 {
-        generation = generation.next();
-        for chunk in &table.chunks {
-            job::offer(chunk, generation, 0);
-        }
-        job::open(&table.cursor, generation);
+        table.done.store(0, Ordering::Relaxed);
+        table.chunks.iter().for_each(chunk::offer);
+        chunk::set_cursor(&table.cursor, CHUNKS, 0);
         let work = |seat: u16| {
             let table = Arc::clone(&table);
             move || {
-                loop {
-                    let (generation, index) = job::claim(&table.cursor);
-                    let Some(chunk) = table.chunks.get(index) else {
-                        return;
-                    };
-                    let Some(lease) = job::lease(chunk, generation, seat) else {
+                while let Some(index) = chunk::claim(&table.cursor) {
+                    let Some(lease) = chunk::lease(&table.chunks, index, seat) else {
                         continue;
                     };
                     // SAFETY: the chunk is leased by this thread.
                     unsafe { *table.results[index].get() = round * 100 + index as u64 };
                     if seat == DEAD {
-                        // Never to commit.
+                        // Never to finish.
                         return;
                     }
-                    assert!(job::commit(chunk, lease), "taken from the living");
+                    chunk::finish(&table.done, lease, CHUNKS);
                 }
             }
         };
@@ -324,26 +319,26 @@ fn a_chunk_is_done_once() {
         let [dead, others @ ..] = workers;
         // The proof of a death, and what the dead had written.
         dead.join().unwrap();
-        let buried = table
-            .chunks
-            .iter()
-            .filter_map(|chunk| Some((chunk, job::bury(chunk, generation, DEAD)?)));
-        for (chunk, attempt) in buried {
-            job::offer(chunk, generation, attempt + 1);
+        for (index, chunk) in table.chunks.iter().enumerate() {
+            if chunk::reclaim(chunk, &table.done, index, DEAD) {
+                chunk::offer(chunk);
+            }
+        }
+        if let Some(first) = chunk::first_ready(&table.chunks) {
+            chunk::set_cursor(&table.cursor, CHUNKS, first);
+        }
+        // Whoever comes to it late works on it too.
+        work(4)();
+        while !chunk::is_done(&table.done, CHUNKS) {
+            thread::yield_now();
+        }
+        for (index, result) in table.results.iter().enumerate() {
+            // SAFETY: it is done: nobody works on it any more.
+            let result = unsafe { *result.get() };
+            assert_eq!(result, round * 100 + index as u64);
         }
         for other in others {
             other.join().unwrap();
-        }
-        let ready = |index: &usize| job::is_ready(&table.chunks[*index], generation);
-        if let Some(first) = (0..CHUNKS).find(ready) {
-            job::rewind(&table.cursor, generation, first);
-            thread::spawn(work(4)).join().unwrap();
-        }
-        for (index, chunk) in table.chunks.iter().enumerate() {
-            assert!(job::is_settled(chunk, generation), "chunk {index}");
-            // SAFETY: it is settled: nobody works on it any more.
-            let result = unsafe { *table.results[index].get() };
-            assert_eq!(result, round * 100 + index as u64);
         }
     }
 }

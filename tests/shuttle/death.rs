@@ -30,6 +30,18 @@ pub(crate) fn tick() {
     });
 }
 
+/// Runs a participant in this thread; it dies after so many steps, and there is no result.
+pub(crate) fn live<R>(steps: Option<u32>, body: impl FnOnce() -> R) -> Option<R> {
+    LEFT.with(|left| left.set(steps));
+    let result = catch_unwind(AssertUnwindSafe(body));
+    LEFT.with(|left| left.set(None));
+    match result {
+        Ok(result) => Some(result),
+        Err(payload) if payload.is::<Death>() => None,
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
 /// Who is dead, and the tree's count of deaths.
 #[derive(Default)]
 pub(crate) struct Tree {
@@ -75,20 +87,14 @@ impl Member {
     ) -> thread::JoinHandle<Option<R>> {
         thread::spawn(move || {
             let steps = mortal.map(|steps| thread_rng().gen_range(0..steps));
-            LEFT.with(|left| left.set(steps));
-            let result = catch_unwind(AssertUnwindSafe(|| body(&self)));
-            LEFT.with(|left| left.set(None));
-            match result {
-                Ok(result) => Some(result),
-                Err(payload) if payload.is::<Death>() => {
-                    let tree = &self.tree;
-                    tree.dead.fetch_or(1 << self.participant, Ordering::SeqCst);
-                    tree.deaths.fetch_add(1, Ordering::SeqCst);
-                    tree.deaths.wake(u32::MAX);
-                    None
-                }
-                Err(payload) => resume_unwind(payload),
+            let result = live(steps, || body(&self));
+            if result.is_none() {
+                let tree = &self.tree;
+                tree.dead.fetch_or(1 << self.participant, Ordering::SeqCst);
+                tree.deaths.fetch_add(1, Ordering::SeqCst);
+                tree.deaths.wake(u32::MAX);
             }
+            result
         })
     }
 }

@@ -50,7 +50,7 @@ macro_rules! atomic {
 }
 
 atomic!(AtomicU32 of u32: fetch_add);
-atomic!(AtomicU64 of u64: fetch_add fetch_or);
+atomic!(AtomicU64 of u64: fetch_add fetch_or fetch_and swap);
 
 shuttle::lazy_static! {
     /// Where all sleep: the words of each, by their addresses, and whether it was woken.

@@ -36,7 +36,13 @@ pub(in crate::pool) struct Encoded {
 }
 
 impl<A: Message> Arguments<A> for Encoded {
-    fn open(_: &mut WorkerState) -> Result<Encoded, Failure> {
+    fn open(worker: &mut WorkerState) -> Result<Encoded, Failure> {
+        let current = &worker.current;
+        let least = message::fixed_size::<A>().unwrap_or(8) as u64;
+        let needed = u64::from(current.span.count).saturating_mul(least);
+        if needed > current.input_len {
+            return Err(unreadable(truncated(needed, current.input_len)));
+        }
         Ok(Encoded {
             read: 0,
             loaded: 0..0,
@@ -111,12 +117,15 @@ pub(in crate::pool) struct InArray<A> {
 
 impl<A: NoUninit + CheckedBitPattern> Arguments<A> for InArray<A> {
     fn open(worker: &mut WorkerState) -> Result<InArray<A>, Failure> {
-        Ok(InArray {
-            array: worker
-                .values
-                .array(&worker.wire.bytes, worker.current.input)?,
-            first: worker.current.input_len as usize,
-        })
+        let array: Rc<Frozen<A>> = worker
+            .values
+            .array(&worker.wire.bytes, worker.current.input)?;
+        let first = worker.current.input_len as usize;
+        let end = first.checked_add(worker.current.span.end() as usize);
+        if end.is_none_or(|end| end > array.len()) {
+            return Err(unreadable(truncated(u64::MAX, array.len() as u64)));
+        }
+        Ok(InArray { array, first })
     }
 
     #[inline(always)]

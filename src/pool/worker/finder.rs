@@ -1,10 +1,11 @@
-//! How a worker finds a chunk.
+//! How a worker finds chunks. Models and random schedules compile this file as it stands: of its pool it knows the
+//! page and the cells, and nothing else.
 
 use std::cell::Cell;
 
+use super::super::wire::Wire;
 use crate::chunk::{self, Lease, Naming};
 use crate::layout::{CELLS, PoolCell, PoolRow};
-use crate::pool::wire::Wire;
 use crate::sync::Ordering;
 
 /// Looks for chunks.
@@ -28,6 +29,13 @@ pub(super) enum Look {
 }
 
 impl Finder {
+    pub(super) fn new(seat: u16, turn: u32) -> Finder {
+        Finder {
+            seat,
+            turn: Cell::new(turn),
+        }
+    }
+
     /// A chunk, if there is one and I am the quickest.
     #[inline]
     pub(super) fn look(&self, wire: &Wire, row: &PoolRow) -> Option<Look> {
@@ -61,25 +69,36 @@ impl Finder {
         row.item.store(nothing.word(), Ordering::Relaxed);
         // Named before anything is claimed: if I die in between, the pool looks there.
         row.at.store(number as u64 + 1, Ordering::Release);
+        let lease = self.lease_at(cell);
+        if lease.is_none() {
+            self.leave(row);
+        }
+        lease
+    }
+
+    fn lease_at(&self, cell: &PoolCell) -> Option<Lease> {
         if cell.shape.load(Ordering::Relaxed) as u32 <= 1 {
             return chunk::lease(&cell.chunks, 0, self.seat);
         }
-        loop {
-            let index = chunk::claim(&cell.cursor)?;
-            if let Some(lease) = chunk::lease(&cell.chunks, index, self.seat) {
-                return Some(lease);
-            }
-            if !chunk::may_claim(&cell.cursor) {
-                return None;
+        while let Some(index) = chunk::claim(&cell.cursor) {
+            let lease = chunk::lease(&cell.chunks, index, self.seat);
+            if lease.is_some() || !chunk::may_claim(&cell.cursor) {
+                return lease;
             }
         }
+        None
     }
 
-    /// Whether somebody else could work beside me. Cells whose chunks are all taken are no reason to stop looking:
-    /// behind them may be one that nobody was woken for.
+    /// I am at no cell any more: of what is leased and not done there, nothing is mine.
+    pub(super) fn leave(&self, row: &PoolRow) {
+        row.at.store(0, Ordering::Release);
+    }
+
+    /// Whether somebody else could work beside me. What lies between may be others' work, so all cells are looked at
+    /// that are open.
     pub(super) fn sees_more(&self, wire: &Wire, cell: usize) -> bool {
-        let mut open = chunk::around(&wire.page.open, cell);
-        open.any(|number| wire.cell(number).is_some_and(has_work))
+        let has_work = |number| wire.cell(number).is_some_and(has_work);
+        chunk::around(&wire.page.open, cell).any(has_work)
     }
 }
 

@@ -164,6 +164,14 @@ impl WorkerState {
         }
     }
 
+    /// For fuzz targets: serves the next cell, if there is one.
+    #[cfg(fuzzing)]
+    pub(super) fn serve_one(&mut self) {
+        if let Some(Look::Work(found)) = self.finder.look(&self.wire, &self.row) {
+            self.serve(found);
+        }
+    }
+
     /// Works on a chunk, and on others of its cell until none is left.
     fn serve(&mut self, found: Found) {
         let Found { cell, mut lease } = found;
@@ -205,14 +213,13 @@ impl WorkerState {
             if chunk::finish(&its.done, lease, chunks) {
                 self.wake_owner(cell, its);
             }
-            let next = match may_go_on {
-                true => self.finder.lease(&self.wire, &self.row, cell),
-                false => return,
-            };
-            let Some(next) = next else {
+            if !may_go_on {
+                return self.finder.leave(&self.row);
+            }
+            let Some(next) = self.finder.lease(&self.wire, &self.row, cell) else {
                 busy = busy.ended(sys::now());
                 self.row.busy.store(busy.word(), Ordering::Relaxed);
-                return;
+                return self.finder.leave(&self.row);
             };
             lease = next;
         }

@@ -48,6 +48,10 @@ impl WorkerState {
         }
         let Some(chunk) = self.chunk() else { return };
         let before = chunk.failures.load(Ordering::Relaxed);
+        if before == u64::MAX {
+            // All of it has failed already, and to ask for room once more takes its time.
+            return;
+        }
         // Without a reason they have no result all the same, and the pool says that nobody could say why.
         let place = match self.write_report(failure, items, before) {
             Some((place, _)) => place,

@@ -1,6 +1,5 @@
 //! All that a task's body works on in a worker.
 
-use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 
@@ -81,10 +80,7 @@ impl WorkerState {
         Ok(WorkerState {
             kin,
             wire,
-            finder: Finder {
-                seat,
-                turn: Cell::new(turn),
-            },
+            finder: Finder::new(seat, turn),
             patience: Patience::new(),
             mailbox: Mailbox::new(seat, &row),
             reports: (0, 0),
