@@ -121,10 +121,10 @@ fn one_round(pool: &Pool, round: usize, retries: u8, count: &Count) -> Result<()
     let pool = pool.with(begun.clone()).chunk_size(1 + round % 70);
     let came = || _ = count.items.fetch_add(1, Relaxed);
     let results: Vec<Result<u64, TaskError>> = match round % 2 {
-        0 => pool.imap(square, 0..ITEMS)?.inspect(|_| came()).collect(),
+        0 => pool.imap(square, 0..ITEMS).inspect(|_| came()).collect(),
         _ => {
             let texts = (0..ITEMS).map(|item| item.to_string());
-            pool.imap(square_text, texts)?
+            pool.imap(square_text, texts)
                 .inspect(|_| came())
                 .map(|result| result.map(|text| text.parse().unwrap()))
                 .collect()
