@@ -33,6 +33,7 @@ mod parity;
 mod places;
 mod poison;
 mod pool;
+mod pool_faults;
 mod privilege;
 mod queues;
 mod results;
@@ -73,6 +74,7 @@ const ONCE: &[(&str, &[help::Test])] = &[
     ("faults", faults::TESTS),
     ("limits", limits::TESTS),
     ("pool", pool::TESTS),
+    ("pool_faults", pool_faults::TESTS),
     ("parity", parity::TESTS),
     ("queues", queues::TESTS),
     ("poison", poison::TESTS),
