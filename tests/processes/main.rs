@@ -34,6 +34,7 @@ mod places;
 mod poison;
 mod pool;
 mod pool_faults;
+mod pool_service;
 mod privilege;
 mod queues;
 mod results;
@@ -75,6 +76,7 @@ const ONCE: &[(&str, &[help::Test])] = &[
     ("limits", limits::TESTS),
     ("pool", pool::TESTS),
     ("pool_faults", pool_faults::TESTS),
+    ("pool_service", pool_service::TESTS),
     ("parity", parity::TESTS),
     ("queues", queues::TESTS),
     ("poison", poison::TESTS),
