@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::{Input, Job, News, Part, Record};
+use super::job::{Group, Input, Job, News, Part, Record};
 use super::memory::Memory;
 use super::outcome::Ending;
 use super::outcome::{Failures, Outcome, Reason, ResultRange};
@@ -340,6 +340,14 @@ impl Board {
                 }
             }
         }
+        // Its items have been read; results that wait for their reader keep only what they lie in.
+        let input = match record.input {
+            Input::Placed(place) => Some(place),
+            Input::Small(..) | Input::InArray(..) => None,
+        };
+        let blocks = std::mem::take(&mut record.blocks).into_iter();
+        let (read, kept) = blocks.partition(|block| Some(block.place) == input);
+        record.blocks = read;
         pieces.sort_unstable_by_key(|piece| piece.span.start);
         let stop = cell.stop.load(Ordering::Relaxed);
         Outcome {
@@ -353,7 +361,7 @@ impl Board {
             pieces,
             inline,
             bytes: self.memory.bytes.clone(),
-            _blocks: std::mem::take(&mut record.blocks),
+            _blocks: kept,
         }
     }
 
@@ -361,18 +369,36 @@ impl Board {
     fn finish(&mut self, record: Box<Record>, outcome: Outcome, after: &mut After) {
         let items = record.job.items;
         let failed = outcome.failed(items);
+        let ends_others = record.job.fails_fast && failed > 0 && outcome.ending.is_none();
         self.counts.failed += failed;
         self.counts.done += u64::from(items) - failed;
         self.outstanding -= 1;
         after.has_waiters |= self.waiters > 0;
         record.job.end(outcome);
-        if record.owner != 0 {
-            after.owners |= chunk::bit(record.owner as usize);
+        after.owners |= record.to_wake();
+        if let Some(group) = record.job.group.as_ref().filter(|_| ends_others) {
+            self.cancel_behind(group, record.job.first, after);
         }
         if let Some(group) = &record.job.group {
             after.news.push(group.one_ended());
         }
         after.over.push(record);
+    }
+
+    /// A job of this group has failed: those behind it need not be begun any more.
+    fn cancel_behind(&mut self, group: &Arc<Group>, first: usize, after: &mut After) {
+        group.fail();
+        let placed = self.cells.iter().flatten();
+        let is_behind = |job: &Arc<Job>| {
+            let its = job.group.as_ref();
+            its.is_some_and(|its| Arc::ptr_eq(its, group)) && job.first > first
+        };
+        let jobs = placed.chain(self.queue.values()).map(|record| &record.job);
+        let behind: Vec<Arc<Job>> = jobs.filter(|job| is_behind(job)).cloned().collect();
+        // The last first: none that waits takes the place of one that was cancelled.
+        for job in behind.iter().rev() {
+            self.cancel(job, after);
+        }
     }
 
     /// Ends a job that was not begun, or whose results nobody may have any more.
@@ -440,13 +466,13 @@ impl Board {
     pub(super) fn own(&mut self, job: &Arc<Job>, owner: u64, after: &mut After) {
         let number = job.number.get();
         if let Some(record) = number.and_then(|number| self.queue.get_mut(number)) {
-            record.owner = owner;
+            record.is_owned_by(owner);
         }
         if let Some(number) = self.cell_of(job) {
             if let (Some(cell), Some(record)) =
                 (self.wire.cell(number), self.cells[number].as_mut())
             {
-                record.owner = owner;
+                record.is_owned_by(owner);
                 chunk::own(&cell.owner, owner);
             }
             // Edge O: its last worker may have looked before.
@@ -522,6 +548,20 @@ impl Board {
 impl Record {
     fn shape(&self) -> u64 {
         self.job.chunks as u64 | if self.job.fails_fast { FAIL_FAST } else { 0 }
+    }
+
+    /// A worker wakes one signal; whoever settles the job wakes those who waited before.
+    fn is_owned_by(&mut self, owner: u64) {
+        self.waiters = self.to_wake();
+        self.owner = owner;
+    }
+
+    /// The signals of all who may wait for it, one bit each.
+    pub(super) fn to_wake(&self) -> u64 {
+        match self.owner {
+            0 => self.waiters,
+            owner => self.waiters | chunk::bit(owner as usize),
+        }
     }
 
     /// Why it has no results at all.

@@ -128,7 +128,7 @@ impl<'p> CallOptions<'p> {
                 && (flying.len() < DEPTH || (chunks < 2 * workers && flying.len() < MOST))
             {
                 let returns = shared.memory.returns();
-                match feed.next(None) {
+                match feed.next(None, !flying.is_empty()) {
                     Ok(None) => break,
                     Ok(Some(record)) => {
                         chunks += record.job.chunks;
@@ -170,15 +170,25 @@ impl<'p> CallOptions<'p> {
                 shared,
                 jobs: Vec::new(),
             };
+            let mut is_ahead = false;
             loop {
+                if group.has_failed() {
+                    // Whatever came of the items that are left, nobody could read it.
+                    return Ok(std::mem::take(&mut jobs.jobs));
+                }
                 let returns = shared.memory.returns();
-                match feed.next(Some(group)) {
+                match feed.next(Some(group), is_ahead) {
                     Ok(None) => return Ok(std::mem::take(&mut jobs.jobs)),
                     Ok(Some(record)) => {
                         self.wait_for_room(u64::from(record.job.items))?;
                         jobs.jobs.push(self.submit_for(group, record)?);
+                        is_ahead = true;
                     }
-                    Err(Unfed::Short(_)) if shared.memory.wait(returns, SHORTAGE) => {}
+                    Err(Unfed::Short(_))
+                        if shared.memory.wait(returns, SHORTAGE)
+                            || jobs.jobs.iter().any(|job| !job.has_ended()) => {}
+                    // Results that wait to be read may have more than half.
+                    Err(Unfed::Short(_)) if is_ahead => is_ahead = false,
                     Err(error) => return Err(error.error()),
                 }
             }

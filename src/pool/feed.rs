@@ -62,6 +62,8 @@ pub(super) struct Feed<'p, S: Step, I> {
     pub(super) guess: u64,
     /// The items of the next job, for whose results there was no memory.
     unplaced: Option<Filled>,
+    /// Others of the call are under way: their results are to find memory.
+    is_ahead: bool,
     step: PhantomData<fn() -> S>,
 }
 
@@ -156,6 +158,7 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
             largest: 0,
             guess: FIRST_GUESS,
             unplaced: None,
+            is_ahead: false,
             step: PhantomData,
         })
     }
@@ -170,15 +173,43 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
         self.items.ask_again();
     }
 
-    /// The next job; `None` when the items are used up.
+    /// Index of the next item.
+    pub(super) fn next_index(&self) -> usize {
+        self.first
+    }
+
+    /// The next job; `None` when the items are used up. `is_ahead` of others of the same call, it takes memory only
+    /// while half of it is left for results.
     ///
     /// # Errors
     ///
-    /// [`Unfed`]. Without memory, nothing was taken from the items.
+    /// [`Unfed`]. Without memory, nothing was taken from the items; what cannot be sent is passed over.
     pub(super) fn next(
         &mut self,
         group: Option<&Arc<Group>>,
+        is_ahead: bool,
     ) -> Result<Option<Box<Record>>, Unfed> {
+        self.is_ahead = is_ahead;
+        let first = self.first;
+        let made = self.make(group);
+        if matches!(made, Err(Unfed::Item(_))) && self.first == first {
+            self.pass_over();
+        }
+        made
+    }
+
+    /// Passes over what could not be sent.
+    pub(super) fn pass_over(&mut self) {
+        self.first += match self.unplaced.take() {
+            Some(filled) => filled.items,
+            None => {
+                self.items.advance(1);
+                1
+            }
+        };
+    }
+
+    fn make(&mut self, group: Option<&Arc<Group>>) -> Result<Option<Box<Record>>, Unfed> {
         let (in_size, out_size) = sizes::<S>();
         let filled = match (self.unplaced.take(), &self.array, in_size) {
             (Some(filled), ..) => Some(filled),
@@ -199,7 +230,9 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
         };
         let items = filled.items;
         let each = out_size.unwrap_or(self.guess);
-        let output = match Output::take(items as u64, each, |len| self.shared.take(len)) {
+        let output = match Output::take(items as u64, each, |len| {
+            self.shared.take_beside(len, self.is_ahead)
+        }) {
             Ok(output) => output,
             Err(why) => {
                 self.unplaced = Some(filled);
@@ -264,7 +297,8 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
         }
         // No more than there can be; whoever said less gets another job.
         let len = limit.min(most.unwrap_or(limit)).max(items) as u64 * size;
-        let mut room = Room::take(self.shared, len).map_err(|why| short(first, why))?;
+        let room = Room::take(self.shared, len, self.is_ahead);
+        let mut room = room.map_err(|why| short(first, why))?;
         let limit = limit.min((room.block.len / size.max(1)) as usize);
         items = 0;
         loop {
@@ -291,7 +325,9 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
         };
         let index = self.first;
         if self.shares.per_job == 1 {
-            let one = encode_one::<S>(self.shared, item, index);
+            let (shared, is_ahead) = (self.shared, self.is_ahead);
+            let take = |len| shared.take_beside(len, is_ahead);
+            let one = encode_one::<S>(shared, item, index, take);
             if !matches!(one, Err(Unfed::Short(_))) {
                 self.items.advance(1);
             }
@@ -310,7 +346,8 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
                 Err(error) => unsent = Some(error),
             }
         }
-        let mut room = Room::take(self.shared, len).map_err(|why| short(index, why))?;
+        let room = Room::take(self.shared, len, self.is_ahead);
+        let mut room = room.map_err(|why| short(index, why))?;
         let mut ends: Vec<u64> = Vec::new();
         let mut passed = Vec::new();
         self.largest = 0;
@@ -329,7 +366,8 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
                 }
                 Ok(Put::Needs(bytes)) if ends.is_empty() => {
                     drop(room);
-                    room = Room::take(self.shared, bytes).map_err(|why| short(index, why))?;
+                    let larger = Room::take(self.shared, bytes, self.is_ahead);
+                    room = larger.map_err(|why| short(index, why))?;
                 }
                 Ok(Put::Needs(bytes)) => {
                     self.largest = bytes;
@@ -454,6 +492,7 @@ impl Record {
             killed: None,
             submitted: sys::now(),
             owner: 0,
+            waiters: 0,
         })
     }
 }
@@ -472,10 +511,10 @@ enum Put {
 }
 
 impl<'p> Room<'p> {
-    fn take(shared: &'p PoolShared, len: u64) -> Result<Room<'p>, Short> {
+    fn take(shared: &'p PoolShared, len: u64, is_ahead: bool) -> Result<Room<'p>, Short> {
         Ok(Room {
             memory: &shared.memory,
-            block: shared.take(len)?,
+            block: shared.take_beside(len, is_ahead)?,
             used: 0,
         })
     }
@@ -512,7 +551,12 @@ impl<'p> Room<'p> {
 
 /// One item, encoded: a small one in private memory, another in the pool's.
 #[inline]
-fn encode_one<S: Step>(shared: &PoolShared, item: &S::In, index: usize) -> Result<Filled, Unfed> {
+fn encode_one<S: Step>(
+    shared: &PoolShared,
+    item: &S::In,
+    index: usize,
+    take: impl FnOnce(u64) -> Result<Block, Short>,
+) -> Result<Filled, Unfed> {
     let is_fixed = message::fixed_size::<S::In>().is_some();
     let head = if is_fixed { 0 } else { 8 };
     let end_of = |len: usize| match is_fixed {
@@ -546,9 +590,7 @@ fn encode_one<S: Step>(shared: &PoolShared, item: &S::In, index: usize) -> Resul
     drop(passed);
     let room = Room {
         memory: &shared.memory,
-        block: shared
-            .take_patiently(end)
-            .map_err(|why| short(index, why))?,
+        block: take(end).map_err(|why| short(index, why))?,
         used: 0,
     };
     let at = room.block.place as usize;
@@ -575,7 +617,8 @@ pub(super) fn single<S: Step>(
     group: Option<&Arc<Group>>,
 ) -> Result<Box<Record>, TaskError> {
     let task = task_of::<S, Encoded>()?;
-    let filled = encode_one::<S>(shared, item, 0).map_err(Unfed::error)?;
+    let take = |len| shared.take_patiently(len);
+    let filled = encode_one::<S>(shared, item, 0, take).map_err(Unfed::error)?;
     let job = Job::new(
         0,
         1,

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
+use std::time::Duration;
 use std::vec;
 
 use super::error::TaskError;
@@ -16,6 +17,8 @@ use crate::kin;
 
 /// Jobs that are under way at once, for each worker.
 const AHEAD: usize = 4;
+/// How long memory that is short is waited for while nothing comes free.
+const SHORTAGE: Duration = Duration::from_secs(1);
 
 /// In which order results come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +71,9 @@ impl<'p, S: Step, I: Source<S::In>> Imap<'p, S, I> {
         let Some(feed) = &mut self.feed else {
             return false;
         };
-        match feed.next(None) {
+        let first = feed.next_index();
+        let returns = self.shared.memory.returns();
+        match feed.next(None, !self.flying.is_empty()) {
             Ok(Some(record)) => match Waited::submit(self.shared, record, &self.slot) {
                 Ok(waited) => self.flying.push_back(Flight::Job(waited)),
                 // The pool takes nothing more.
@@ -82,7 +87,16 @@ impl<'p, S: Step, I: Source<S::In>> Imap<'p, S, I> {
                 return false;
             }
             Err(Unfed::Short(_)) if !self.flying.is_empty() => return false,
-            Err(error) => self.flying.push_back(Flight::Failed(error.error())),
+            Err(Unfed::Short(_)) if self.shared.memory.wait(returns, SHORTAGE) => {}
+            Err(error) => {
+                if matches!(error, Unfed::Short(_)) {
+                    feed.pass_over();
+                }
+                let error = error.error();
+                let items = first..feed.next_index();
+                let failed = items.map(|item| Flight::Failed(error.clone().at(item)));
+                self.flying.extend(failed);
+            }
         }
         true
     }

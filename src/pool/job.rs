@@ -1,7 +1,7 @@
 //! A job as the pool's own process knows it. No worker can touch any of this; words in shared memory are
 //! only ever compared with it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -130,6 +130,8 @@ pub(super) struct Record {
     pub(super) submitted: Duration,
     /// The signal that its caller waits at; 0 if nobody does.
     pub(super) owner: u64,
+    /// The signals of those who waited for it before, and may do so still; one bit each.
+    pub(super) waiters: u64,
 }
 
 /// A chunk of a job.
@@ -166,8 +168,11 @@ impl Part {
 
     /// How many bytes the room goes on, from this place in it.
     pub(super) fn room_at(&self, place: u64) -> Option<u64> {
-        let mut rooms = std::iter::once(&self.output).chain(&self.granted);
-        rooms.find_map(|(from, its)| (from + its).checked_sub(place).filter(|_| *from <= place))
+        let rooms = std::iter::once(&self.output).chain(&self.granted);
+        // One may begin where another ends.
+        rooms
+            .filter_map(|(from, its)| (from + its).checked_sub(place).filter(|_| *from <= place))
+            .max()
     }
 }
 
@@ -175,6 +180,7 @@ impl Part {
 #[derive(Debug)]
 pub(super) struct Group {
     left: AtomicUsize,
+    has_failed: AtomicBool,
     then: Mutex<Then>,
 }
 
@@ -207,8 +213,18 @@ impl Group {
     pub(super) fn new() -> Arc<Group> {
         Arc::new(Group {
             left: AtomicUsize::new(1),
+            has_failed: AtomicBool::new(false),
             then: Mutex::default(),
         })
+    }
+
+    /// One of the jobs has failed: no more need be submitted.
+    pub(super) fn fail(&self) {
+        self.has_failed.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
     }
 
     /// There is one job more.

@@ -9,7 +9,7 @@
 //! A [`Block`] gives itself back when it is dropped.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::wire::Wire;
@@ -56,6 +56,24 @@ pub(super) struct Memory {
     state: Mutex<State>,
     /// Something came back.
     returned: Condvar,
+    watcher: OnceLock<Watcher>,
+}
+
+/// Told when memory becomes active; takes no lock.
+struct Watcher(Box<dyn Fn() + Send + Sync>);
+
+impl std::ops::Deref for Watcher {
+    type Target = dyn Fn() + Send + Sync;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watcher")
+    }
 }
 
 #[derive(Debug)]
@@ -128,7 +146,14 @@ impl Memory {
             bytes: wire.bytes.clone(),
             state: Mutex::new(State::new(len - len % STEP)),
             returned: Condvar::new(),
+            watcher: OnceLock::new(),
         })
+    }
+
+    /// Has `watcher` called when something comes back after a time in which nothing did.
+    pub(super) fn watch(&self, watcher: impl Fn() + Send + Sync + 'static) {
+        // Only here: a pool watches its memory once.
+        let _ = self.watcher.set(Watcher(Box::new(watcher)));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -184,12 +209,23 @@ impl Memory {
         }
     }
 
+    /// Whether more than half would be given out with so many bytes more.
+    pub(super) fn would_be_half_full(&self, more: u64) -> bool {
+        let state = self.state();
+        state.used.saturating_add(more) > state.len / 2
+    }
+
     fn give_back(&self, place: u64, len: u64) {
         let mut state = self.state();
+        let was_active = state.is_active;
         state.give_back(place - self.start, len);
         state.returns += 1;
         drop(state);
         self.returned.notify_all();
+        if let (false, Some(watcher)) = (was_active, self.watcher.get()) {
+            // Whoever trims may have ceased to look.
+            watcher();
+        }
     }
 
     /// How often something came back: for [`wait`](Memory::wait).

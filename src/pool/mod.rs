@@ -448,11 +448,10 @@ impl Pool {
         let shared = &self.shared;
         shared.close();
         let is_done = shared.wait_until(deadline, |board| board.outstanding == 0);
-        if !is_done {
+        if !(is_done && shared.notify.wait(deadline)) {
             self.terminate();
             return Err(PoolError::Terminated);
         }
-        shared.notify.wait();
         match shared.with_board(|board, _| board.closed.clone()) {
             Some(ending @ Ending::Broken(_)) => Err(broken(&ending)),
             _ => {

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::job::{Callback, News};
 
@@ -105,16 +106,22 @@ impl Notify {
         }
     }
 
-    /// Waits until everybody has been told; not on a thread that tells, which would wait for itself.
-    pub(super) fn wait(&self) {
-        if TELLS.get() {
-            return;
-        }
+    /// Waits until everybody has been told; not on a thread that tells, which would wait for itself. False if the
+    /// deadline came first.
+    pub(super) fn wait(&self, deadline: Option<Instant>) -> bool {
         let mut count = self.pending.count();
-        while *count > 0 {
-            let woken = self.pending.none.wait(count);
-            count = woken.unwrap_or_else(PoisonError::into_inner);
+        while *count > 0 && !TELLS.get() {
+            let none = &self.pending.none;
+            count = match deadline.map(|end| end.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => return false,
+                Some(left) => {
+                    let woken = none.wait_timeout(count, left);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => none.wait(count).unwrap_or_else(PoisonError::into_inner),
+            };
         }
+        true
     }
 
     /// Lets the threads end when they are done.

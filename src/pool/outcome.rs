@@ -107,11 +107,11 @@ impl Failures {
         self.0.is_empty()
     }
 
-    /// How many items have none.
-    fn count(&self) -> u64 {
+    /// How many items before this one have none.
+    fn count_before(&self, item: u32) -> u64 {
         self.0
             .iter()
-            .map(|(start, (end, _))| u64::from(end.saturating_sub(*start)))
+            .map(|(start, (end, _))| u64::from(item.min(*end).saturating_sub(*start)))
             .sum()
     }
 }
@@ -166,7 +166,11 @@ impl Outcome {
     pub(super) fn failed(&self, items: u32) -> u64 {
         match self.ending {
             Some(_) => u64::from(items),
-            None => self.failures.count().min(u64::from(items)),
+            None => {
+                let not_begun = items.saturating_sub(self.stop.saturating_add(1));
+                let failed = self.failures.count_before(items - not_begun);
+                failed + u64::from(not_begun)
+            }
         }
     }
 

@@ -105,9 +105,7 @@ impl Board {
             chunk::set_cursor(&cell.cursor, chunks.len(), first);
         }
         // Perhaps it finished the job, and woke nobody.
-        if record.owner != 0 {
-            after.owners |= chunk::bit(record.owner as usize);
-        }
+        after.owners |= record.to_wake();
         self.settle(number, after);
     }
 }

@@ -220,8 +220,8 @@ impl Seats {
             place.child = None;
             place.blocks.clear();
             place.vacant = Some(Instant::now());
-            let is_broken =
-                naming.turn == 0 && how != Ended::Exited(0) && self.died_early(wire, how);
+            let is_early = naming.turn == 0 && how != Ended::Exited(0);
+            let is_broken = is_early && self.died_early(wire, how, dead.cause);
             self.begun_before += u64::from(naming.turn);
             self.busy_before += busy(row);
             row.busy.store(Busy::NEVER.word(), Ordering::Relaxed);
@@ -233,6 +233,7 @@ impl Seats {
                 let (name, pid) = (&dead.name, dead.pid);
                 let how = match dead.cause {
                     Cause::TimedOut(limit) => format!("was not ready within {limit:?}"),
+                    Cause::OutOfMemory(limit) => format!("used more memory than {limit} bytes"),
                     _ => dead.exit().to_string(),
                 };
                 format!(
@@ -244,7 +245,7 @@ impl Seats {
     }
 
     /// A worker died before it had begun anything; whether the pool is to be given up.
-    fn died_early(&mut self, wire: &Wire, how: Ended) -> bool {
+    fn died_early(&mut self, wire: &Wire, how: Ended, cause: Cause) -> bool {
         let turn = |row: &PoolRow| Naming::from_word(row.item.load(Ordering::Relaxed)).turn;
         let living: u64 = wire.rows.iter().map(|row| u64::from(turn(row))).sum();
         let begun = self.begun_before + living;
@@ -254,9 +255,20 @@ impl Seats {
             self.early.clear();
         }
         let now = Instant::now();
-        let killed = matches!(how, Ended::Signalled(SIGKILL | SIGTERM));
+        let killed = match cause {
+            Cause::Itself => matches!(how, Ended::Signalled(SIGKILL | SIGTERM)),
+            Cause::Killed => true,
+            // The pool has had to end it.
+            Cause::TimedOut(_) | Cause::OutOfMemory(_) => false,
+        };
+        let window = match cause {
+            // Each takes so long.
+            Cause::TimedOut(limit) => EARLY.saturating_add(limit * EARLY_DEATHS as u32),
+            _ => EARLY,
+        };
         self.early.push_back((now, killed));
-        self.early.retain(|(at, _)| now.duration_since(*at) < EARLY);
+        self.early
+            .retain(|(at, _)| now.duration_since(*at) < window);
         let of_itself = self.early.iter().filter(|(_, killed)| !killed).count();
         of_itself >= EARLY_DEATHS || self.early.len() >= EARLY_KILLS
     }

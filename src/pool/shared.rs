@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `board` | jobs, cells, counts | – |
 //! | `seats` | the workers' processes | – |
+//! | `ends` | the stopping of a worker that is to be ended; `board` and `seats` are taken in it | – |
 //! | `memory` (its own lock) | which bytes are free | `board` |
 //! | `notify` (its own locks) | the threads that run the user's code | – |
 //!
@@ -38,6 +39,7 @@ pub(super) struct PoolShared {
     pub(super) notify: Notify,
     board: Mutex<Board>,
     seats: Mutex<Seats>,
+    ends: Mutex<()>,
     /// Something has ended: for those who wait for fewer jobs, or none.
     ended: Condvar,
     /// A worker is ready, or the pool is broken.
@@ -82,9 +84,10 @@ impl PoolShared {
         let kin = kin::kin().map_err(SegmentError::from)?;
         let wire = Arc::new(Wire::create(settings.workers)?);
         let memory = Memory::new(&wire);
-        Ok(Arc::new(PoolShared {
+        let shared = Arc::new(PoolShared {
             board: Mutex::new(Board::new(&wire, &memory)),
             seats: Mutex::new(Seats::new(settings.workers)),
+            ends: Mutex::new(()),
             settings,
             wire,
             memory,
@@ -99,7 +102,14 @@ impl PoolShared {
             is_awake: AtomicBool::new(false),
             has_called: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
-        }))
+        });
+        let its = Arc::downgrade(&shared);
+        shared.memory.watch(move || {
+            if let Some(shared) = its.upgrade() {
+                shared.keep_awake();
+            }
+        });
+        Ok(shared)
     }
 
     pub(super) fn workers(&self) -> usize {
@@ -108,6 +118,11 @@ impl PoolShared {
 
     pub(super) fn kin(&self) -> &'static Kin {
         self.kin
+    }
+
+    /// Held by whoever stops a worker to end it.
+    pub(super) fn one_ends(&self) -> MutexGuard<'_, ()> {
+        lock(&self.ends)
     }
 
     pub(super) fn seats(&self) -> MutexGuard<'_, Seats> {
@@ -180,6 +195,16 @@ impl PoolShared {
             self.keep_awake();
         }
         Ok(block)
+    }
+
+    /// The same; for what goes ahead of others only if at least half is left then.
+    pub(super) fn take_beside(&self, len: u64, is_ahead: bool) -> Result<Block, Short> {
+        match is_ahead && self.memory.would_be_half_full(len) {
+            true => Err(Short::Now(format!(
+                "{len} bytes were asked for, and half of this pool's memory is in use"
+            ))),
+            false => self.take(len),
+        }
     }
 
     /// Memory, waited for as long as others give theirs back.

@@ -120,3 +120,33 @@ where
         std::any::type_name::<F>()
     }
 }
+
+/// The same, of a function whose first error ends the call.
+pub(super) struct ContextTryStep<F, C, A, R, E>(PhantomData<(F, C, A, R, E)>);
+
+impl<F, C, A, R, E> Step for ContextTryStep<F, C, A, R, E>
+where
+    F: Fn(&C, A) -> Result<R, E> + Copy + Send + Sync + 'static,
+    C: Message,
+    A: Message,
+    R: Message,
+    E: Message,
+{
+    type Context = C;
+    type In = A;
+    type Out = Result<R, E>;
+
+    #[inline(always)]
+    fn step(context: &C, item: A) -> Result<R, E> {
+        task::function::<F>()(context, item)
+    }
+
+    #[inline(always)]
+    fn is_last(result: &Result<R, E>) -> bool {
+        result.is_err()
+    }
+
+    fn function() -> &'static str {
+        std::any::type_name::<F>()
+    }
+}

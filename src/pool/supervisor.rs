@@ -424,12 +424,15 @@ pub(super) fn end_worker(
     is_at: impl Fn(u64, u64) -> bool,
 ) -> bool {
     let row = &shared.wire.rows[seat];
-    let Some(stopped) = shared.seats().places[seat]
-        .child
-        .as_ref()
-        .map(crate::process::Child::stopper)
-    else {
-        return false;
+    // One at a time: another would let the worker go on that this one has stopped.
+    let _one = shared.one_ends();
+    let (count, stopped) = {
+        let seats = shared.seats();
+        let place = &seats.places[seat];
+        match place.child.as_ref() {
+            Some(child) => (place.count, child.stopper()),
+            None => return false,
+        }
     };
     // Not under the lock: it takes a moment.
     stopped.stop();
@@ -438,7 +441,15 @@ pub(super) fn end_worker(
         stopped.go_on();
         return false;
     }
-    shared.seats().places[seat].cause = Some((word, cause));
+    {
+        let mut seats = shared.seats();
+        let place = &mut seats.places[seat];
+        // It may have died of itself meanwhile, and another may have its seat.
+        if place.count != count || place.child.is_none() {
+            return false;
+        }
+        place.cause = Some((word, cause));
+    }
     stopped.end(shared.settings.kill_tree);
     true
 }

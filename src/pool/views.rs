@@ -10,7 +10,7 @@ use super::error::{Full, TaskError};
 use super::imap::Order;
 use super::items::Items;
 use super::shared::PoolShared;
-use super::step::{ContextStep, MapStep, StarmapStep, TryStep};
+use super::step::{ContextStep, ContextTryStep, MapStep, StarmapStep, TryStep};
 use super::task::Task;
 use crate::message::Message;
 use crate::process::Function;
@@ -389,6 +389,74 @@ impl<'p, C: Message> WithContext<'p, C> {
         let _: F = function;
         self.options
             .map_async::<ContextStep<F, C, A, R>, _>(items.source())
+    }
+
+    /// As [`Pool::try_map`](super::Pool::try_map); the function is given the context first.
+    ///
+    /// # Errors
+    ///
+    /// [`TaskError`] if an item before the first error failed.
+    pub fn try_map<F, A, R, E, By>(
+        &self,
+        function: F,
+        items: impl Items<A, By>,
+    ) -> Result<Result<Vec<R>, E>, TaskError>
+    where
+        F: Fn(&C, A) -> Result<R, E> + Copy + Send + Sync + 'static,
+        A: Message,
+        R: Message,
+        E: Message,
+    {
+        let _: F = function;
+        let results = self
+            .options
+            .map::<ContextTryStep<F, C, A, R, E>, _>(items.source())?;
+        Ok(results.into_iter().collect())
+    }
+
+    /// As [`Pool::try_apply_async`](super::Pool::try_apply_async); the function is given the context and the argument.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`], with the argument.
+    pub fn try_apply_async<F, A, R>(&self, function: F, argument: A) -> Result<Task<R>, Full<A>>
+    where
+        F: Fn(&C, A) -> R + Copy + Send + Sync + 'static,
+        A: Message,
+        R: Message,
+    {
+        match self.options.full() {
+            Some(limit) => Err(Full {
+                value: argument,
+                limit,
+            }),
+            None => Ok(self.apply_async(function, argument)),
+        }
+    }
+
+    /// As [`Pool::try_map_async`](super::Pool::try_map_async); the function is given the context first.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`], with the items.
+    pub fn try_map_async<F, A, R, By, I>(
+        &self,
+        function: F,
+        items: I,
+    ) -> Result<Task<Vec<R>>, Full<I>>
+    where
+        F: Fn(&C, A) -> R + Copy + Send + Sync + 'static,
+        A: Message,
+        R: Message,
+        I: Items<A, By>,
+    {
+        match self.options.full() {
+            Some(limit) => Err(Full {
+                value: items,
+                limit,
+            }),
+            None => Ok(self.map_async(function, items)),
+        }
     }
 
     /// As [`Pool::imap`](super::Pool::imap); the function is given the context first.

@@ -33,6 +33,8 @@ mod parity;
 mod places;
 mod poison;
 mod pool;
+mod pool_faults;
+mod pool_service;
 mod privilege;
 mod queues;
 mod results;
@@ -73,6 +75,8 @@ const ONCE: &[(&str, &[help::Test])] = &[
     ("faults", faults::TESTS),
     ("limits", limits::TESTS),
     ("pool", pool::TESTS),
+    ("pool_faults", pool_faults::TESTS),
+    ("pool_service", pool_service::TESTS),
     ("parity", parity::TESTS),
     ("queues", queues::TESTS),
     ("poison", poison::TESTS),
