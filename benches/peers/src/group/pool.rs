@@ -25,6 +25,15 @@ pub const PARKED: &str = "one task, workers parked";
 pub const LARGE: &str = "sums of 256 x 1 MiB";
 pub const LIFE: &str = "create, 4 tasks, shut down";
 
+pub const COLD: &str = "create, 1 M squares, drop";
+pub const OUTSTANDING: &str = "10,000 tasks outstanding, for each";
+pub const THREE: &str = "one of three callers, tasks of 300 µs";
+pub const OUTSTANDING_TASKS: u64 = 10_000;
+
+/// The names of rayon's cells that our own are held against.
+pub const COPIED: &str = "rayon (threads), results copied";
+pub const BOTH_COPIED: &str = "rayon (threads), both copied";
+
 pub fn items(count: u64) -> Vec<u64> {
     (0..count).collect()
 }
@@ -38,10 +47,8 @@ pub fn rows() -> Vec<row::Row> {
     vec![
         row(MAP)
             .cell("rayon (threads)", |pace| rayon::map(&items(ITEMS), pace))
-            .cell("rayon (threads), results copied", |pace| {
-                rayon::copied_map(&items(ITEMS), false, pace)
-            })
-            .cell("rayon (threads), both copied", |pace| {
+            .cell(COPIED, |pace| rayon::copied_map(&items(ITEMS), false, pace))
+            .cell(BOTH_COPIED, |pace| {
                 rayon::copied_map(&items(ITEMS), true, pace)
             })
             .cell("plain loop", |pace| rayon::serial_map(&items(ITEMS), pace))
@@ -99,6 +106,13 @@ with ctx.Pool(4) as pool:
         at = now(); pool.map(total, data); times.append(now() - at)";
                 python::script(&python::pool(code))
             }),
+        row(COLD).cell("rayon (threads)", |pace| rayon::cold(&items(ITEMS), pace)),
+        row(OUTSTANDING).cell("rayon (threads)", |pace| {
+            rayon::outstanding(OUTSTANDING_TASKS, pace)
+        }),
+        row(THREE)
+            .beside("p99")
+            .cell("rayon (threads)", rayon::three),
         row(LIFE)
             .cell("rayon (threads)", rayon::four)
             .cell("procspawn", procspawn::four)

@@ -32,7 +32,11 @@ pub fn check(items: &[u64], squares: &[u64]) -> Result<()> {
 }
 
 /// Single calls with a busy `pause` before each that does not count.
-pub fn calls(pause: Duration, pace: &Pace, call: impl Fn(u64) -> Result<u64>) -> Result<Vec<u64>> {
+pub fn calls(
+    pause: Duration,
+    pace: &Pace,
+    mut call: impl FnMut(u64) -> Result<u64>,
+) -> Result<Vec<u64>> {
     let mut nanos = Vec::new();
     let start = Instant::now();
     let mut number = 0;
@@ -133,4 +137,57 @@ pub fn four(pace: &Pace) -> Result<Sample> {
         Ok(())
     })?;
     Ok(Sample::of_nanos(&nanos))
+}
+
+/// A task of 300 µs.
+pub fn busy(x: u64) -> u64 {
+    let end = Instant::now() + Duration::from_micros(300);
+    while Instant::now() < end {
+        std::hint::spin_loop();
+    }
+    square(x)
+}
+
+/// Three threads that call at once; how long each call took.
+pub fn three_callers(pace: &Pace, call: impl Fn(u64) -> Result<u64> + Sync) -> Result<Sample> {
+    let nanos = std::thread::scope(|scope| {
+        let caller = || scope.spawn(|| calls(Duration::ZERO, pace, &call));
+        let callers = [caller(), caller(), caller()];
+        let mut nanos = Vec::new();
+        for caller in callers {
+            nanos.extend(caller.join().expect("a caller")?);
+        }
+        anyhow::Ok(nanos)
+    })?;
+    Ok(Sample::of_nanos(&nanos))
+}
+
+pub fn three(pace: &Pace) -> Result<Sample> {
+    let pool = pool()?;
+    three_callers(pace, |x| Ok(pool.install(|| busy(x))))
+}
+
+pub fn cold(items: &[u64], pace: &Pace) -> Result<Sample> {
+    let once = || {
+        let squares = || items.par_iter().map(|&x| square(black_box(x)));
+        Ok(pool()?.install(|| squares().collect::<Vec<_>>()))
+    };
+    let nanos = pace.each_checked(3, once, |all| check(items, &all))?;
+    Ok(Sample::of_nanos(&nanos))
+}
+
+pub fn outstanding(tasks: u64, pace: &Pace) -> Result<Sample> {
+    let pool = pool()?;
+    let nanos = pace.each(3, || {
+        let (give, take) = std::sync::mpsc::channel();
+        for x in 0..tasks {
+            let give = give.clone();
+            pool.spawn(move || give.send(square(black_box(x))).expect("a caller"));
+        }
+        drop(give);
+        ensure!(take.iter().count() as u64 == tasks, "not all of them");
+        Ok(())
+    })?;
+    let each = Sample::of_nanos(&nanos).value / tasks as f64;
+    Ok(Sample::plain(each))
 }

@@ -80,6 +80,14 @@ impl Measured<'_> {
                     .map(|ratio| ratio >= times);
                 (format!("≥ {times:.2}x"), met)
             }
+            Ask::TimesOf(times, peer) => {
+                let its = self.outcomes.iter().find(|outcome| outcome.peer == peer);
+                let its = its.and_then(Outcome::figure);
+                let met = figure
+                    .zip(its)
+                    .map(|(figure, its)| self.row.unit.ratio(figure.median, its.median) >= times);
+                (format!("≥ {times:.2}x of {peer}"), met)
+            }
             Ask::Figure(value) => {
                 let sign = if self.row.unit == Unit::Time {
                     "≤"

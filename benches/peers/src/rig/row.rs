@@ -44,6 +44,8 @@ type Run = Box<dyn Fn(&Pace) -> Result<Sample>>;
 pub enum Ask {
     /// So many times as good as the rival of its row.
     Times(f64),
+    /// So many times as good as this peer of its row.
+    TimesOf(f64, &'static str),
     /// This figure, in the unit of its row.
     Figure(f64),
 }
