@@ -52,7 +52,7 @@ const NOT_IN_PURE: &[&str] = &[
 /// A folder whose files import each other in no circle, and the lines of code it may have: comments, blank lines and
 /// tests are not counted.
 const POOL: &str = "src/pool";
-const POOL_LINES: usize = 6_500;
+const POOL_LINES: usize = 7_150;
 
 /// The files in which `unsafe` may stand, and in how many places at most: blocks, functions, traits,
 /// implementations and attributes.
@@ -63,7 +63,7 @@ const UNSAFE_FILES: &[(&str, usize)] = &[
     ("src/sys/program.rs", 1),
     ("src/sys/stack.rs", 2),
     ("src/sys/overflow.rs", 6),
-    ("src/sys/thread.rs", 3),
+    ("src/sys/thread.rs", 4),
     ("src/sys/fork.rs", 13),
     ("src/mapped.rs", 5),
     ("src/segment/view.rs", 8),
