@@ -595,8 +595,9 @@ impl Caller<'_> {
                         assert!(matches!(result, Err(TaskError::Cancelled { item: 0 })));
                         assert_eq!(self.begun(item), 0, "it was cancelled, and ran");
                     }
+                    // It may have been taken back after a worker had died in it.
                     let may = May {
-                        be_cancelled: never,
+                        be_cancelled: true,
                         ..May::default()
                     };
                     self.judge(item, 0, result, &Self::number(item), may);
