@@ -41,6 +41,8 @@ struct Supervisor {
     /// When it last looked around, and when whether memory is idle.
     looked: Instant,
     trimmed: Instant,
+    /// There was memory to be looked at again.
+    has_idle: bool,
     /// When there was last something to do.
     active: Instant,
 }
@@ -68,6 +70,7 @@ impl Supervisor {
             waiting: Vec::new(),
             looked: now,
             trimmed: now,
+            has_idle: true,
             active: now,
         }
     }
@@ -328,12 +331,11 @@ impl Supervisor {
         if let Some(limit) = shared.settings.memory_limit {
             self.look_at_memory(limit);
         }
-        let mut has_idle = true;
         if self.trimmed.elapsed() >= IDLE {
             self.trimmed = Instant::now();
-            has_idle = shared.memory.trim(true);
+            self.has_idle = shared.memory.trim(true);
         }
-        if outstanding > 0 || !self.waiting.is_empty() || has_idle {
+        if outstanding > 0 || !self.waiting.is_empty() || self.has_idle {
             self.active = Instant::now();
         }
         let is_starting = shared.seats().places.iter().any(seats::Seat::is_starting);
