@@ -430,8 +430,9 @@ impl Board {
         let bits = withdrawn.fold(0, |bits, (index, _)| bits | chunk::bit(index));
         record.cancelled |= bits != 0;
         chunk::give_up(&cell.done, bits);
+        let was_begun = record.was_begun;
         self.settle(number, after);
-        bits == chunk::all(job.chunks)
+        bits == chunk::all(job.chunks) && !was_begun
     }
 
     /// The workers that have a chunk of this job, by their seats. From here on it is killed.

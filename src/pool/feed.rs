@@ -488,6 +488,7 @@ impl Record {
             pieces: Vec::new(),
             failures: Failures::default(),
             cancelled: false,
+            was_begun: false,
             is_killed: false,
             killed: None,
             submitted: sys::now(),

@@ -122,6 +122,8 @@ pub(super) struct Record {
     pub(super) pieces: Vec<ResultRange>,
     pub(super) failures: Failures,
     pub(super) cancelled: bool,
+    /// A worker has died in one of its items.
+    pub(super) was_begun: bool,
     /// Its workers are being killed, so that it ends.
     pub(super) is_killed: bool,
     /// What it ends in, once one of them has died of it.

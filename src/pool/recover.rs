@@ -134,6 +134,7 @@ fn remainder(
         describe(chunk, part);
         return true;
     };
+    record.was_begun = true;
     let attempt = match item == span.start {
         true => part.attempts + 1,
         false => 1,
