@@ -136,7 +136,7 @@ impl<'p> CallOptions<'p> {
                     }
                     // There may be memory when the results of those are read.
                     Err(Unfed::Short(_)) if !flying.is_empty() => break,
-                    Err(Unfed::Short(_)) if shared.memory.wait(returns, SHORTAGE) => {}
+                    Err(Unfed::Short(_)) if shared.wait_for_memory(returns) => {}
                     Err(error) => unsent = Some(error.error()),
                 }
             }
@@ -189,6 +189,7 @@ impl<'p> CallOptions<'p> {
                             || jobs.jobs.iter().any(|job| !job.has_ended()) => {}
                     // Results that wait to be read may have more than half.
                     Err(Unfed::Short(_)) if is_ahead => is_ahead = false,
+                    Err(Unfed::Short(_)) if shared.wait_for_memory(returns) => {}
                     Err(error) => return Err(error.error()),
                 }
             }

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
-use std::time::Duration;
 use std::vec;
 
 use super::error::TaskError;
@@ -17,8 +16,6 @@ use crate::kin;
 
 /// Jobs that are under way at once, for each worker.
 const AHEAD: usize = 4;
-/// How long memory that is short is waited for while nothing comes free.
-const SHORTAGE: Duration = Duration::from_secs(1);
 
 /// In which order results come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +84,7 @@ impl<'p, S: Step, I: Source<S::In>> Imap<'p, S, I> {
                 return false;
             }
             Err(Unfed::Short(_)) if !self.flying.is_empty() => return false,
-            Err(Unfed::Short(_)) if self.shared.memory.wait(returns, SHORTAGE) => {}
+            Err(Unfed::Short(_)) if self.shared.wait_for_memory(returns) => {}
             Err(error) => {
                 if matches!(error, Unfed::Short(_)) {
                     feed.pass_over();

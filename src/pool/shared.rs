@@ -212,10 +212,15 @@ impl PoolShared {
         loop {
             let returns = self.memory.returns();
             match self.take(len) {
-                Err(Short::Now(_)) if self.memory.wait(returns, SHORTAGE) => {}
+                Err(Short::Now(_)) if self.wait_for_memory(returns) => {}
                 other => return other,
             }
         }
+    }
+
+    /// Waits a while for memory to come back; false if none did and no job is left that could give any back.
+    pub(super) fn wait_for_memory(&self, returns: u64) -> bool {
+        self.memory.wait(returns, SHORTAGE) || self.with_board(|board, _| board.outstanding > 0)
     }
 
     /// Takes a job in.
