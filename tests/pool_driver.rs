@@ -212,15 +212,17 @@ impl Caller<'_> {
     /// Items of another call. `harmless` ones do nothing that ends in an error.
     fn items(&mut self, harmless: bool, count: usize) -> Vec<Item> {
         self.mark += 1;
-        let rare = if harmless { 0 } else { 3 };
+        // Single items fail more often than each of many.
+        let of = if count == 1 { 400 } else { 6_000 };
         (0..count as u64)
             .map(|at| {
-                let deed = match self.random.below(400) {
-                    0..20 => NAP,
-                    20 | 21 if rare > 0 => PANIC,
-                    22 if rare > 0 => EXIT,
-                    23 if rare > 0 => ABORT,
-                    24 if rare > 0 && self.plan.limit.is_some() => STUCK,
+                let deed = match self.random.below(of) {
+                    _ if harmless => NUMBER,
+                    0..6 => PANIC,
+                    6..10 => EXIT,
+                    10..12 => ABORT,
+                    12..14 if self.plan.limit.is_some() => STUCK,
+                    14..60 => NAP,
                     _ => NUMBER,
                 };
                 [self.base + at, self.mark, self.random.next() >> 8, deed]
@@ -638,7 +640,7 @@ fn block_on<R>(future: impl Future<Output = R>) -> R {
 /// Kills and stops workers until told that it is over.
 fn harm(plan: Plan, pool: &Pool, mut random: Random, is_over: &AtomicBool) {
     while !is_over.load(Ordering::Relaxed) {
-        thread::sleep(Duration::from_micros(random.below(40_000)));
+        thread::sleep(Duration::from_micros(random.below(100_000)));
         let workers = pool.workers();
         let Some(worker) = workers.get(random.below(workers.len().max(1) as u64) as usize) else {
             continue;
