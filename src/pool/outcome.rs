@@ -84,8 +84,16 @@ pub(super) struct Failures(BTreeMap<u32, (u32, Reason)>);
 impl Failures {
     /// These items have none. The first reason that is given for one is what counts.
     pub(super) fn add(&mut self, span: Span, reason: Reason) {
-        if span.count > 0 && !self.has(span.start) {
-            self.0.insert(span.start, (span.end(), reason));
+        let mut start = span.start;
+        while start < span.end() {
+            if let Some((_, (end, _))) = self.run_of(start) {
+                start = *end;
+                continue;
+            }
+            let next = self.0.range(start..).next().map(|(next, _)| *next);
+            let end = next.map_or(span.end(), |next| next.min(span.end()));
+            self.0.insert(start, (end, reason.clone()));
+            start = end;
         }
     }
 
@@ -94,8 +102,13 @@ impl Failures {
     }
 
     pub(super) fn get(&self, item: u32) -> Option<&Reason> {
-        let (_, (end, reason)) = self.0.range(..=item).next_back()?;
-        (item < *end).then_some(reason)
+        self.run_of(item).map(|(_, (_, reason))| reason)
+    }
+
+    /// The run that an item is in.
+    fn run_of(&self, item: u32) -> Option<(&u32, &(u32, Reason))> {
+        let before = self.0.range(..=item).next_back();
+        before.filter(|(_, (end, _))| item < *end)
     }
 
     pub(super) fn first(&self) -> Option<(u32, &Reason)> {
@@ -177,5 +190,30 @@ impl Outcome {
     /// Bytes of results, if their size is not fixed.
     pub(super) fn used(&self) -> u64 {
         self.pieces.iter().map(|piece| piece.used).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_reason_of_an_item_counts() {
+        let mut failures = Failures::default();
+        let span = |start, count| Span { start, count };
+        failures.add(span(2, 1), Reason::Lost("first"));
+        failures.add(span(0, 5), Reason::Lost("second"));
+        failures.add(span(4, 3), Reason::Lost("third"));
+        let why = |item| match failures.get(item) {
+            Some(Reason::Lost(why)) => *why,
+            _ => "",
+        };
+        let all: Vec<_> = (0..8).map(why).collect();
+        let (second, third) = ("second", "third");
+        assert_eq!(
+            all,
+            [second, second, "first", second, second, third, third, ""]
+        );
+        assert_eq!(failures.count(), 7);
     }
 }

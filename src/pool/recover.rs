@@ -187,13 +187,7 @@ fn remainder(
     let (Some(consumed), Some(output)) = (consumed, output) else {
         // The lengths it left make no sense: nothing of the chunk can be trusted.
         let why = "a dead worker has left lengths that make no sense";
-        for item in span.start..span.end() {
-            let one = Span {
-                start: item,
-                count: 1,
-            };
-            record.failures.add(one, Reason::Lost(why));
-        }
+        record.failures.add(span, Reason::Lost(why));
         return false;
     };
     part.span = rest;

@@ -97,6 +97,11 @@ fn scribble(victim: u32, board: Segment) {
 
 fn scribble_over(file: &File, random: &mut Random) {
     let length = file.metadata().map_or(0, |data| data.len());
+    // A pool's is as long as the machine has memory: its words are at the start, and behind them little is used.
+    let length = length.min(match random.below(2) {
+        0 => 64 << 10,
+        _ => 8 << 20,
+    });
     if length < 8 {
         return;
     }
