@@ -102,6 +102,11 @@ impl Mapped {
         Some(unsafe { NonNull::slice_from_raw_parts(at.cast::<T>(), count).as_ref() })
     }
 
+    /// Leaves it out of core dumps; best effort.
+    pub(crate) fn leave_out_of_dumps(&self) {
+        sys::leave_out_of_dumps(&self.0);
+    }
+
     /// Makes the pages of a part present in this process; best effort.
     pub(crate) fn populate(&self, offset: usize, len: usize) {
         sys::populate(&self.0, offset, len);

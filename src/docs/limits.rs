@@ -55,7 +55,7 @@
 //!   program that is attached to them.
 //! * **`mlockall(MCL_FUTURE)`.** It locks all that is mapped later, so also addresses that this
 //!   crate reserves and rarely uses: 11 MiB in use may be 256 MiB locked, and `RLIMIT_MEMLOCK` soon
-//!   refuses the next segment. Lock with `MCL_ONFAULT` (Linux 4.4), which takes pages only as they
+//!   refuses the next segment. A pool reserves addresses for as much memory as the machine has. Lock with `MCL_ONFAULT` (Linux 4.4), which takes pages only as they
 //!   are used.
 //! * **Where names live.** In `/run/user/UID` if it is there, in memory, and the user's alone;
 //!   otherwise, or where it has no room, in `/dev/shm`. Programs find each other by name if they

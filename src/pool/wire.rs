@@ -63,6 +63,7 @@ impl Wire {
     }
 
     fn of(segment: Segment, workers: usize) -> Result<Wire, SegmentError> {
+        segment.leave_out_of_dumps();
         let rows = (0..workers).map(|row| segment.view(row_at(row)));
         let cells = (0..CELLS).map(|cell| segment.view(cell_at(workers, cell)));
         Ok(Wire {

@@ -476,6 +476,12 @@ impl Segment {
         Ok(sys::punch(file, HEADER as u64 + offset, len)?)
     }
 
+    /// Leaves it out of this process's core dumps; best effort. For a segment that is far longer than the memory it has:
+    /// a dump would give memory to all of it.
+    pub(crate) fn leave_out_of_dumps(&self) {
+        self.0.map.leave_out_of_dumps();
+    }
+
     /// Makes the pages of a part present in this process; best effort.
     pub(crate) fn populate(&self, offset: u64, len: u64) {
         if self.bytes(offset, len).is_ok() {

@@ -156,6 +156,11 @@ pub(crate) fn map(file: impl AsFd, len: usize) -> io::Result<MmapRaw> {
     Ok(map)
 }
 
+/// Leaves a mapping out of core dumps; best effort. Whoever dumps a file with holes gives memory to each of them.
+pub(crate) fn leave_out_of_dumps(map: &MmapRaw) {
+    let _ = map.advise(Advice::DontDump);
+}
+
 /// Makes the pages of `offset..offset + len` present and writable now; best effort.
 pub(crate) fn populate(map: &MmapRaw, offset: usize, len: usize) {
     // Only a hint: where it is refused the pages come at first touch.
