@@ -639,8 +639,16 @@ fn block_on<R>(future: impl Future<Output = R>) -> R {
 
 /// Kills and stops workers until told that it is over.
 fn harm(plan: Plan, pool: &Pool, mut random: Random, is_over: &AtomicBool) {
+    let mut ended = 0;
     while !is_over.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_micros(random.below(100_000)));
+        // On a busy machine a worker may take longer than that to begin anything: some items at least end
+        // between two deaths.
+        let stats = pool.stats();
+        if stats.done + stats.failed < ended + 5 {
+            continue;
+        }
+        ended = stats.done + stats.failed;
         let workers = pool.workers();
         let Some(worker) = workers.get(random.below(workers.len().max(1) as u64) as usize) else {
             continue;
