@@ -4,7 +4,7 @@
 //! Every call must end in time, each item in its value or in an error that fits what was done to it, begun as
 //! often as allowed, and nothing may be left at the end.
 //!
-//! `MULTIPROC_OPERATIONS` is how many calls are made (20,000), `MULTIPROC_SEED` the seed (1).
+//! `MULTIPROC_OPERATIONS` is how many calls are made (2,000), `MULTIPROC_SEED` the seed (1).
 
 #![allow(
     clippy::incompatible_msrv,
@@ -798,7 +798,7 @@ fn round(number: u64, operations: u64, random: &mut Random, tally: &Tally) {
 }
 
 fn main() {
-    let operations = number_of("MULTIPROC_OPERATIONS", 20_000);
+    let operations = number_of("MULTIPROC_OPERATIONS", 2_000);
     let seed = number_of("MULTIPROC_SEED", 1);
     let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let tally = Tally::default();
