@@ -88,7 +88,10 @@ pub(super) struct After {
     pub(super) has_waiters: bool,
     pub(super) news: Vec<News>,
     /// To be dropped.
-    #[expect(clippy::vec_box, reason = "a record is large, and is moved here as it is")]
+    #[expect(
+        clippy::vec_box,
+        reason = "a record is large, and is moved here as it is"
+    )]
     pub(super) over: Vec<Box<Record>>,
 }
 
