@@ -4,10 +4,11 @@
 
 use std::fs::File;
 use std::hint::black_box;
-use std::io::Read;
+use std::os::unix::fs::FileExt;
 
 use bytemuck::{AnyBitPattern, NoUninit};
 use multiproc::{Frozen, Lock, Message, Pipe, Plain, Pool, Queue};
+use rustix::fs::{SeekFrom, seek};
 
 /// What memory is full of before anything is sent.
 const CANARY: u8 = 0xC5;
@@ -23,6 +24,20 @@ fn fill() {
     black_box(&heap);
 }
 
+/// The bytes of a file that have memory: it may be as long as the machine's.
+fn memory(file: &File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut at = 0;
+    // Behind the last of them there is nothing to seek.
+    while let Ok(from) = seek(file, SeekFrom::Data(at)) {
+        at = seek(file, SeekFrom::Hole(from)).unwrap();
+        let before = bytes.len();
+        bytes.resize(before + (at - from) as usize, 0);
+        file.read_exact_at(&mut bytes[before..], from).unwrap();
+    }
+    bytes
+}
+
 /// Looks for canaries in every segment that this process has.
 fn search(what: &str) {
     let mut searched = 0;
@@ -35,11 +50,7 @@ fn search(what: &str) {
         if !target.contains("memfd:multiproc:") || target.contains("roster") {
             continue;
         }
-        let mut bytes = Vec::new();
-        File::open(entry.path())
-            .unwrap()
-            .read_to_end(&mut bytes)
-            .unwrap();
+        let bytes = memory(&File::open(entry.path()).unwrap());
         let found = bytes.windows(ROW).position(|row| row == [CANARY; ROW]);
         assert_eq!(found, None, "{what}: this process's bytes in {target}");
         searched += 1;
