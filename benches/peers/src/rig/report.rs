@@ -81,7 +81,10 @@ impl Measured<'_> {
                 (format!("≥ {times:.2}x"), met)
             }
             Ask::TimesOf(times, peer) => {
-                let its = self.outcomes.iter().find(|outcome| outcome.peer == peer);
+                let its = self
+                    .outcomes
+                    .iter()
+                    .find(|outcome| outcome.peer.ends_with(peer));
                 let its = its.and_then(Outcome::figure);
                 let met = figure
                     .zip(its)
