@@ -125,8 +125,12 @@ fn remainder(
     let span = part.span;
     read_failures(memory, part, chunk, &mut record.failures);
     if record.is_killed {
-        let error = dead.error(part.attempts + 1);
-        record.killed = Some(Ending::Killed(error));
+        // It may have died of itself a moment before: the task was to end so.
+        let killed = Dead {
+            cause: Cause::Killed,
+            ..dead.clone()
+        };
+        record.killed = Some(Ending::Killed(killed.error(part.attempts + 1)));
         return false;
     }
     let Some(item) = dead.naming.begun(span) else {
