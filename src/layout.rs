@@ -283,11 +283,7 @@ pub(crate) struct PoolRow {
     pub(crate) activity: AtomicU64,
     /// How long it has worked; see [`chunk`](crate::chunk).
     pub(crate) busy: AtomicU64,
-    /// When it was ready to take tasks, in nanoseconds of the system's clock; 0 if it is not.
-    pub(crate) ready_at: AtomicU64,
-    /// Chunks it has done.
-    pub(crate) chunks: AtomicU64,
-    _pad: [AtomicU64; APART / 8 - 6],
+    _pad: [AtomicU64; APART / 8 - 4],
     /// The mailbox: how many requests it has made, and the last one.
     pub(crate) asked: AtomicU64,
     pub(crate) request: [AtomicU64; 3],

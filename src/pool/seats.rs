@@ -128,8 +128,6 @@ impl Seats {
         row.at.store(0, Ordering::Relaxed);
         row.item.store(NOTHING.word(), Ordering::Relaxed);
         row.busy.store(Busy::NEVER.word(), Ordering::Relaxed);
-        row.chunks.store(0, Ordering::Relaxed);
-        row.ready_at.store(0, Ordering::Relaxed);
         // The mailbox of the one before may hold a request that nobody will answer.
         row.answered.store(0, Ordering::Relaxed);
         row.asked.store(0, Ordering::Relaxed);

@@ -194,8 +194,6 @@ impl WorkerState {
                 let begun = std::mem::replace(&mut now, sys::now());
                 until_look = note_time(its, now.saturating_sub(begun));
             }
-            let done = self.row.chunks.load(Ordering::Relaxed).wrapping_add(1);
-            self.row.chunks.store(done, Ordering::Relaxed);
             if let Some(left) = &mut self.left {
                 *left -= 1;
             }
