@@ -11,6 +11,7 @@ use super::feed::{Feed, Shares, Unfed, single};
 use super::imap::{Imap, Order};
 use super::items::Source;
 use super::job::{Group, Job, Record};
+use super::memory::SHORTAGE;
 use super::outcome::Ending;
 use super::plan::Cut;
 use super::shared::PoolShared;
@@ -23,9 +24,6 @@ use crate::kin;
 const DEPTH: usize = 4;
 /// The same, if they have few.
 const MOST: usize = 64;
-/// How long memory that is short is waited for while nothing comes free.
-const SHORTAGE: Duration = Duration::from_secs(1);
-
 /// How a call is made: over which pool, with what context, in which chunks, for how long.
 #[derive(Clone)]
 pub(super) struct CallOptions<'p> {

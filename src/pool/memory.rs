@@ -24,6 +24,9 @@ const STEP: u64 = 256 * 1024;
 /// So much stays with an idle pool.
 const KEEP: u64 = 1 << 20;
 
+/// How long memory that is short is waited for while nothing comes free.
+pub(super) const SHORTAGE: Duration = Duration::from_secs(1);
+
 /// Why there are no bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Short {

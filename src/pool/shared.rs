@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use super::board::{After, Board};
 use super::error::{PoolError, TaskError};
 use super::job::{Job, Record};
-use super::memory::{Block, Memory, Short};
+use super::memory::{Block, Memory, SHORTAGE, Short};
 use super::notify::Notify;
 use super::outcome::Ending;
 use super::seats::{self, Seats};
@@ -28,9 +28,6 @@ use crate::error::SegmentError;
 use crate::kin::{self, Kin};
 use crate::layout::SIGNALS;
 use crate::signal::Patience;
-
-/// How long memory that is short is waited for while nothing comes free.
-const SHORTAGE: Duration = Duration::from_secs(1);
 
 pub(super) struct PoolShared {
     pub(super) settings: Settings,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::board::After;
 use super::error::Report;
+use super::memory::SHORTAGE;
 use super::outcome::Ending;
 use super::record::REPORT_HEAD;
 use super::recover::Cause;
@@ -27,8 +28,6 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// How often it looks whether memory is idle: what was not used between two looks goes back to the system. And how long
 /// a pool without work is watched.
 const IDLE: Duration = Duration::from_millis(400);
-/// A request for room that nobody can meet for so long is refused.
-const SHORTAGE: Duration = Duration::from_secs(1);
 /// The most bytes that a worker may have for the reasons of failures of one item.
 const REASONS: u64 = 1 << 20;
 
