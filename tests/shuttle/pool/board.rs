@@ -193,7 +193,8 @@ impl Board {
             for item in span.start..span.end() {
                 let died = record.died_in.iter().filter(|died| **died == item).count();
                 let runs = pool.runs(job.number, item);
-                if is_withdrawn {
+                // What a worker finished before it died in the chunk stays finished.
+                if is_withdrawn && record.spans[index].contains(item) {
                     assert!(runs <= died, "item {item} ran {runs} times, withdrawn");
                     continue;
                 }
