@@ -251,6 +251,11 @@ impl Memory {
         true
     }
 
+    /// Whether something was given out or came back since [`trim`](Memory::trim) was last called.
+    pub(super) fn is_active(&self) -> bool {
+        self.state().is_active
+    }
+
     /// Gives memory back to the system that nobody uses, all but a little, if nothing was given out or came
     /// back since it was last called. Whether it is to be called again.
     pub(super) fn trim(&self, keep_little: bool) -> bool {

@@ -340,8 +340,8 @@ impl Supervisor {
         let is_starting = shared.seats().places.iter().any(seats::Seat::is_starting);
         if self.active.elapsed() > IDLE && !is_starting {
             shared.is_awake.store(false, Private::Relaxed);
-            // Who submits asks whether it is awake after its job is on the board.
-            if shared.with_board(|board, _| board.outstanding > 0) {
+            // Who submits, or gives memory back, asks whether it is awake after that is seen here.
+            if shared.with_board(|board, _| board.outstanding > 0) || shared.memory.is_active() {
                 shared.is_awake.store(true, Private::Relaxed);
             }
         }

@@ -633,6 +633,20 @@ fn memory_of_results_is_given_back_however_late_they_are_dropped() {
         assert!(pool_memory() > 80 << 20);
         drop(task);
         wait_until(LONG, "the pool gives it back", || pool_memory() < LITTLE);
+        // It is about to fall asleep: at some of these moments.
+        thread::scope(|scope| {
+            for step in 0..8 {
+                scope.spawn(move || {
+                    let pool = Pool::new(1).unwrap();
+                    let task = pool.map_async(make, [4 << 20; 4]);
+                    assert!(task.wait(LONG));
+                    thread::sleep(Duration::from_millis(step * 160));
+                    drop(task);
+                    let all = || pool_memory() < 16 << 20;
+                    wait_until(LONG, "each pool gives it back", all);
+                });
+            }
+        });
         // The same after the pool.
         let task = pool.map_async(make, [4 << 20; 20]);
         assert!(task.wait(LONG));
