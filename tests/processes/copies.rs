@@ -783,7 +783,7 @@ fn all_in_copy() -> BTreeSet<String> {
 /// Every public function of the sources that users have, by file.
 fn public_functions() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../src");
     let mut folders = vec![root.clone()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
