@@ -364,8 +364,10 @@ fn signals_end_workers_where_that_is_asked_for() {
     isolated(|| {
         for signal in [Signal::SIGTERM, Signal::SIGINT] {
             let pool = Pool::builder().workers(1).signals(true).build().unwrap();
-            let task = pool.apply_async(nap, (600_000,));
-            wait_until(LONG, "it is at work", || pool.stats().running == 1);
+            let begun = Segment::new(8).unwrap();
+            let task = pool.apply_async(mark, (begun.clone(), 600_000));
+            // A worker that ends before its task has begun is only replaced.
+            wait_until(LONG, "it has begun", || runs(&begun) == 1);
             kill(Pid::from_raw(pool.workers()[0].pid() as i32), signal).unwrap();
             match task.get_timeout(LONG) {
                 Err(TaskError::WorkerDied { how, .. }) => {
