@@ -36,6 +36,7 @@ fn cargo(folder: &Path, arguments: &[&str]) -> Output {
         .arg("--offline")
         .current_dir(folder)
         .env("CARGO_TARGET_DIR", folder.with_file_name("target"))
+        .env("CARGO_PROFILE_DEV_DEBUG", "0")
         .env_remove("RUSTFLAGS")
         .output()
         .unwrap()
@@ -48,49 +49,6 @@ fn expect_done(output: &Output) {
         output.status.success() && said.ends_with("done\n"),
         "{said}\n{complained}"
     );
-}
-
-const CALLS: &str = r#"
-use multiproc::{JoinError, Process};
-
-fn add(a: u64, b: u64) -> u64 {
-    a + b
-}
-
-fn fragile(n: u32) -> u32 {
-    assert!(n != 3, "{n} is bad");
-    n
-}
-
-fn main() {
-    assert_eq!(Process::spawn(add, (1, 2)).unwrap().join().unwrap(), 3);
-    let nested = || Process::spawn(|n: u8| n, (9,)).unwrap().join().unwrap();
-    assert_eq!(Process::spawn(nested, ()).unwrap().join().unwrap(), 9);
-    match Process::spawn(fragile, (3,)).unwrap().join() {
-        Err(JoinError::Panicked { message, location, .. }) => {
-            assert_eq!(message, "3 is bad");
-            assert!(location.contains("main.rs"), "{location}");
-        }
-        other => panic!("{other:?}"),
-    }
-    println!("done");
-}
-"#;
-
-#[test]
-fn optimised_stripped_and_without_unwinding() {
-    let manifest = r#"
-[dependencies]
-multiproc = { path = "THIS" }
-
-[profile.release]
-lto = "fat"
-codegen-units = 1
-strip = true
-panic = "abort"
-"#;
-    let folder = package("optimised", manifest, &[("main.rs", CALLS)]);
-    expect_done(&cargo(&folder, &["run", "--release"]));
 }
 
 #[test]
@@ -253,7 +211,7 @@ multiproc = { path = "THIS" }
 }
 
 /// Writes the package of a program that has statics of C++, one of them in a library, and plugins that enter
-/// themselves before `main`; what its children see of them is what it sees.
+/// themselves before `main`; what its children see of them is what it sees, and their panics are reported.
 fn constructed() -> PathBuf {
     let manifest = r#"
 [dependencies]
@@ -262,7 +220,7 @@ inventory = "0.3"
 
 # In which order constructors come is the linker's doing; how well the code is made does not matter to it.
 [profile.release]
-opt-level = 1
+opt-level = 0
 "#;
     let build = r#"
 use std::path::Path;
@@ -303,7 +261,7 @@ static Counter counter;
 extern "C" int counted(void) { return counter.value; }
 "#;
     let main = r#"
-use multiproc::{Pool, Process, StartMethod};
+use multiproc::{JoinError, Pool, Process, StartMethod};
 
 unsafe extern "C" {
     fn counted() -> i32;
@@ -327,6 +285,11 @@ fn seen() -> (i32, i32, Vec<String>) {
     (unsafe { counted() }, shared, plugins)
 }
 
+fn fragile(n: u32) -> u32 {
+    assert!(n != 3, "{n} is bad");
+    n
+}
+
 fn main() {
     let here = (42, 42, vec!["one".to_owned(), "two".to_owned()]);
     assert_eq!(seen(), here);
@@ -337,6 +300,13 @@ fn main() {
     let nested = || Process::spawn(seen, ()).unwrap().join().unwrap();
     assert_eq!(Process::spawn(nested, ()).unwrap().join().unwrap(), here);
     assert_eq!(Pool::new(1).unwrap().apply(seen, ()).unwrap(), here);
+    match Process::spawn(fragile, (3,)).unwrap().join() {
+        Err(JoinError::Panicked { message, location, .. }) => {
+            assert_eq!(message, "3 is bad");
+            assert!(location.contains("main.rs"), "{location}");
+        }
+        other => panic!("{other:?}"),
+    }
     println!("done");
 }
 "#;
@@ -356,12 +326,22 @@ const FAT: &[&str] = &[
     "--config",
     "profile.release.codegen-units=1",
 ];
+/// All that is done to a program before it is shipped; and nobody can unwind.
+const SHIPPED: &[&str] = &[
+    "--config",
+    "profile.release.opt-level=3",
+    "--config",
+    "profile.release.strip=true",
+    "--config",
+    "profile.release.panic='abort'",
+];
 
 #[test]
 fn constructors_that_come_later_run_in_children() {
     let folder = constructed();
     expect_done(&cargo(&folder, &["run"]));
-    for flags in [&[], THIN, FAT] {
+    let shipped = [FAT, SHIPPED].concat();
+    for flags in [&[], THIN, &shipped] {
         expect_done(&cargo(&folder, &[&["run", "--release"], flags].concat()));
     }
 }
