@@ -44,8 +44,8 @@ pub use pool::{
     WorkerInsights, current_worker,
 };
 pub use process::{
-    Child, Function, JoinError, Output, Process, ProcessBuilder, SpawnError, StartMethod, Stdio,
-    active_children, current_process, end_zygote, init, parent_process, wait_any,
+    Child, Func, Function, JoinError, Output, Process, ProcessBuilder, SpawnError, StartMethod,
+    Stdio, active_children, current_process, end_zygote, init, parent_process, wait_any,
 };
 pub use queue::{
     InPlace, Iter, Lease, Loan, LoanError, Queue, QueueBuilder, QueueError, QueueStats, Receiver,

@@ -22,6 +22,7 @@
 
 use std::any::{TypeId, type_name};
 use std::hint::black_box;
+use std::mem::offset_of;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU8;
 
@@ -86,11 +87,45 @@ struct Mark {
 
 /// What stands at a named place, in memory that is never written.
 #[repr(C)]
-struct Description<P: ?Sized> {
+struct Description<P: ?Sized + 'static> {
     mark: Mark,
+    task: Task<P>,
+}
+
+/// A body as its description tells of it, for whoever has found it.
+#[repr(C)]
+pub(crate) struct Task<P: ?Sized + 'static> {
     port: fn() -> TypeId,
-    types: fn() -> u64,
+    body: fn() -> TypeId,
+    type_name: fn() -> &'static str,
     entry: Entry<P>,
+}
+
+impl<P: ?Sized + 'static> Task<P> {
+    /// Does the work.
+    pub(crate) fn run(&self, port: &mut P) {
+        (self.entry)(port);
+    }
+
+    /// Tells it from all others of this program. Its place does not: the compiler may lay down one
+    /// description twice.
+    pub(crate) fn body(&self) -> TypeId {
+        (self.body)()
+    }
+
+    /// Its name.
+    ///
+    /// # Errors
+    ///
+    /// [`TaskError::Foreign`] if it was compiled into another image than the one that holds this crate.
+    pub(crate) fn name(&'static self) -> Result<TaskName, TaskError> {
+        let address = std::ptr::from_ref(self).addr() - offset_of!(Description<()>, task);
+        Ok(TaskName {
+            distance: distance(address, size_of::<Description<()>>())?,
+            port: fingerprint::<P>(),
+            types: fingerprint_of((self.type_name)()),
+        })
+    }
 }
 
 /// 128 bits that stand at the head of descriptions and nowhere else.
@@ -114,17 +149,32 @@ fn description<B: Body>() -> &'static Description<B::Port> {
                 words: MARK,
                 landmark: &raw const LANDMARK,
             },
-            port: TypeId::of::<B::Port>,
-            types: fingerprint::<B>,
-            entry: B::run,
+            task: Task {
+                port: TypeId::of::<B::Port>,
+                body: TypeId::of::<B>,
+                type_name: type_name::<B>,
+                entry: B::run,
+            },
         }
     }
 }
 
 fn fingerprint<T: ?Sized>() -> u64 {
+    fingerprint_of(type_name::<T>())
+}
+
+fn fingerprint_of(name: &str) -> u64 {
     let mut hash = Fingerprint::new();
-    hash.add(type_name::<T>().as_bytes());
+    hash.add(name.as_bytes());
     hash.end()
+}
+
+/// The task of a body.
+pub(crate) fn of<B: Body>() -> &'static Task<B::Port> {
+    let description = description::<B>();
+    // Whoever resolves its name has nothing but the address.
+    let _ = std::ptr::from_ref(description).expose_provenance();
+    &description.task
 }
 
 /// The name of a body.
@@ -133,13 +183,7 @@ fn fingerprint<T: ?Sized>() -> u64 {
 ///
 /// [`TaskError::Foreign`] if it was compiled into another image than the one that holds this crate.
 pub(crate) fn name<B: Body>() -> Result<TaskName, TaskError> {
-    let description = description::<B>();
-    let address = std::ptr::from_ref(description).expose_provenance();
-    Ok(TaskName {
-        distance: distance(address, size_of_val(description))?,
-        port: fingerprint::<B::Port>(),
-        types: fingerprint::<B>(),
-    })
+    of::<B>().name()
 }
 
 /// The body of a name, whoever it came from.
@@ -149,6 +193,15 @@ pub(crate) fn name<B: Body>() -> Result<TaskName, TaskError> {
 /// [`TaskError`] if no description of a task of this image stands there, or one with another port or of
 /// other types.
 pub(crate) fn resolve<P: ?Sized + 'static>(name: TaskName) -> Result<Entry<P>, TaskError> {
+    find(name).map(|task| task.entry)
+}
+
+/// As [`resolve`], with all that is known of it.
+///
+/// # Errors
+///
+/// As of [`resolve`].
+pub(crate) fn find<P: ?Sized + 'static>(name: TaskName) -> Result<&'static Task<P>, TaskError> {
     let address = landmark().wrapping_add_signed(name.distance as isize);
     distance(address, size_of::<Description<P>>())?;
     if address % align_of::<Description<P>>() != 0 || name.port != fingerprint::<P>() {
@@ -165,12 +218,12 @@ pub(crate) fn resolve<P: ?Sized + 'static>(name: TaskName) -> Result<Entry<P>, T
     // SAFETY: the mark, with this copy's landmark in it, is laid down by `description` alone, at the head of a
     // description; therefore one stands here, complete and valid for ever. Its layout does not depend on its
     // port (`repr(C)`, and all pointers to functions have one size), and its entry is not looked at yet.
-    let (port, types) = unsafe { ((*place).port, (*place).types) };
-    if port() != TypeId::of::<P>() || types() != name.types {
+    let (port, type_name) = unsafe { ((*place).task.port, (*place).task.type_name) };
+    if port() != TypeId::of::<P>() || fingerprint_of(type_name()) != name.types {
         return Err(TaskError::Mismatch);
     }
-    // SAFETY: as above, and because its port is the type `P`, the entry is an `Entry<P>`.
-    Ok(unsafe { (*place.cast::<Description<P>>()).entry })
+    // SAFETY: as above, and because its port is the type `P`, the entry is an `Entry<P>`. It is never written.
+    Ok(unsafe { &(*place.cast::<Description<P>>()).task })
 }
 
 /// Refuses, when compiling, a function that captures something, as far as its type tells.
@@ -307,9 +360,12 @@ mod tests {
         // As a peer could write it into memory that this process has mapped.
         let forged = Box::new(Description::<u32> {
             mark: mark(),
-            port: TypeId::of::<u32>,
-            types: fingerprint::<Double>,
-            entry: Double::run,
+            task: Task {
+                port: TypeId::of::<u32>,
+                body: TypeId::of::<Double>,
+                type_name: type_name::<Double>,
+                entry: Double::run,
+            },
         });
         let address = std::ptr::from_ref(&*forged).expose_provenance();
         let name = TaskName {

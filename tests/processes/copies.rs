@@ -76,6 +76,10 @@ const SETTINGS: &[&str] = &[
     "process/builder::stderr",
     "process/builder::stdin",
     "process/builder::stdout",
+    // A function of this program, which a copy has as well.
+    "process/func::call",
+    "process/func::name",
+    "process/func::of",
     "process/mod::builder",
     "process/mod::name",
     "process/mod::pid",
