@@ -35,6 +35,7 @@ pub use error::{
     Corrupt, DecodeError, EncodeError, RecvError, SegmentError, SendError, Undeliverable,
 };
 pub use frozen::Frozen;
+pub use handle::Fd;
 pub use lock::{Abandoned, Guard, Lock, LockError};
 pub use message::{Message, Plain};
 pub use pipe::{Listener, Pipe, PipeBuilder, PipeEnd, PipeError};

@@ -215,6 +215,22 @@ fn pipeline() {
 }
 
 #[test]
+fn prefork() {
+    assert_eq!(
+        lines("prefork"),
+        [
+            r#"one: "ONE\n""#,
+            r#"two: "TWO\n""#,
+            r#"crash: """#,
+            r#"three: "THREE\n""#,
+            r#"four: "FOUR\n""#,
+            r#"five: "FIVE\n""#,
+            "Workers lost: 1",
+        ]
+    );
+}
+
+#[test]
 fn crash() {
     let run = Run::start("crash", &[]).finish();
     assert!(run.status.success(), "{}", run.stderr);

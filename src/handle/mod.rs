@@ -15,6 +15,7 @@
 //! and it gets the segment if one of those has it.
 
 mod ends;
+mod fd;
 mod hold;
 
 use std::cell::{Cell, RefCell};
@@ -35,8 +36,10 @@ use crate::kin::{self, Kin};
 use crate::named;
 use crate::roster::Owner;
 use crate::segment::{Key, RAW, Segment};
+use crate::sys::{self, Identity};
 
 pub(crate) use self::ends::{End, inherit_ends};
+pub use self::fd::Fd;
 pub(crate) use self::hold::{Carriage, Legacy, Over, inherit, legacy, look};
 
 /// A segment on the wire.
@@ -47,10 +50,18 @@ struct Wire {
     /// The sender's number in the tree.
     from: u32,
     descriptor: i32,
-    /// Where the sender holds what is sealed beside it.
-    sealed: Option<i32>,
+    /// Where the sender holds what it travels for.
+    beside: Option<Beside>,
     /// A named segment is found by its name.
     name: Option<String>,
+}
+
+/// What a segment travels for, as the sender's descriptor.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum Beside {
+    Sealed(i32),
+    /// A file of the program's, with its device and inode.
+    File(i32, Identity),
 }
 
 /// What a handle is called among newtype structs. The codec of this crate knows the name and calls [`admit`].
@@ -271,11 +282,12 @@ fn pass(segment: &Segment, ticket: Option<Box<dyn Ticket>>) -> Result<Wire, &'st
         refused(item);
         return Err(OUTSIDE);
     }
-    if item.segment.check_descriptor().is_err() {
+    let beside = item.segment.check_descriptor().ok();
+    let Some(beside) = beside.and_then(|()| beside_of(&item.segment).ok()) else {
         // Its number may lead to a file of the program's, which is not for others.
         refused(item);
         return Err(crate::error::EVICTED);
-    }
+    };
     if collecting.transport != Some(Transport::Socket) {
         // Before it is published: who cannot open it asks for it.
         if let Some(road) = ROAD.get() {
@@ -292,9 +304,19 @@ fn pass(segment: &Segment, ticket: Option<Box<dyn Ticket>>) -> Result<Wire, &'st
         pid: std::process::id() as i32,
         from,
         descriptor: segment.file().as_raw_fd(),
-        sealed: segment.sealed().map(|sealed| sealed.as_fd().as_raw_fd()),
+        beside,
         name: segment.name().map(str::to_owned),
     })
+}
+
+fn beside_of(segment: &Segment) -> io::Result<Option<Beside>> {
+    let number = |file: BorrowedFd<'_>| file.as_raw_fd();
+    if let Some(file) = segment.file_beside() {
+        let identity = sys::identity(file)?;
+        return Ok(Some(Beside::File(number(file.as_fd()), identity)));
+    }
+    let sealed = segment.sealed().map(AsFd::as_fd);
+    Ok(sealed.map(number).map(Beside::Sealed))
 }
 
 /// A segment inside a handle, with what is reserved for it.
@@ -451,8 +473,12 @@ fn open(wire: &Wire) -> Result<Segment, SegmentError> {
             Err(SegmentError::Gone { pid: wire.pid })
         };
     }
-    let refused = match REFUSED.load(Ordering::Relaxed) {
-        0 => match open_directly(wire) {
+    let (open, last): (fn(&Wire) -> _, _) = match wire.beside {
+        Some(Beside::File(..)) => (take_directly, &REFUSED_FILES),
+        _ => (open_directly, &REFUSED),
+    };
+    let refused = match last.load(Ordering::Relaxed) {
+        0 => match open(wire) {
             Err(SegmentError::Gone { .. }) => 0,
             Err(SegmentError::Refused { errno, .. }) => errno.raw_os_error().unwrap_or(0),
             other => return other,
@@ -460,7 +486,7 @@ fn open(wire: &Wire) -> Result<Segment, SegmentError> {
         errno => errno,
     };
     // Once refused, always refused, as a rule: the next goes the other way at once.
-    REFUSED.store(refused, Ordering::Relaxed);
+    last.store(refused, Ordering::Relaxed);
     let wanted = Wanted {
         key: wire.key,
         from: wire.from,
@@ -500,6 +526,8 @@ struct Road {
 static ROAD: OnceLock<Road> = OnceLock::new();
 /// Why the direct way was refused last; 0 if it was not.
 static REFUSED: AtomicI32 = AtomicI32::new(0);
+/// The same of files of the program's, for which the system asks more.
+static REFUSED_FILES: AtomicI32 = AtomicI32::new(0);
 
 /// What the tree is asked for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -529,12 +557,45 @@ pub(crate) fn build_road(fetch: fn(&Wanted) -> Result<Vec<OwnedFd>, NotFetched>,
 }
 
 fn open_directly(wire: &Wire) -> Result<Segment, SegmentError> {
+    let sealed = match wire.beside {
+        Some(Beside::Sealed(sealed)) => Some(open_theirs(wire.pid, sealed, OFlags::RDONLY)?),
+        _ => None,
+    };
+    attach_theirs(wire, sealed)
+}
+
+/// Takes the sender's descriptor of a file of the program's, which cannot be opened once more: a socket, a pipe, a
+/// place in a file.
+fn take_directly(wire: &Wire) -> Result<Segment, SegmentError> {
+    let pid = wire.pid;
+    let Some(Beside::File(number, identity)) = wire.beside else {
+        return Err(SegmentError::NotASegment);
+    };
+    let explain = |errno| match errno {
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => SegmentError::from_io(errno.into(), 0),
+        Errno::SRCH | Errno::BADF | Errno::NOENT => SegmentError::Gone { pid },
+        errno => SegmentError::Refused {
+            pid,
+            errno: errno.into(),
+            others: "were not asked",
+        },
+    };
+    // By now the number may mean a file that this process may not close. So it is looked at before it is taken.
+    let there = rustix::fs::stat(format!("/proc/{pid}/fd/{number}")).map_err(explain)?;
+    if (there.st_dev as u64, there.st_ino as u64) != identity {
+        return Err(SegmentError::Gone { pid });
+    }
+    Segment::check_not_ours(identity)?;
+    let file = sys::take_descriptor(pid, number).map_err(explain)?;
+    // The sender closes the segment before the file: if that is there still, what was taken is the file.
+    attach_theirs(wire, Some(file))
+}
+
+/// The segment that the sender holds, with what it travels for.
+fn attach_theirs(wire: &Wire, beside: Option<OwnedFd>) -> Result<Segment, SegmentError> {
     let pid = wire.pid;
     let file = open_theirs(pid, wire.descriptor, OFlags::RDWR)?;
-    let sealed = wire
-        .sealed
-        .map(|sealed| open_theirs(pid, sealed, OFlags::RDONLY));
-    match Segment::attach(file, sealed.transpose()?, &wire.key) {
+    match Segment::attach(file, beside, &wire.key) {
         Err(
             SegmentError::NotASegment | SegmentError::Unsealed | SegmentError::Truncated { .. },
         ) => Err(SegmentError::Gone { pid }),
@@ -599,8 +660,8 @@ impl Passed {
         }
     }
 
-    /// The descriptors that must travel beside the bytes: of each segment once, followed by that of what is
-    /// sealed beside it.
+    /// The descriptors that must travel beside the bytes: of each segment once, followed by that of what it
+    /// travels for.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let mut found = Vec::new();
         let mut descriptors = Vec::new();
@@ -608,8 +669,7 @@ impl Passed {
             let by_name = segment.name().is_some();
             if !by_name && !found.contains(&segment.key()) {
                 found.push(segment.key());
-                descriptors.push(segment.file());
-                descriptors.extend(segment.sealed().map(AsFd::as_fd));
+                descriptors.extend(segment.descriptors());
             }
         }
         descriptors
@@ -735,6 +795,34 @@ mod tests {
     }
 
     #[test]
+    fn a_roster_sent_as_a_file_costs_nobody_the_proof_of_life() {
+        let kin = kin::kin().unwrap();
+        for kept in kin.descriptors() {
+            let copy = kept.try_clone_to_owned().unwrap();
+            let forged = ManuallyDrop::new(Segment::build_for_file(copy).unwrap());
+            let passed = Passed::of(vec![Item {
+                segment: Segment::clone(&forged),
+                ticket: None,
+            }]);
+            let files = passed.descriptors().into_iter();
+            let files = files.map(|file| file.try_clone_to_owned().unwrap());
+            let refused = with_descriptors(files.collect(), || ());
+            assert!(matches!(refused, Err(SegmentError::Corrupt(_))));
+            let wire = Wire {
+                // Not in this process's own table.
+                key: Key::of(forged.file(), [3, 4]).unwrap(),
+                pid: std::process::id() as i32,
+                from: kin.me(),
+                descriptor: forged.file().as_raw_fd(),
+                beside: beside_of(&forged).unwrap(),
+                name: None,
+            };
+            assert!(matches!(take(wire), Err(SegmentError::Corrupt(_))));
+            assert!(!kin.is_evicted());
+        }
+    }
+
+    #[test]
     fn a_number_that_means_the_roster_by_now_costs_nobody_the_proof_of_life() {
         let kin = kin::kin().unwrap();
         let [roster, page] = kin.descriptors();
@@ -744,7 +832,7 @@ mod tests {
                 pid: std::process::id() as i32,
                 from: kin.me(),
                 descriptor: file.as_raw_fd(),
-                sealed: None,
+                beside: None,
                 name: None,
             };
             let gone = SegmentError::Gone { pid: wire.pid };

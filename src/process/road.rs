@@ -162,8 +162,7 @@ fn answer(wanted: &Wanted, down: bool, mut descriptors: impl Iterator<Item = Own
     // Who is attached by a name has one descriptor of the file, which must stay its only one.
     let known = Segment::known(&wanted.key).filter(|segment| !segment.is_named());
     if let Some(segment) = known {
-        let mut descriptors = vec![segment.file()];
-        descriptors.extend(segment.sealed().map(AsFd::as_fd));
+        let descriptors: Vec<_> = segment.descriptors().collect();
         let count = descriptors.len() as u32;
         return say(&reply, &Answer::Found(count), &descriptors);
     }

@@ -5,21 +5,21 @@ mod view;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::fs::SealFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::cookie::{self, Cookie};
-use crate::error::SegmentError;
+use crate::error::{Corrupt, SegmentError};
 use crate::kin::{self, Kin};
 use crate::layout::{HEADER, SegmentHeader};
 use crate::mapped::Mapped;
 use crate::roster::Life;
 use crate::sealed::{Draft, Sealed};
 use crate::sync::{AtomicU32, Ordering};
-use crate::sys::{self, Descriptor};
+use crate::sys::{self, Descriptor, Identity};
 
 pub(crate) use view::{Bytes, View, Words};
 
@@ -151,8 +151,17 @@ struct Inner {
     allocated: u64,
     shape: String,
     roster: Roster,
-    /// What cannot be written any more, of a segment that travels for it.
-    sealed: Option<Sealed>,
+    /// What it travels for. The last field: it is closed after the segment, for those who take both from outside.
+    beside: Option<Beside>,
+}
+
+/// What a segment without a body travels for.
+#[derive(Debug)]
+enum Beside {
+    /// Memory that cannot be written any more.
+    Sealed(Sealed),
+    /// A file of the program's.
+    File(Descriptor),
 }
 
 impl Drop for Inner {
@@ -201,6 +210,8 @@ static MAPPED: Mutex<Option<HashMap<Key, Weak<Inner>>>> = Mutex::new(None);
 
 /// The shape of a segment made by its users themselves.
 pub(crate) const RAW: &str = "segment";
+/// The shape of a segment that travels for a file of the program's.
+pub(crate) const FILE: &str = "file";
 
 impl Segment {
     /// An anonymous segment of `bytes` bytes, all zero.
@@ -288,7 +299,20 @@ impl Segment {
         let kin = Roster::Kin(kin::kin()?);
         let cookie = draft.cookie();
         let (map, file) = memory(name, cookie, HEADER as u64, Commit::All)?;
-        Segment::finish(map, Backing::Own(file), kin, shape, cookie, Some(draft))
+        let beside = Beside::Sealed(draft.seal()?);
+        Segment::finish(map, Backing::Own(file), kin, shape, cookie, Some(beside))
+    }
+
+    /// A segment that travels for a file of the program's.
+    pub(crate) fn build_for_file(file: OwnedFd) -> Result<Segment, SegmentError> {
+        if kin::forked() {
+            return Err(SegmentError::Forked);
+        }
+        let kin = Roster::Kin(kin::kin()?);
+        let cookie = cookie::new()?;
+        let beside = Beside::File(Descriptor::new(file)?);
+        let (map, file) = memory("file", cookie, HEADER as u64, Commit::All)?;
+        Segment::finish(map, Backing::Own(file), kin, FILE, cookie, Some(beside))
     }
 
     fn finish(
@@ -297,7 +321,7 @@ impl Segment {
         roster: Roster,
         shape: &str,
         cookie: Cookie,
-        draft: Option<Draft>,
+        beside: Option<Beside>,
     ) -> Result<Segment, SegmentError> {
         let length = map.len() as u64;
         header::write(header_of(&map), length, cookie, shape);
@@ -312,11 +336,11 @@ impl Segment {
             allocated,
             shape: header::fit(shape).to_owned(),
             roster,
-            sealed: draft.map(Draft::seal).transpose()?,
+            beside,
         }))
     }
 
-    /// The segment behind a descriptor that another process of this tree gave us, and what is sealed for it.
+    /// The segment behind a descriptor that another process of this tree gave us, and what it travels for.
     ///
     /// If this process has it mapped already, that mapping is shared and the descriptors are dropped.
     ///
@@ -325,34 +349,42 @@ impl Segment {
     /// Whatever is wrong with the descriptors or the headers; nothing stays mapped then.
     pub(crate) fn attach(
         file: OwnedFd,
-        sealed: Option<OwnedFd>,
+        beside: Option<OwnedFd>,
         key: &Key,
     ) -> Result<Segment, SegmentError> {
         if !key.is_of(&file)? {
             return Err(SegmentError::NotASegment);
         }
         match Segment::known(key) {
-            Some(known) => Ok(known),
-            None => Segment::map_checked(file, sealed, Some(key.cookie)),
+            Some(known) => {
+                if known.0.shape == FILE {
+                    beside.map(theirs).transpose()?;
+                }
+                Ok(known)
+            }
+            None => Segment::map_checked(file, Some(key.cookie), |_| beside),
         }
     }
 
-    /// As [`attach`](Segment::attach), for all descriptors that arrived over a control socket, each of a sealed
-    /// file behind that of its segment.
+    /// As [`attach`](Segment::attach), for all descriptors that arrived over a control socket, each of what a
+    /// segment travels for behind that of the segment.
     pub(crate) fn attach_all(files: Vec<OwnedFd>) -> Result<Vec<Segment>, SegmentError> {
         let mut files = files.into_iter().peekable();
         let mut segments = Vec::with_capacity(files.len());
         while let Some(file) = files.next() {
-            let sealed = files.next_if(|next| sys::is_sealed_against_writing(next));
-            segments.push(Segment::map_checked(file, sealed, None)?);
+            let segment = Segment::map_checked(file, None, |shape| match shape {
+                FILE => files.next(),
+                _ => files.next_if(|next| sys::is_sealed_against_writing(next)),
+            });
+            segments.push(segment?);
         }
         Ok(segments)
     }
 
     fn map_checked(
         file: OwnedFd,
-        sealed: Option<OwnedFd>,
         wanted: Option<Cookie>,
+        beside: impl FnOnce(&str) -> Option<OwnedFd>,
     ) -> Result<Segment, SegmentError> {
         if !sys::seals(&file).contains(sys::SEALS) {
             return Err(SegmentError::Unsealed);
@@ -360,14 +392,14 @@ impl Segment {
         let length = header::checked_file(&file)?;
         let kin = Roster::Kin(kin::kin()?);
         let backing = Backing::Own(Descriptor::new(file)?);
-        Segment::map_backing(backing, kin, length, wanted, sealed)
+        Segment::map_backing(backing, kin, length, wanted, beside)
     }
 
     /// The segment of a named file that this process is attached to.
     pub(crate) fn attach_named(file: Arc<dyn Attached>) -> Result<Segment, SegmentError> {
         let length = header::checked_file(file.descriptor())?;
         let backing = Backing::Named(file.clone());
-        Segment::map_backing(backing, Roster::Named(file), length, None, None)
+        Segment::map_backing(backing, Roster::Named(file), length, None, |_| None)
     }
 
     fn map_backing(
@@ -375,7 +407,7 @@ impl Segment {
         roster: Roster,
         length: u64,
         wanted: Option<Cookie>,
-        sealed: Option<OwnedFd>,
+        beside: impl FnOnce(&str) -> Option<OwnedFd>,
     ) -> Result<Segment, SegmentError> {
         let map = Mapped::new(backing.file(), length as usize)
             .map_err(|error| SegmentError::from_io(error, length))?;
@@ -386,6 +418,11 @@ impl Segment {
         let body = length - HEADER as u64;
         let key = Key::of(backing.file(), cookie)?;
         let allocated = backing.allocated()?;
+        let beside = match beside(&shape) {
+            None => None,
+            Some(file) if shape == FILE => Some(Beside::File(theirs(file)?)),
+            Some(file) => Some(Beside::Sealed(Sealed::open(file, cookie)?)),
+        };
         Ok(Segment::remember(Inner {
             map,
             backing,
@@ -394,7 +431,7 @@ impl Segment {
             allocated,
             shape,
             roster,
-            sealed: sealed.map(|file| Sealed::open(file, cookie)).transpose()?,
+            beside,
         }))
     }
 
@@ -437,6 +474,25 @@ impl Segment {
     pub(crate) fn hide(&self) {
         if let Backing::Named(named) = &self.0.backing {
             named.hide();
+        }
+    }
+
+    /// Refuses a file of this crate's own, by its device and inode, where one of the program's is wanted.
+    pub(crate) fn check_not_ours(identity: Identity) -> Result<(), SegmentError> {
+        let kin = kin::kin()?.descriptors();
+        let is_kin = kin
+            .iter()
+            .any(|kept| sys::identity(kept).ok() == Some(identity));
+        let is_mapped = || {
+            let mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut keys = mapped.iter().flat_map(HashMap::keys);
+            keys.any(|key| (key.device, key.inode) == identity)
+        };
+        match is_kin || is_mapped() {
+            false => Ok(()),
+            true => Err(SegmentError::Corrupt(Corrupt(
+                "a file of this crate's own was sent as one of the program's",
+            ))),
         }
     }
 
@@ -533,14 +589,38 @@ impl Segment {
         self.0.backing.file().as_fd()
     }
 
-    /// Fails when the program has closed the segment's descriptor: its number may be that of another file.
+    /// Fails when the program has closed a descriptor of the segment's: its number may be that of another file.
     pub(crate) fn check_descriptor(&self) -> Result<(), SegmentError> {
-        Ok(self.0.backing.file().check()?)
+        self.0.backing.file().check()?;
+        if let Some(Beside::File(file)) = &self.0.beside {
+            file.check()?;
+        }
+        Ok(())
     }
 
     /// What is sealed beside it.
     pub(crate) fn sealed(&self) -> Option<&Sealed> {
-        self.0.sealed.as_ref()
+        match &self.0.beside {
+            Some(Beside::Sealed(sealed)) => Some(sealed),
+            _ => None,
+        }
+    }
+
+    /// The file of the program's that it travels for.
+    pub(crate) fn file_beside(&self) -> Option<&Descriptor> {
+        match &self.0.beside {
+            Some(Beside::File(file)) => Some(file),
+            _ => None,
+        }
+    }
+
+    /// The descriptors of the segment and of what it travels for.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let beside = self.0.beside.as_ref().map(|beside| match beside {
+            Beside::Sealed(sealed) => sealed.as_fd(),
+            Beside::File(file) => file.as_fd(),
+        });
+        std::iter::once(self.file()).chain(beside)
     }
 
     /// Who proves the life of those attached.
@@ -563,6 +643,18 @@ fn header_of(map: &Mapped) -> &SegmentHeader {
         Some(header) => header,
         None => unreachable!("no mapping is made that is shorter than a header"),
     }
+}
+
+/// A file that somebody sends as one of the program's.
+///
+/// Whoever takes it closes it one day, and with that drops this process's locks on it. On a file of this crate's own
+/// they are its proof of life, so one of those stays open.
+fn theirs(file: OwnedFd) -> Result<Descriptor, SegmentError> {
+    if let Err(ours) = Segment::check_not_ours(sys::identity(&file)?) {
+        let _ = file.into_raw_fd();
+        return Err(ours);
+    }
+    Ok(Descriptor::new(file)?)
 }
 
 /// A new memfd, sealed and mapped.

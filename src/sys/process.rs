@@ -26,7 +26,9 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
-use rustix::process::{Pid, PidfdFlags, Resource, Signal, WaitId, WaitIdOptions, WaitOptions};
+use rustix::process::{
+    Pid, PidfdFlags, PidfdGetfdFlags, Resource, Signal, WaitId, WaitIdOptions, WaitOptions,
+};
 
 use super::{above_streams, refused};
 
@@ -143,6 +145,14 @@ pub(crate) fn process_descriptor(pid: u32) -> io::Result<OwnedFd> {
     let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
     let process = rustix::process::pidfd_open(pid, PidfdFlags::empty());
     above_streams(process.map_err(|errno| refused("pidfd_open", errno))?)
+}
+
+/// What another process holds as that descriptor: the same, not the file opened once more.
+pub(crate) fn take_descriptor(pid: i32, number: i32) -> rustix::io::Result<OwnedFd> {
+    let pid = Pid::from_raw(pid).filter(|pid| pid.as_raw_nonzero().get() > 0);
+    let process = rustix::process::pidfd_open(pid.ok_or(Errno::SRCH)?, PidfdFlags::empty())?;
+    let taken = rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty())?;
+    above_streams(taken).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::MFILE))
 }
 
 /// Sends a signal to a process; nothing happens if it has ended.

@@ -31,6 +31,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// What only says what is to be made later, or has no part in anything shared.
 const SETTINGS: &[&str] = &[
     "error/mod::into_value",
+    // Of a file of the program's, which a copy has as well.
+    "handle/fd::into_inner",
     // Of a message that was taken out of its queue: a private copy.
     "error/mod::failures",
     "error/mod::message",
