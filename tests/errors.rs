@@ -71,6 +71,7 @@ fn all() -> BTreeMap<&'static str, Vec<Sample>> {
         samples!(EncodeError:
             UnknownLength, SkippedField("age".to_owned()), TooDeep { limit: 256 }, TooManyEmpty { limit: 9 },
             NoStack { reserve: 9 }, WrongLength { written: 9, needed: 8 }, Refused(text()),
+            Unreadable { of: text(), part: text() },
         ),
         samples!(SendError:
             Full(1), TimedOut(1), Closed(1), TooLarge { value: 1, needed: 9, limit: 8 },

@@ -53,6 +53,20 @@ pub enum EncodeError {
         /// Bytes that are read, or that there was room for.
         needed: usize,
     },
+    /// The type's `Deserialize` wants to be told what comes next, which a message does not say: no receiver
+    /// could read a value of it. So it is with `serde_json::Value`, `#[serde(untagged)]` and `#[serde(tag)]`.
+    #[error(
+        "no receiver could read a `{of}`: {} can only be read from a format that describes itself, which a \
+         message does not (serde_json::Value and its like, #[serde(untagged)], #[serde(tag)]); \
+         send an enum without these attributes, or JSON in a String",
+        if part.is_empty() { "it" } else { part }
+    )]
+    Unreadable {
+        /// The type of the message.
+        of: String,
+        /// What of it cannot be read, and where; empty if that is the type itself.
+        part: String,
+    },
     /// The type's own `Serialize` failed, for the reason given.
     #[error("the value could not be written: {0}")]
     Refused(String),

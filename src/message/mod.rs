@@ -11,6 +11,7 @@ mod numbers;
 mod plain;
 mod raw;
 mod read;
+mod readable;
 mod shape;
 mod sink;
 mod write;
@@ -60,7 +61,11 @@ const BLOCK: usize = 32;
 /// `Vec<Plain<T>>` is the fast way for many small structs or arrays.
 ///
 /// The format does not describe itself, so `#[serde(flatten)]`, `#[serde(untagged)]`,
-/// `#[serde(tag)]` and a field that `#[serde(skip_serializing_if)]` left out cannot travel. A value
+/// `#[serde(tag)]`, types like `serde_json::Value` and a field that
+/// `#[serde(skip_serializing_if)]` left out cannot travel. A type that has such a part anywhere is refused
+/// with its first value, whatever that holds ([`EncodeError::Unreadable`]): leave the attribute away, or
+/// send the part as a `String` of JSON. To find out, the type's `Deserialize` runs once where its values
+/// are sent, with nothing to read. A value
 /// may nest 256 levels deep (each sequence, map, tuple, struct, enum, `Some` and newtype is one)
 /// and have 65,536 elements that take no bytes, like `()`. Values that are large at every level may
 /// take more stack than the thread that reads them has: reading stops with [`DecodeError::NoStack`]
@@ -106,7 +111,9 @@ pub(crate) fn encode<T: Message, S: Sink>(value: &T, sink: &mut S) -> Result<usi
     }
     let mut writer = Writer::new(sink);
     value.serialize(&mut writer)?;
-    expect_written::<T>(writer.written())
+    let written = expect_written::<T>(writer.written())?;
+    readable::check::<T>()?;
+    Ok(written)
 }
 
 /// Refuses what a type of [`fixed_size`] wrote, if its reader would not find it there.
@@ -177,6 +184,7 @@ pub(crate) fn encode_slice<T: Message, S: Sink>(
         // Each for itself: values that lie back to back are found by their size.
         expect_written::<T>(writer.written() - before)?;
     }
+    readable::check::<T>()?;
     Ok(writer.written())
 }
 

@@ -683,6 +683,13 @@ fn what_a_reader_would_refuse_is_not_sent() {
         EncodeError::TooManyEmpty { limit: EMPTY_LIMIT }
     );
     round(vec![(); EMPTY_LIMIT]);
+    assert_eq!(
+        encode(super::encode(&Untagged::Number(1), &mut Count)),
+        EncodeError::Unreadable {
+            of: std::any::type_name::<Untagged>().to_owned(),
+            part: String::new(),
+        }
+    );
     assert!(matches!(
         decode::<Untagged>(&[1]),
         Err(DecodeError::NotSelfDescribing)
