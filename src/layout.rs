@@ -18,7 +18,7 @@ use crate::sync::{AtomicU32, AtomicU64, Futex};
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"multpr\r\n");
 /// Changes whenever a size, an offset or a meaning below does, or how a value is written in a
 /// message.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 /// Pointer width and byte order of the writer; another one is another layout.
 pub(crate) const WORD: u32 = usize::BITS
     | if cfg!(target_endian = "big") {
@@ -45,7 +45,7 @@ pub(crate) struct SegmentHeader {
     pub(crate) magic: AtomicU64,
     pub(crate) version: AtomicU32,
     pub(crate) word: AtomicU32,
-    /// Bytes of the whole segment, header included.
+    /// Bytes of the segment, header included, as far as it is mapped.
     pub(crate) length: AtomicU64,
     /// Random; tells this segment from any other that ever was.
     pub(crate) cookie: [AtomicU64; 2],
@@ -54,7 +54,9 @@ pub(crate) struct SegmentHeader {
     _unused: AtomicU32,
     /// Next participant of a named segment; a kin segment's participants are the tree's.
     pub(crate) next: AtomicU32,
-    pub(crate) reserved: [AtomicU64; 4],
+    /// Bytes of the file behind that, which are read and written and never mapped.
+    pub(crate) tail: AtomicU64,
+    pub(crate) reserved: [AtomicU64; 3],
 }
 
 /// The start of sealed memory: plain words, since nobody can change them any more. The rest of what there is to
@@ -129,11 +131,13 @@ pub(crate) struct LaneHeader {
 #[repr(C)]
 #[derive(Debug, Default)]
 pub(crate) struct QueueHeader {
-    /// Messages a lane holds at most. This and the next five are written once, before anyone else
+    /// Messages a lane holds at most. This and the next six are written once, before anyone else
     /// looks.
     pub(crate) capacity: AtomicU64,
-    /// Bytes a message may have.
+    /// Bytes of a message that fits in its slot or block.
     pub(crate) message_size: AtomicU64,
+    /// Bytes a message may have: what does not fit lies in the segment's tail.
+    pub(crate) message_limit: AtomicU64,
     /// Lanes there may be: one for each sender.
     pub(crate) lanes: AtomicU32,
     /// Seats there are: one for each receiver.
@@ -142,7 +146,7 @@ pub(crate) struct QueueHeader {
     pub(crate) blocks: AtomicU32,
     /// Receivers that may fail with the same message in their hands.
     pub(crate) delivery_limit: AtomicU32,
-    _pad1: [AtomicU64; APART / 8 - 4],
+    _pad1: [AtomicU64; APART / 8 - 5],
     /// Where receivers sleep when all lanes are empty.
     pub(crate) empty: SignalWords,
     /// Who is gone, and a count of comings: see `queue::roll`. Every send reads it, beside `empty`.

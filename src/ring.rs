@@ -179,6 +179,12 @@ impl Writer {
         }
     }
 
+    /// The first position that may not have been taken yet, as it was a moment ago.
+    pub(crate) fn first_in_flight(&mut self, header: &LaneHeader) -> u64 {
+        self.learn(header.head.load(Ordering::Acquire));
+        self.head
+    }
+
     /// Edge B, writer's end: `head` was stored after the copies it accounts for.
     #[cold]
     fn learn(&mut self, head: u64) -> u64 {

@@ -85,7 +85,7 @@ fn all() -> BTreeMap<&'static str, Vec<Sample>> {
         samples!(QueueError:
             Capacity { asked: 0, largest: 9 }, MessageSize { asked: 1, smallest: 8, largest: 9 },
             Senders { asked: 0, largest: 65_536 }, Receivers { asked: 0, largest: 65_536 },
-            Blocks { asked: 0, largest: 9 }, DeliveryLimit { asked: 0, largest: 9 }, TooManySenders { limit: 16 }, TooManyReceivers { limit: 64 },
+            MessageLimit { asked: 1, smallest: 8, largest: 9 }, Blocks { asked: 0, largest: 9 }, DeliveryLimit { asked: 0, largest: 9 }, TooManySenders { limit: 16 }, TooManyReceivers { limit: 64 },
             Segment(SegmentError::Unsealed),
         ),
         samples!(PipeError:

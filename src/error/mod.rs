@@ -85,7 +85,7 @@ impl<T> fmt::Display for SendError<T> {
             SendError::TooLarge { needed, limit, .. } => {
                 write!(
                     f,
-                    "the value has {needed} bytes, a message may have {limit}"
+                    "the value has {needed} bytes, a message may have {limit} (set `message_limit` to more)"
                 )
             }
             SendError::Encode { error, .. } => error.fmt(f),

@@ -40,7 +40,15 @@ impl Wire {
         });
         let shape = format!("{SHAPE}{workers}");
         let segment = loop {
-            match Segment::build("pool", &shape, body, Commit::First(head)) {
+            match Segment::build(
+                "pool",
+                &shape,
+                body,
+                Commit::First {
+                    bytes: head,
+                    tail: 0,
+                },
+            ) {
                 // Files, or the address space, of this process may not be that long; the memory itself is not
                 // asked for here.
                 Err(_) if body > least => body = least.max(body / 2),

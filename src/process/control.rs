@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::task::TaskName;
 use crate::message::{self, Message};
+use crate::segment;
 use crate::sys;
 
 /// Bytes of head and body that travel in the socket itself.
@@ -397,8 +398,7 @@ pub(crate) fn check_lengths(files: &[OwnedFd]) -> io::Result<()> {
         .iter()
         .filter(|file| sys::seals(file).contains(sys::SEALS));
     for file in mapped {
-        let length = rustix::fs::fstat(file)?.st_size;
-        all = all.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+        all = all.saturating_add(segment::mapped_length(file)?);
     }
     match all <= MAPPED {
         true => Ok(()),

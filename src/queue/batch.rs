@@ -91,7 +91,11 @@ impl Batch {
             let from = self.words.len();
             self.words.resize(from + length.div_ceil(8), 0);
             let to: &mut [u8] = cast_slice_mut(&mut self.words[from..]);
-            claim.lane().blocks.copy_out(claim.at(), &mut to[..length]);
+            if let Err(corrupt) = claim.copy_out(&mut to[..length]) {
+                self.words.truncate(from - 1);
+                claim.finish();
+                return Err(corrupt);
+            }
             self.count += 1;
         }
         // The type's own code comes afterwards: what it does, it does to this receiver alone.

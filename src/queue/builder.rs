@@ -48,24 +48,52 @@ impl<T: Message> QueueBuilder<T> {
         self
     }
 
-    /// Bytes that a message may have.
+    /// Bytes of a message that there is room for in the queue itself; if it is set, a message may have no more, unless
+    /// [`message_limit`](QueueBuilder::message_limit) is set as well.
     ///
     /// Unless set: the size of the type if all its values have the same, else what suits it; at least 256
-    /// for types like `String`. Messages up to 256 bytes lie in the queue's slots, larger ones in blocks.
+    /// for types like `String`. Up to 256 bytes lie in the queue's slots, more in blocks.
     #[must_use]
     pub fn message_size(mut self, bytes: usize) -> Self {
         self.wishes.message_size = Some(bytes);
         self
     }
 
-    /// Senders there may be at once: 16 unless set.
+    /// Bytes that a message may have: 64 MiB unless this or [`message_size`](QueueBuilder::message_size) is set.
+    ///
+    /// What is longer than `message_size` goes through memory of its own, which is taken when it is sent, and given
+    /// back when its sender sends the next such message or is dropped. That costs a few system calls and copies for
+    /// such a message, and nothing for others. For types whose values all have one size it means nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc::{Queue, SendError};
+    ///
+    /// let (mut tx, mut rx) = Queue::<String>::builder().message_limit(1 << 20).build()?;
+    /// tx.send("x".repeat(100_000))?;
+    /// assert_eq!(rx.recv()?.len(), 100_000);
+    ///
+    /// let error = tx.send("x".repeat(2 << 20)).unwrap_err();
+    /// assert!(matches!(error, SendError::TooLarge { limit, .. } if limit == 1 << 20));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn message_limit(mut self, bytes: usize) -> Self {
+        self.wishes.message_limit = Some(bytes);
+        self
+    }
+
+    /// Senders there may be at once: 256 unless set (16 if so many would take more than 16 GiB of address space).
+    ///
+    /// Those that are not there take no memory.
     #[must_use]
     pub fn senders(mut self, max: usize) -> Self {
         self.wishes.senders = Some(max);
         self
     }
 
-    /// Receivers there may be at once: 64 unless set.
+    /// Receivers there may be at once: 256 unless set.
     #[must_use]
     pub fn receivers(mut self, max: usize) -> Self {
         self.wishes.receivers = Some(max);

@@ -9,22 +9,26 @@ use crate::sync::Ordering;
 
 use super::blocks::{self, Hold, Shelf};
 use super::hub::{self, Lane};
-use super::plan::CARRIES;
+use super::plan::{CARRIES, LONG};
 
 /// A held block. Dropped unfinished, its message goes to another receiver.
 #[derive(Debug)]
 pub(super) struct Claim {
     lane: Arc<Lane>,
     block: u32,
+    /// The word with the message's length, as it was when the block was claimed.
+    word: u64,
     /// None once it is finished.
     hold: Option<Hold>,
 }
 
 impl Claim {
     pub(super) fn new(lane: Arc<Lane>, block: u32, hold: Hold) -> Claim {
+        let word = lane.length(block).load(Ordering::Relaxed);
         Claim {
             lane,
             block,
+            word,
             hold: Some(hold),
         }
     }
@@ -43,7 +47,13 @@ impl Claim {
     /// Whether the message names handles, as its sender says.
     #[inline]
     pub(super) fn carries(&self) -> bool {
-        self.lane.length(self.block).load(Ordering::Relaxed) & CARRIES != 0
+        self.word & CARRIES != 0
+    }
+
+    /// Whether the message lies in the annex of its block.
+    #[inline]
+    pub(super) fn is_long(&self) -> bool {
+        self.word & LONG != 0
     }
 
     /// Where the message lies among its lane's blocks.
@@ -55,10 +65,36 @@ impl Claim {
     /// Bytes of the message.
     #[inline]
     pub(super) fn length(&self) -> Result<usize, Corrupt> {
-        usize::try_from(self.lane.length(self.block).load(Ordering::Relaxed) & !CARRIES)
+        let limit = match self.is_long() {
+            true => self.lane.plan.message_limit,
+            false => self.lane.plan.message_size,
+        };
+        usize::try_from(self.word & !(CARRIES | LONG))
             .ok()
-            .filter(|&length| length <= self.lane.plan.message_size)
+            .filter(|&length| length <= limit)
             .ok_or(Corrupt("a message is longer than its queue allows"))
+    }
+
+    /// Copies the first bytes of the message, or of its block.
+    #[inline]
+    pub(super) fn copy_out(&self, to: &mut [u8]) -> Result<(), Corrupt> {
+        if self.is_long() {
+            return self.lane.read_annex(u64::from(self.block), to);
+        }
+        self.lane.blocks.copy_out(self.at(), to);
+        Ok(())
+    }
+
+    /// Copies the message behind what is in `to`.
+    #[inline]
+    pub(super) fn append_to(&self, length: usize, to: &mut Vec<u8>) -> Result<(), Corrupt> {
+        if self.is_long() {
+            let from = to.len();
+            to.resize(from + length, 0);
+            return self.copy_out(&mut to[from..]);
+        }
+        self.lane.blocks.append_to(self.at(), length, to);
+        Ok(())
     }
 
     /// Whether another receiver had the message before.
@@ -76,13 +112,12 @@ impl Claim {
     pub(super) fn give_up(self) -> RecvError {
         let failures = self.failures();
         let mut message = Vec::new();
-        let length = self.length();
-        if let Ok(length) = length {
-            self.lane.blocks.append_to(self.at(), length, &mut message);
-        }
+        let copied = self
+            .length()
+            .and_then(|length| self.append_to(length, &mut message));
         self.finish();
-        match length {
-            Ok(_) => RecvError::Undeliverable(Box::new(Undeliverable { failures, message })),
+        match copied {
+            Ok(()) => RecvError::Undeliverable(Box::new(Undeliverable { failures, message })),
             Err(corrupt) => corrupt.into(),
         }
     }
@@ -92,6 +127,9 @@ impl Claim {
     pub(super) fn finish(mut self) {
         // A forked copy holds nothing.
         if let Some(hold) = self.hold.take().filter(|_| !kin::forked()) {
+            if self.is_long() {
+                self.lane.empty_annexes(u64::from(self.block), 1);
+            }
             blocks::finish(&*self.lane, self.block, hold);
             self.lane.header.full.notify_one();
         }

@@ -15,7 +15,7 @@ use super::batch::{Batch, TOO_LONG, Values, length_of};
 use super::blocks::{self, Holder, InHand, Taken};
 use super::claim::Claim;
 use super::hub::{Hub, Lane};
-use super::plan::{CARRIES, Plan};
+use super::plan::{CARRIES, LONG, Plan};
 use super::words::copy;
 
 /// Messages a receiver takes from one lane before it looks at the next.
@@ -172,7 +172,7 @@ impl Desk {
     pub(super) fn read<T: Message>(&mut self, hub: &Hub, most: usize) -> Values<T> {
         // As long as any is unread, none is received past it.
         let left = std::mem::take(&mut self.left);
-        let values = self.batch.read(most, hub.plan.message_size);
+        let values = self.batch.read(most, hub.plan.message_limit);
         if self.batch.is_empty() {
             self.left = left;
             self.batch.shrink();
@@ -355,7 +355,8 @@ fn take_value<T: Message>(seen: &mut Seen, scratch: &mut [u64], limit: usize) ->
     Look::Found(decoded.map_err(RecvError::Decode))
 }
 
-/// As [`take_value`], for a message that names handles, or one whose length is nonsense.
+/// As [`take_value`], for a message that names handles or lies in the annex of its slot, or one whose length is
+/// nonsense.
 #[cold]
 fn take_rare<T: Message>(seen: &mut Seen, scratch: &mut [u64], limit: usize) -> Look<T> {
     let Seen { lane, reader, seat } = seen;
@@ -365,11 +366,26 @@ fn take_rare<T: Message>(seen: &mut Seen, scratch: &mut [u64], limit: usize) -> 
         Ok(None) => return Look::Nothing,
         Err(corrupt) => return Look::Found(Err(corrupt.into())),
     };
-    let length = payload
+    let word = payload
         .first()
-        .map_or(0, |word| word.load(Ordering::Relaxed) & !CARRIES);
-    let length = usize::try_from(length).unwrap_or(usize::MAX);
-    let words = &mut scratch[..length.min(limit).div_ceil(8)];
+        .map_or(0, |word| word.load(Ordering::Relaxed));
+    let length = usize::try_from(word & !(CARRIES | LONG)).unwrap_or(usize::MAX);
+    let (is_long, limit) = match word & LONG != 0 {
+        true => (true, lane.plan.message_limit),
+        false => (false, limit),
+    };
+    let mut long = Vec::new();
+    let mut read = Ok(());
+    let words = &mut scratch[..if is_long {
+        0
+    } else {
+        length.min(limit).div_ceil(8)
+    }];
+    if is_long && length <= limit {
+        // Before it is taken: afterwards its sender may write there again. Somebody else may be quicker meanwhile.
+        long.resize(length, 0);
+        read = lane.read_annex(lane.plan.annex_of(reader.position()), &mut long);
+    }
     copy(&payload[1..], words);
     // Until it is decoded.
     let _hand = lane.hand(*seat);
@@ -379,7 +395,13 @@ fn take_rare<T: Message>(seen: &mut Seen, scratch: &mut [u64], limit: usize) -> 
     if length > limit {
         return Look::Found(Err(TOO_LONG.into()));
     }
-    let bytes = &cast_slice(words)[..length];
+    if let Err(corrupt) = read {
+        return Look::Found(Err(corrupt.into()));
+    }
+    let bytes = match is_long {
+        true => &long[..],
+        false => &cast_slice(words)[..length],
+    };
     let decoded = handle::with_names(lane.blocks.segment().is_named(), || message::decode(bytes));
     Look::Found(decoded.map_err(RecvError::Decode))
 }
@@ -389,7 +411,7 @@ fn take_rare<T: Message>(seen: &mut Seen, scratch: &mut [u64], limit: usize) -> 
 pub(super) enum Took<T> {
     /// So many messages, to be [read](Desk::read).
     Batch(usize),
-    /// One that names handles.
+    /// One that names handles, or lies in the annex of its slot.
     Rare(T),
 }
 

@@ -34,6 +34,19 @@ pub enum QueueError {
         /// The largest message there may be.
         largest: usize,
     },
+    /// A limit of messages is at least the message size, and leaves room for one of that length in each slot.
+    #[error(
+        "invalid message limit of {asked} bytes ({smallest}, the message size, to {largest} bytes for this \
+         capacity and number of senders)"
+    )]
+    MessageLimit {
+        /// What was asked for.
+        asked: usize,
+        /// The message size.
+        smallest: usize,
+        /// The largest limit.
+        largest: usize,
+    },
     /// A queue is built for 1 to `largest` senders.
     #[error("invalid number of senders {asked} (1 to {largest})")]
     Senders {
@@ -67,13 +80,15 @@ pub enum QueueError {
         largest: u32,
     },
     /// Every lane has a living sender: build the queue with more `senders`.
-    #[error("the queue already has all {limit} senders it was built for")]
+    #[error("the queue already has all {limit} senders it was built for: set `senders` to more")]
     TooManySenders {
         /// Senders the queue was built for.
         limit: u32,
     },
     /// Every seat has a living receiver: build the queue with more `receivers`.
-    #[error("the queue already has all {limit} receivers it was built for")]
+    #[error(
+        "the queue already has all {limit} receivers it was built for: set `receivers` to more"
+    )]
     TooManyReceivers {
         /// Receivers the queue was built for.
         limit: u32,

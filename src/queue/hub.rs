@@ -29,7 +29,7 @@ use crate::layout::{LaneHeader, QueueHeader};
 use crate::message::{self, Message};
 use crate::named;
 use crate::roster::{self, Life, Owner};
-use crate::segment::{Bytes, Commit, Segment, View, Words};
+use crate::segment::{Bytes, Segment, View, Words};
 use crate::sync::{self, AtomicU64, Futex, Ordering};
 
 use super::blocks::Shelf;
@@ -79,6 +79,7 @@ pub(super) struct Lane {
     /// Whether the receiver of each seat has a message in hand that names handles.
     pub(super) hands: Words,
     pub(super) plan: Plan,
+    number: u32,
 }
 
 impl Shelf for Lane {
@@ -99,6 +100,34 @@ impl Shelf for Lane {
 }
 
 impl Lane {
+    fn segment(&self) -> &Segment {
+        self.blocks.segment()
+    }
+
+    /// Writes a message that does not fit in its slot or block into the annex of that.
+    pub(super) fn write_annex(&self, index: u64, message: &[u8]) -> Result<(), SegmentError> {
+        let at = self.plan.annex_at(self.number, index);
+        self.segment().write_tail(at, message)
+    }
+
+    /// Reads a message out of the annex of its slot or block.
+    pub(super) fn read_annex(&self, index: u64, to: &mut [u8]) -> Result<(), Corrupt> {
+        let at = self.plan.annex_at(self.number, index);
+        let read = self.segment().read_tail(at, to);
+        read.map_err(|_| Corrupt("the memory of a long message cannot be read"))
+    }
+
+    /// Gives the memory of so many annexes back to the system, of those behind the last the first ones.
+    pub(super) fn empty_annexes(&self, first: u64, count: u64) {
+        let all = self.plan.annexes();
+        let behind = (first + count).saturating_sub(all);
+        for (first, count) in [(first, count - behind), (0, behind)] {
+            let at = self.plan.annex_at(self.number, first);
+            // What is not given back now is when something else lies there, or the queue is gone.
+            let _ = self.segment().punch_tail(at, count * self.plan.annex());
+        }
+    }
+
     /// Closes the hand of a seat, until what is returned is dropped: to be called before a message that names
     /// handles is taken, for what has been decoded then need not be held by its sender any more.
     pub(super) fn hand(&self, seat: u32) -> Hand<'_> {
@@ -151,7 +180,7 @@ pub(super) fn shape<T: Message>() -> String {
 impl Hub {
     /// A new queue that nobody else knows yet.
     pub(super) fn build<T: Message>(plan: Plan) -> Result<Hub, QueueError> {
-        let first = Commit::First(plan.front());
+        let first = plan.commit();
         Hub::lay_out(
             Segment::build("queue", &shape::<T>(), plan.bytes(), first)?,
             plan,
@@ -164,7 +193,7 @@ impl Hub {
         plan: Plan,
         attach: impl FnOnce(Hub) -> Result<R, QueueError>,
     ) -> Result<R, QueueError> {
-        let (first, deadline) = (Commit::First(plan.front()), named::patience());
+        let (first, deadline) = (plan.commit(), named::patience());
         named::create(
             name,
             &shape::<T>(),
@@ -191,7 +220,7 @@ impl Hub {
         open: impl FnOnce(Hub) -> Result<R, QueueError>,
         create: impl Fn(Hub) -> Result<R, QueueError>,
     ) -> Result<R, QueueError> {
-        let first = Commit::First(plan.front());
+        let first = plan.commit();
         named::open_or_create(
             name,
             &shape::<T>(),
@@ -222,9 +251,9 @@ impl Hub {
     pub(super) fn attach<T: Message>(segment: Segment) -> Result<Hub, QueueError> {
         segment.expect_shape(&shape::<T>())?;
         let header = segment.view::<QueueHeader>(0)?;
-        let plan = Plan::read::<T>(&header, segment.len() as u64).ok_or(SegmentError::Corrupt(
-            Corrupt("a queue's numbers do not fit its segment"),
-        ))?;
+        let plan = Plan::read::<T>(&header, segment.len() as u64, segment.tail()).ok_or(
+            SegmentError::Corrupt(Corrupt("a queue's numbers do not fit its segment")),
+        )?;
         // Lanes get their memory when they are taken.
         segment.expect_allocated(plan.front())?;
         Hub::over(segment, plan)
@@ -301,6 +330,7 @@ impl Hub {
                 .segment
                 .slots(self.plan.hands_at(), u64::from(self.plan.seats))?,
             plan: self.plan,
+            number,
         })
     }
 

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use bytemuck::{AnyBitPattern, NoUninit, Pod, Zeroable};
 
-use crate::error::RecvError;
+use crate::error::{Corrupt, RecvError};
 use crate::handle;
 use crate::kin;
 use crate::message::{self, DecodeError, Message, Plain};
@@ -122,16 +122,16 @@ impl Copied {
         Copied(vec![Line::zeroed(); length.div_ceil(ALIGNED)])
     }
 
-    /// What a held block holds, if it must not be borrowed.
-    fn of<T: Message>(claim: &Claim, length: usize) -> Option<Copied> {
-        let blocks = &claim.lane().blocks;
+    /// What a held block holds, if it must not or cannot be borrowed.
+    fn of<T: Message>(claim: &Claim, length: usize) -> Result<Option<Copied>, Corrupt> {
+        if !claim.is_long() && !claim.lane().blocks.segment().is_named() {
+            return Ok(None);
+        }
         // A value of fixed size is read whole, whatever the length says.
         let length = length.max(message::fixed_size::<T>().unwrap_or(0));
-        blocks.segment().is_named().then(|| {
-            let mut copy = Copied::blank(length);
-            blocks.copy_out(claim.at(), &mut copy.bytes_mut()[..length]);
-            copy
-        })
+        let mut copy = Copied::blank(length);
+        claim.copy_out(&mut copy.bytes_mut()[..length])?;
+        Ok(Some(copy))
     }
 
     fn bytes(&self) -> &[u8] {
@@ -317,9 +317,11 @@ pub struct Lease<T> {
 impl<T: Message> Lease<T> {
     #[inline]
     pub(super) fn of(claim: Claim) -> Result<Lease<T>, RecvError> {
-        match claim.length() {
-            Ok(length) => Ok(Lease {
-                copy: Copied::of::<T>(&claim, length),
+        let found = claim.length();
+        let found = found.and_then(|length| Ok((length, Copied::of::<T>(&claim, length)?)));
+        match found {
+            Ok((length, copy)) => Ok(Lease {
+                copy,
                 claim,
                 length,
                 _value: PhantomData,

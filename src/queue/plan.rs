@@ -10,7 +10,9 @@ use crate::error::SegmentError;
 use crate::layout::{APART, HEADER, LaneHeader, QueueHeader};
 use crate::message::{self, Message};
 use crate::ring::Geometry;
+use crate::segment::Commit;
 use crate::sync::Ordering;
+use crate::sys;
 
 use super::blocks::MAX_FAILURES;
 use super::error::QueueError;
@@ -21,6 +23,26 @@ const CAPACITY: usize = 1024;
 const INLINE: usize = 256;
 /// Set in a message's length word if the message names handles.
 pub(super) const CARRIES: u64 = 1 << 63;
+/// Set there if the message lies in the annex of its slot or block.
+pub(super) const LONG: u64 = 1 << 62;
+/// Bytes a message of a type without a fixed size may have, unless asked otherwise.
+const LIMIT: usize = 64 << 20;
+/// Senders and receivers there may be, unless asked otherwise; and senders where address space is short.
+const SENDERS: u32 = 256;
+const FEW_SENDERS: u32 = 16;
+const RECEIVERS: u32 = 256;
+/// Bytes of address space that a queue of so many senders may take.
+const ROOMY: u64 = if cfg!(target_pointer_width = "64") {
+    16 << 30
+} else {
+    256 << 20
+};
+/// Bytes of all annexes of a queue: files can be no longer.
+const MAX_TAIL: u64 = if cfg!(target_pointer_width = "64") {
+    1 << 60
+} else {
+    1 << 40
+};
 /// Receivers that may fail with the same message in their hands, unless asked otherwise.
 const DELIVERY_LIMIT: u32 = 16;
 /// Memory comes in pages of at least this many bytes.
@@ -41,6 +63,7 @@ pub(super) const MAX_BLOCKS: u32 = 1 << 24;
 pub(super) struct Wishes {
     pub(super) capacity: Option<usize>,
     pub(super) message_size: Option<usize>,
+    pub(super) message_limit: Option<usize>,
     pub(super) senders: Option<usize>,
     pub(super) receivers: Option<usize>,
     pub(super) blocks: Option<usize>,
@@ -51,8 +74,10 @@ pub(super) struct Wishes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) capacity: u64,
-    /// Bytes a message may have.
+    /// Bytes of a message that fits in its slot or block.
     pub(super) message_size: usize,
+    /// Bytes a message may have.
+    pub(super) message_limit: usize,
     pub(super) lanes: u32,
     pub(super) seats: u32,
     /// Blocks of each lane; 0 if messages lie in the slots.
@@ -71,6 +96,9 @@ pub(super) struct Plan {
     blocks_at: u64,
     /// Offset of the first lane.
     lanes_at: u64,
+    /// Bytes of the tail in which the message of one slot or block lies that does not fit there; 0 if none may be
+    /// longer.
+    annex: u64,
 }
 
 impl Plan {
@@ -100,15 +128,17 @@ impl Plan {
                 _ => Err(asked),
             },
         };
-        let lanes = within(wishes.senders, 16, MAX_LANES).map_err(|asked| QueueError::Senders {
-            asked,
-            largest: MAX_LANES,
-        })?;
-        let seats =
-            within(wishes.receivers, 64, MAX_SEATS).map_err(|asked| QueueError::Receivers {
+        let lanes =
+            within(wishes.senders, SENDERS, MAX_LANES).map_err(|asked| QueueError::Senders {
+                asked,
+                largest: MAX_LANES,
+            })?;
+        let seats = within(wishes.receivers, RECEIVERS, MAX_SEATS).map_err(|asked| {
+            QueueError::Receivers {
                 asked,
                 largest: MAX_SEATS,
-            })?;
+            }
+        })?;
         // Large messages lie in blocks, one for each message that may be in flight.
         let usual = match message_size {
             0..=INLINE => 0,
@@ -126,16 +156,66 @@ impl Plan {
                     largest: MAX_FAILURES,
                 }
             })?;
-        let plan = Plan::lay_out::<T>(capacity, message_size, lanes, seats, blocks);
+        let lay_out = |lanes| Plan::lay_out::<T>(capacity, message_size, lanes, seats, blocks);
+        let mut plan = lay_out(lanes);
+        if wishes.senders.is_none() {
+            let roomy = sys::longest_file().map_or(ROOMY, |longest| longest.min(ROOMY));
+            let is_large = |plan: &Plan| plan.bytes() > roomy && plan.lanes > FEW_SENDERS;
+            if plan.as_ref().is_none_or(is_large) {
+                plan = lay_out(FEW_SENDERS);
+            }
+        }
         let no_space = SegmentError::NoSpace { needed: u64::MAX };
+        let plan = plan.ok_or(no_space)?;
+        let message_limit = plan.limit::<T>(wishes)?;
         Ok(Plan {
             delivery_limit,
-            ..plan.ok_or(no_space)?
+            ..plan.with_limit(message_limit)
         })
     }
 
+    /// Bytes a message may have.
+    fn limit<T: Message>(&self, wishes: Wishes) -> Result<usize, QueueError> {
+        if message::fixed_size::<T>().is_some() {
+            return Ok(self.message_size);
+        }
+        let room = sys::longest_file().map_or(MAX_TAIL, |longest| {
+            MAX_TAIL.min(longest.saturating_sub(self.bytes() + HEADER as u64))
+        });
+        let annex = room / u64::from(self.lanes) / self.annexes();
+        let largest = usize::try_from(annex - annex % PAGE).map_or(MAX_MESSAGE, |annex| {
+            annex.clamp(self.message_size, MAX_MESSAGE)
+        });
+        match wishes.message_limit {
+            Some(asked) if asked < self.message_size || asked > largest => {
+                Err(QueueError::MessageLimit {
+                    asked,
+                    smallest: self.message_size,
+                    largest,
+                })
+            }
+            Some(asked) => Ok(asked),
+            // Whoever says what room there is wants to take no more.
+            None if wishes.message_size.or(wishes.blocks).is_some() => Ok(self.message_size),
+            None => Ok(LIMIT.max(self.message_size).min(largest)),
+        }
+    }
+
+    /// The same for messages of at most so many bytes.
+    fn with_limit(self, message_limit: usize) -> Plan {
+        let annex = match message_limit > self.message_size {
+            true => (message_limit as u64).next_multiple_of(PAGE),
+            false => 0,
+        };
+        Plan {
+            message_limit,
+            annex,
+            ..self
+        }
+    }
+
     /// The plan of a queue that exists, from its header; `None` if no queue has such numbers.
-    pub(super) fn read<T: Message>(header: &QueueHeader, length: u64) -> Option<Plan> {
+    pub(super) fn read<T: Message>(header: &QueueHeader, length: u64, tail: u64) -> Option<Plan> {
         let capacity = header.capacity.load(Ordering::Relaxed);
         let message_size = header.message_size.load(Ordering::Relaxed);
         let lanes = header.lanes.load(Ordering::Relaxed);
@@ -143,18 +223,22 @@ impl Plan {
         let blocks = header.blocks.load(Ordering::Relaxed);
         let delivery_limit = header.delivery_limit.load(Ordering::Relaxed);
         let message_size = usize::try_from(message_size).ok()?;
+        let message_limit = header.message_limit.load(Ordering::Relaxed);
+        let message_limit = usize::try_from(message_limit).ok()?;
         let possible = (1..=MAX_CAPACITY).contains(&capacity)
             && (message::fixed_size::<T>().unwrap_or(0)..=MAX_MESSAGE).contains(&message_size)
+            && (message_size..=MAX_MESSAGE).contains(&message_limit)
             && (1..=MAX_LANES).contains(&lanes)
             && (1..=MAX_SEATS).contains(&seats)
             && (1..=MAX_FAILURES).contains(&delivery_limit)
             && blocks <= MAX_BLOCKS
             && (blocks > 0 || message_size <= INLINE);
         let plan = Plan::lay_out::<T>(capacity, message_size, lanes, seats, blocks)?;
-        (possible && plan.bytes() == length).then_some(Plan {
+        let plan = Plan {
             delivery_limit,
-            ..plan
-        })
+            ..plan.with_limit(message_limit)
+        };
+        (possible && plan.bytes() == length && plan.tail() == Some(tail)).then_some(plan)
     }
 
     /// Refuses the plan of a queue that exists if something else was asked for.
@@ -162,6 +246,7 @@ impl Plan {
         let there = Wishes {
             capacity: Some(self.capacity as usize),
             message_size: Some(self.message_size),
+            message_limit: None,
             senders: Some(self.lanes as usize),
             receivers: Some(self.seats as usize),
             blocks: (self.blocks > 0).then_some(self.blocks as usize),
@@ -170,11 +255,18 @@ impl Plan {
         let wanted = Plan::new::<T>(Wishes {
             capacity: wishes.capacity.or(there.capacity),
             message_size: wishes.message_size.or(there.message_size),
+            message_limit: None,
             senders: wishes.senders.or(there.senders),
             receivers: wishes.receivers.or(there.receivers),
             blocks: wishes.blocks.or(there.blocks),
             delivery_limit: wishes.delivery_limit.or(there.delivery_limit),
         })?;
+        // Not as `new` does it: how long files of this process may be has nothing to say here.
+        let wanted = wanted.with_limit(match wishes.message_limit {
+            Some(limit) if message::fixed_size::<T>().is_none() => limit,
+            _ if wanted.message_size == self.message_size => self.message_limit,
+            _ => wanted.message_limit,
+        });
         if wanted == *self {
             return Ok(());
         }
@@ -190,6 +282,9 @@ impl Plan {
         header
             .message_size
             .store(self.message_size as u64, Ordering::Relaxed);
+        header
+            .message_limit
+            .store(self.message_limit as u64, Ordering::Relaxed);
         header.lanes.store(self.lanes, Ordering::Relaxed);
         header.seats.store(self.seats, Ordering::Relaxed);
         header.blocks.store(self.blocks, Ordering::Relaxed);
@@ -239,6 +334,7 @@ impl Plan {
         Some(Plan {
             capacity,
             message_size,
+            message_limit: message_size,
             lanes,
             seats,
             blocks,
@@ -249,6 +345,7 @@ impl Plan {
             message_at,
             blocks_at,
             lanes_at,
+            annex: 0,
         })
     }
 
@@ -270,6 +367,44 @@ impl Plan {
     /// Bytes of the whole body.
     pub(super) fn bytes(&self) -> u64 {
         self.lanes_at + self.lane * u64::from(self.lanes)
+    }
+
+    /// Annexes of a lane: one for each slot, or each block.
+    pub(super) fn annexes(&self) -> u64 {
+        match self.blocks {
+            0 => self.capacity.next_power_of_two(),
+            blocks => u64::from(blocks),
+        }
+    }
+
+    /// Bytes of an annex.
+    pub(super) fn annex(&self) -> u64 {
+        self.annex
+    }
+
+    /// The annex of the slot at a position.
+    pub(super) fn annex_of(&self, position: u64) -> u64 {
+        position & (self.annexes() - 1)
+    }
+
+    /// Offset of an annex in the tail.
+    pub(super) fn annex_at(&self, lane: u32, index: u64) -> u64 {
+        (u64::from(lane) * self.annexes() + index) * self.annex
+    }
+
+    /// Bytes of the tail; `None` if no file is that long.
+    fn tail(&self) -> Option<u64> {
+        let annexes = u64::from(self.lanes).checked_mul(self.annexes())?;
+        let bytes = annexes.checked_mul(self.annex)?;
+        (bytes <= MAX_TAIL).then_some(bytes)
+    }
+
+    /// What has memory from the start, and how long the tail is.
+    pub(super) fn commit(&self) -> Commit {
+        Commit::First {
+            bytes: self.front(),
+            tail: self.tail().unwrap_or(0),
+        }
     }
 
     /// Bytes in front of the lanes.
@@ -319,6 +454,7 @@ impl fmt::Display for Plan {
         let Plan {
             capacity,
             message_size,
+            message_limit,
             lanes,
             seats,
             blocks,
@@ -329,6 +465,9 @@ impl fmt::Display for Plan {
             f,
             "a queue of capacity {capacity}, message size {message_size}, {lanes} senders, {seats} receivers"
         )?;
+        if message_limit > message_size {
+            write!(f, ", message limit {message_limit}")?;
+        }
         match blocks {
             0 => Ok(()),
             _ => write!(f, ", in place with {blocks} blocks"),

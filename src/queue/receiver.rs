@@ -361,13 +361,17 @@ impl<T: Message> Receiver<T> {
                 return Err(corrupt.into());
             }
         };
-        if let Some(value) = message::read_from(blocks, at, length) {
+        let value = (!claim.is_long()).then(|| message::read_from(blocks, at, length));
+        if let Some(value) = value.flatten() {
             claim.finish();
             return value.map_err(RecvError::Decode);
         }
         let mut bytes = std::mem::take(&mut self.spare);
         bytes.clear();
-        blocks.append_to(at, length, &mut bytes);
+        if let Err(corrupt) = claim.append_to(length, &mut bytes) {
+            claim.finish();
+            return Err(corrupt.into());
+        }
         let lane = claim.shared_lane();
         // Until it is decoded, if there are handles in it.
         let _hand = claim.carries().then(|| lane.hand(self.seat));

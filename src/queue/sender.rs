@@ -19,7 +19,7 @@ use super::Waiting;
 use super::blocks;
 use super::error::{QueueError, Refusal};
 use super::hub::{Hub, Lane, Side};
-use super::plan::CARRIES;
+use super::plan::{CARRIES, LONG};
 use super::stats::QueueStats;
 use super::travel::Whereabouts;
 use super::words::Fill;
@@ -50,6 +50,8 @@ pub struct Sender<T> {
     vigil: Vigil,
     /// Set when it was moved in a message, which was sent or not.
     away: OnceLock<Whereabouts>,
+    /// Whether there may be memory in the annexes of the lane.
+    has_annexes: bool,
     _values: PhantomData<fn(T)>,
 }
 
@@ -86,7 +88,7 @@ impl<T: Message> Sender<T> {
         hub.populate_lane(number);
         let writer = Writer::attach(hub.plan.geometry(), &lane.header, &lane.slots);
         blocks::adopt(&lane, writer.position());
-        Ok(Sender {
+        let mut sender = Sender {
             writer,
             lane,
             hub,
@@ -95,8 +97,13 @@ impl<T: Message> Sender<T> {
             patience: Patience::new(),
             vigil: Vigil::new(),
             away: OnceLock::new(),
+            has_annexes: true,
             _values: PhantomData,
-        })
+        };
+        // Who had the lane before may have been killed.
+        sender.empty_annexes();
+        sender.has_annexes = false;
+        Ok(sender)
     }
 
     pub(super) fn hub(&self) -> &Hub {
@@ -268,8 +275,60 @@ impl<T: Message> Sender<T> {
                 }
                 Ok(())
             }
-            Err(unwritten) => Err(unwritten.of(value, self.hub.plan.message_size)),
+            Err(unwritten) => self.send_otherwise(value, unwritten),
         }
+    }
+
+    /// Sends a value that does not fit in its slot or block, if it may be that long.
+    #[cold]
+    fn send_otherwise(&mut self, value: T, unwritten: Unwritten) -> Result<(), SendError<T>> {
+        let limit = self.hub.plan.message_limit;
+        match unwritten {
+            Unwritten::TooLarge(needed) if needed <= limit => self.send_long(value),
+            unwritten => Err(unwritten.of(value, limit)),
+        }
+    }
+
+    /// Sends a value through the annex of the next slot or block.
+    ///
+    /// Killed in here, the sender has sent nothing, and what it wrote is given back by the next who has its lane.
+    fn send_long(&mut self, value: T) -> Result<(), SendError<T>> {
+        let plan = self.hub.plan;
+        let mut bytes = Vec::new();
+        let (written, passed) = encode(&value, &mut bytes);
+        match written {
+            Ok(needed) if needed <= plan.message_limit => {}
+            Ok(needed) => {
+                return Err(Unwritten::TooLarge(needed).of(value, plan.message_limit));
+            }
+            Err(error) => return Err(Unwritten::Encode(error).of(value, plan.message_limit)),
+        }
+        self.empty_annexes();
+        self.has_annexes = true;
+        let (position, in_place) = (self.writer.position(), self.hub.is_in_place());
+        let annex = match in_place {
+            true => u64::from(self.block),
+            false => plan.annex_of(position),
+        };
+        if let Err(error) = self.lane.write_annex(annex, &bytes) {
+            let error = EncodeError::Refused(error.to_string());
+            return Err(SendError::Encode { value, error });
+        }
+        let carries = if passed.is_some() { CARRIES } else { 0 };
+        let length = bytes.len() as u64 | LONG | carries;
+        let block = in_place.then_some(self.block);
+        if in_place {
+            self.publish_block(length);
+        } else {
+            if let Some(word) = self.writer.payload(&self.lane.slots, 0).first() {
+                word.store(length, Ordering::Relaxed);
+            }
+            self.publish(1);
+        }
+        if let Some(passed) = passed {
+            self.hold(passed, position, block);
+        }
+        Ok(())
     }
 
     /// Sees to it that a message can be written; waits for that as it is told to.
@@ -323,7 +382,13 @@ impl<T: Message> Sender<T> {
                     let passed = passed.map(|passed| (written, passed));
                     batch.on_their_way.extend(passed);
                 }
-                Err(unwritten) => return Err(unwritten.of(value, limit)),
+                Err(unwritten) => {
+                    // Those before it go first.
+                    drop(batch);
+                    return self
+                        .send_otherwise(value, unwritten)
+                        .map(|()| written as usize + 1);
+                }
             }
             written += 1;
             batch.written = written;
@@ -363,8 +428,12 @@ impl<T: Message> Sender<T> {
                 }
                 Ok(())
             }
-            Ok(needed) => Err(Unwritten::TooLarge(needed).of(value, limit)),
-            Err(error) => Err(Unwritten::Encode(error).of(value, limit)),
+            Ok(needed) => {
+                // What it names goes with the bytes that are sent.
+                drop(passed);
+                self.send_otherwise(value, Unwritten::TooLarge(needed))
+            }
+            Err(error) => self.send_otherwise(value, Unwritten::Encode(error)),
         }
     }
 
@@ -492,11 +561,39 @@ impl<T: Message> Sender<T> {
     }
 }
 
+impl<T> Sender<T> {
+    /// Gives back the memory of long messages that have been received.
+    fn empty_annexes(&mut self) {
+        let plan = self.hub.plan;
+        if !self.has_annexes || plan.annex() == 0 {
+            return;
+        }
+        if self.hub.is_in_place() {
+            // Who receives a message empties its annex. What is left there is of a sender that was killed.
+            let mut from = 0;
+            for block in 0..=plan.blocks {
+                if block == plan.blocks || !blocks::is_free(&self.lane, block) {
+                    let free = u64::from(block - from);
+                    self.lane.empty_annexes(u64::from(from), free);
+                    from = block + 1;
+                }
+            }
+            return;
+        }
+        // From the slot of the next message to that of the first one which nobody has received.
+        let first = self.writer.first_in_flight(&self.lane.header);
+        let next = self.writer.position();
+        let free = plan.annexes() - next.wrapping_sub(first).min(plan.annexes());
+        self.lane.empty_annexes(plan.annex_of(next), free);
+    }
+}
+
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
         // A forked copy owns nothing.
         let is_here = || self.away.get().is_none_or(Whereabouts::drop_here);
         if !kin::forked() && is_here() {
+            self.empty_annexes();
             self.hub
                 .leave(Side::Senders, self.number, Owner::Held(self.hub.me()));
         }

@@ -1,6 +1,7 @@
 //! The first bytes of a segment: what it is, checked before anything else of it is read.
 
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::AsFd;
 
 use crate::cookie::Cookie;
@@ -14,27 +15,49 @@ pub(super) fn checked_length(body: u64) -> Result<u64, SegmentError> {
         .ok_or(SegmentError::NoSpace { needed: body })
 }
 
-/// The length of a file that may hold a segment.
-pub(super) fn checked_file(file: impl AsFd) -> Result<u64, SegmentError> {
-    let stat = rustix::fs::fstat(file).map_err(io::Error::from)?;
+/// How long a segment is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lengths {
+    /// Header and body: what is mapped.
+    pub(super) mapped: u64,
+    /// What comes behind in its file.
+    pub(super) tail: u64,
+}
+
+/// The lengths of a file that may hold a segment.
+pub(super) fn checked_file(file: impl AsFd) -> Result<Lengths, SegmentError> {
+    let stat = rustix::fs::fstat(&file).map_err(io::Error::from)?;
     if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
         return Err(SegmentError::NotASegment);
     }
     let length = u64::try_from(stat.st_size).unwrap_or(0);
-    if length < HEADER as u64 || isize::try_from(length).is_err() {
-        return Err(SegmentError::Truncated {
-            found: length,
-            wanted: HEADER as u64,
-        });
+    let truncated = |wanted| SegmentError::Truncated {
+        found: length,
+        wanted,
+    };
+    if length < HEADER as u64 {
+        return Err(truncated(HEADER as u64));
     }
-    Ok(length)
+    let mut tail = [0; 8];
+    let at = offset_of!(SegmentHeader, tail) as u64;
+    if rustix::io::pread(&file, &mut tail, at).map_err(io::Error::from)? != tail.len() {
+        return Err(truncated(HEADER as u64));
+    }
+    let tail = u64::from_ne_bytes(tail);
+    // Whatever stands there, no more is mapped than there is; `read` compares it with the header's own length.
+    let mapped = length
+        .checked_sub(tail)
+        .filter(|mapped| *mapped >= HEADER as u64 && isize::try_from(*mapped).is_ok())
+        .ok_or(truncated(tail.saturating_add(HEADER as u64)))?;
+    Ok(Lengths { mapped, tail })
 }
 
 /// Fills a header; the magic last, so that a segment without it is one that was never finished.
-pub(super) fn write(header: &SegmentHeader, length: u64, cookie: Cookie, shape: &str) {
+pub(super) fn write(header: &SegmentHeader, lengths: Lengths, cookie: Cookie, shape: &str) {
     header.version.store(VERSION, Ordering::Relaxed);
     header.word.store(WORD, Ordering::Relaxed);
-    header.length.store(length, Ordering::Relaxed);
+    header.length.store(lengths.mapped, Ordering::Relaxed);
+    header.tail.store(lengths.tail, Ordering::Relaxed);
     for (word, value) in header.cookie.iter().zip(cookie) {
         word.store(value, Ordering::Relaxed);
     }

@@ -1,6 +1,7 @@
 //! Memory that several processes see, checked once at its door.
 
 mod header;
+mod tail;
 mod view;
 
 use std::collections::HashMap;
@@ -21,6 +22,9 @@ use crate::sealed::{Draft, Sealed};
 use crate::sync::{AtomicU32, Ordering};
 use crate::sys::{self, Descriptor, Identity};
 
+use self::header::Lengths;
+
+pub(crate) use tail::mapped_length;
 pub(crate) use view::{Bytes, View, Words};
 
 /// How much of a segment is allocated when it is made.
@@ -28,15 +32,23 @@ pub(crate) use view::{Bytes, View, Words};
 pub(crate) enum Commit {
     /// All of it.
     All,
-    /// The header and this many bytes of the body; the rest by [`Segment::commit`].
-    First(u64),
+    /// The header and so many bytes of the body; the rest by [`Segment::commit`]. So many bytes of the file lie
+    /// behind the body and are not mapped; they have memory when they are written ([`Segment::write_tail`]).
+    First { bytes: u64, tail: u64 },
 }
 
 impl Commit {
     fn bytes(self, length: u64) -> u64 {
         match self {
             Commit::All => length,
-            Commit::First(bytes) => (HEADER as u64).saturating_add(bytes).min(length),
+            Commit::First { bytes, .. } => (HEADER as u64).saturating_add(bytes).min(length),
+        }
+    }
+
+    fn tail(self) -> u64 {
+        match self {
+            Commit::All => 0,
+            Commit::First { tail, .. } => tail,
         }
     }
 }
@@ -146,6 +158,8 @@ struct Inner {
     map: Mapped,
     backing: Backing,
     body: u64,
+    /// Bytes of the file behind it.
+    tail: u64,
     key: Key,
     /// Bytes that had memory when it was made here or arrived here; of a file in memory of the tree's own.
     allocated: u64,
@@ -262,7 +276,8 @@ impl Segment {
         let kin = Roster::Kin(kin::kin()?);
         let cookie = cookie::new()?;
         let (map, file) = memory(name, cookie, header::checked_length(body)?, commit)?;
-        Segment::finish(map, Backing::Own(file), kin, shape, cookie, None)
+        let tail = commit.tail();
+        Segment::finish(map, tail, Backing::Own(file), kin, shape, cookie, None)
     }
 
     /// As [`build`](Segment::build), in an unnamed file that will be linked to a name.
@@ -274,11 +289,13 @@ impl Segment {
     ) -> Result<Segment, SegmentError> {
         let length = header::checked_length(body)?;
         let explain = |error| SegmentError::from_io(error, length);
-        sys::set_length(file.descriptor(), length).map_err(explain)?;
+        let whole = length.saturating_add(commit.tail());
+        sys::set_length(file.descriptor(), whole).map_err(explain)?;
         sys::allocate(file.descriptor(), 0, commit.bytes(length)).map_err(explain)?;
         let map = Mapped::new(file.descriptor(), length as usize).map_err(explain)?;
         Segment::finish(
             map,
+            commit.tail(),
             Backing::Named(file.clone()),
             Roster::Named(file),
             shape,
@@ -300,7 +317,7 @@ impl Segment {
         let cookie = draft.cookie();
         let (map, file) = memory(name, cookie, HEADER as u64, Commit::All)?;
         let beside = Beside::Sealed(draft.seal()?);
-        Segment::finish(map, Backing::Own(file), kin, shape, cookie, Some(beside))
+        Segment::finish(map, 0, Backing::Own(file), kin, shape, cookie, Some(beside))
     }
 
     /// A segment that travels for a file of the program's.
@@ -312,26 +329,31 @@ impl Segment {
         let cookie = cookie::new()?;
         let beside = Beside::File(Descriptor::new(file)?);
         let (map, file) = memory("file", cookie, HEADER as u64, Commit::All)?;
-        Segment::finish(map, Backing::Own(file), kin, FILE, cookie, Some(beside))
+        Segment::finish(map, 0, Backing::Own(file), kin, FILE, cookie, Some(beside))
     }
 
     fn finish(
         map: Mapped,
+        tail: u64,
         backing: Backing,
         roster: Roster,
         shape: &str,
         cookie: Cookie,
         beside: Option<Beside>,
     ) -> Result<Segment, SegmentError> {
-        let length = map.len() as u64;
-        header::write(header_of(&map), length, cookie, shape);
-        let body = length - HEADER as u64;
+        let lengths = Lengths {
+            mapped: map.len() as u64,
+            tail,
+        };
+        header::write(header_of(&map), lengths, cookie, shape);
+        let body = lengths.mapped - HEADER as u64;
         let key = Key::of(backing.file(), cookie)?;
         let allocated = backing.allocated()?;
         Ok(Segment::remember(Inner {
             map,
             backing,
             body,
+            tail,
             key,
             allocated,
             shape: header::fit(shape).to_owned(),
@@ -389,26 +411,27 @@ impl Segment {
         if !sys::seals(&file).contains(sys::SEALS) {
             return Err(SegmentError::Unsealed);
         }
-        let length = header::checked_file(&file)?;
+        let lengths = header::checked_file(&file)?;
         let kin = Roster::Kin(kin::kin()?);
         let backing = Backing::Own(Descriptor::new(file)?);
-        Segment::map_backing(backing, kin, length, wanted, beside)
+        Segment::map_backing(backing, kin, lengths, wanted, beside)
     }
 
     /// The segment of a named file that this process is attached to.
     pub(crate) fn attach_named(file: Arc<dyn Attached>) -> Result<Segment, SegmentError> {
-        let length = header::checked_file(file.descriptor())?;
+        let lengths = header::checked_file(file.descriptor())?;
         let backing = Backing::Named(file.clone());
-        Segment::map_backing(backing, Roster::Named(file), length, None, |_| None)
+        Segment::map_backing(backing, Roster::Named(file), lengths, None, |_| None)
     }
 
     fn map_backing(
         backing: Backing,
         roster: Roster,
-        length: u64,
+        lengths: Lengths,
         wanted: Option<Cookie>,
         beside: impl FnOnce(&str) -> Option<OwnedFd>,
     ) -> Result<Segment, SegmentError> {
+        let length = lengths.mapped;
         let map = Mapped::new(backing.file(), length as usize)
             .map_err(|error| SegmentError::from_io(error, length))?;
         let (cookie, shape) = header::read(header_of(&map), length)?;
@@ -427,6 +450,7 @@ impl Segment {
             map,
             backing,
             body,
+            tail: lengths.tail,
             key,
             allocated,
             shape,
@@ -437,7 +461,7 @@ impl Segment {
 
     /// A participant number of a named file that nobody had before.
     pub(crate) fn next_participant(file: &Descriptor) -> Result<u32, SegmentError> {
-        let length = header::checked_file(file)?;
+        let length = header::checked_file(file)?.mapped;
         let map = Mapped::new(file, length as usize)
             .map_err(|error| SegmentError::from_io(error, length))?;
         header::read(header_of(&map), length)?;
@@ -666,7 +690,8 @@ fn memory(
 ) -> Result<(Mapped, Descriptor), SegmentError> {
     let explain = |error| SegmentError::from_io(error, length);
     let name = format!("multiproc:{name}:{}", cookie::tag(cookie));
-    let file = sys::memfd(&name, length).map_err(explain)?;
+    let whole = length.saturating_add(commit.tail());
+    let file = sys::memfd(&name, whole).map_err(explain)?;
     sys::allocate(&file, 0, commit.bytes(length)).map_err(explain)?;
     sys::seal(&file, SealFlags::empty()).map_err(explain)?;
     let map = Mapped::new(&file, length as usize).map_err(explain)?;

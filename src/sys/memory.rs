@@ -61,10 +61,14 @@ pub(crate) fn set_length(file: impl AsFd, length: u64) -> io::Result<()> {
     Ok(rustix::fs::ftruncate(file, length)?)
 }
 
+/// Bytes that a file of this process may have, if that is limited.
+pub(crate) fn longest_file() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Fsize).current
+}
+
 /// Fails if files of this process may not be that long: to try would send it a signal that ends it.
 fn expect_length(length: u64) -> io::Result<()> {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize);
-    match limit.current {
+    match longest_file() {
         Some(limit) if length > limit => Err(Errno::FBIG.into()),
         _ => Ok(()),
     }

@@ -87,6 +87,7 @@ const SETTINGS: &[&str] = &[
     "process/mod::pid",
     "queue/builder::capacity",
     "queue/builder::in_place",
+    "queue/builder::message_limit",
     "queue/builder::message_size",
     "queue/builder::receivers",
     "queue/builder::senders",
