@@ -305,8 +305,14 @@ struct Forged {
     pid: i32,
     from: u32,
     descriptor: i32,
-    sealed: Option<i32>,
+    beside: Option<Beside>,
     name: Option<String>,
+}
+
+/// What a segment stands for: here, sealed memory.
+#[derive(serde::Serialize)]
+enum Beside {
+    Sealed(i32),
 }
 
 /// The same message, read as an array: its items, or why not.
@@ -374,7 +380,7 @@ fn forged_handles_are_refused() {
             pid: std::process::id() as i32,
             from: 0,
             descriptor: segment.as_raw_fd(),
-            sealed: sealed.map(AsRawFd::as_raw_fd),
+            beside: sealed.map(|sealed| Beside::Sealed(sealed.as_raw_fd())),
             name: None,
         };
         tx.send(Message::Forged(forged)).unwrap();

@@ -57,6 +57,19 @@ impl Item for Vec<u64> {
     }
 }
 
+/// Longer than a slot: it lies in an annex.
+impl Item for Vec<u32> {
+    fn of(number: u64) -> Vec<u32> {
+        vec![number as u32; 20 + number as usize % 4]
+    }
+
+    fn number(&self) -> u64 {
+        let number = u64::from(*self.first().expect("torn: no words"));
+        assert_eq!(*self, Vec::<u32>::of(number), "torn");
+        number
+    }
+}
+
 /// Larger than a small pipe: it streams.
 impl Item for Vec<u8> {
     fn of(number: u64) -> Vec<u8> {

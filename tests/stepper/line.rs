@@ -36,6 +36,7 @@ impl<M: Item> Line<M> {
         let mut builder = Queue::<M>::builder()
             .capacity(CAPACITY)
             .message_size(48)
+            .message_limit(200)
             .senders(ENDS)
             .receivers(ENDS);
         if in_place {

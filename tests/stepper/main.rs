@@ -51,9 +51,9 @@ fn main() {
     let mut all = Vec::new();
     all.extend(trials! {
         killed:
-        SenderDies in queue: Send SendArray SendText SendBlock TrySend TrySendFull SendFull SendWhenRoom SendMany
+        SenderDies in queue: Send SendArray SendText SendBlock SendLong SendLongInPlace TrySend TrySendFull SendFull SendWhenRoom SendMany
             LoanAndCommit Attach AttachAnew AttachInPlace Adopt DropSender;
-        ReceiverDies in queue: Recv RecvArray RecvText RecvBlock TryRecvEmpty RecvEmpty RecvWhenSent RecvMany
+        ReceiverDies in queue: Recv RecvArray RecvText RecvBlock RecvLong RecvLongInPlace TryRecvEmpty RecvEmpty RecvWhenSent RecvMany
             Lease LeaseAndAck LeaseOfTheDead DropLease AttachReceiver DropReceiver;
         HolderDies in lock: LockAlone LockAndUnlock TryLockAndUnlock Unlock UnlockAwaited LockHeld LockHandedOver
             TryLockHeld Recover DropAbandoned DropHandle;
@@ -65,8 +65,8 @@ fn main() {
     });
     all.extend(trials! {
         stopped:
-        SenderDies in queue: Send SendText SendBlock SendMany LoanAndCommit Attach Adopt DropSender;
-        ReceiverDies in queue: Recv RecvArray RecvText RecvBlock TryRecvEmpty Lease LeaseAndAck LeaseOfTheDead DropLease DropReceiver;
+        SenderDies in queue: Send SendText SendBlock SendLong SendLongInPlace SendMany LoanAndCommit Attach Adopt DropSender;
+        ReceiverDies in queue: Recv RecvArray RecvText RecvBlock RecvLong RecvLongInPlace TryRecvEmpty Lease LeaseAndAck LeaseOfTheDead DropLease DropReceiver;
         HolderDies in lock: LockAndUnlock Unlock UnlockAwaited LockHandedOver Recover DropHandle;
         TravellerDies in travel: SendEnd RecvEnd;
         EndDies in pipe: PipeSend PipeSendText PipeSendBytes PipeTrySend PipeRecv PipeRecvText PipeRecvBytes

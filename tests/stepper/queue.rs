@@ -277,6 +277,14 @@ operations! {
         let message = nth(2);
         stage.act(|| tx.send(message)).unwrap();
     };
+    SendLong: Sending<Vec<u32>> {} |stage, mut tx| {
+        let message = nth(2);
+        stage.act(|| tx.send(message)).unwrap();
+    };
+    SendLongInPlace: Sending<Vec<u32>> { IN_PLACE = true } |stage, mut tx| {
+        let message = nth(2);
+        stage.act(|| tx.send(message)).unwrap();
+    };
     TrySend: Sending<u64> {} |stage, mut tx| {
         stage.act(|| tx.try_send(nth(2))).unwrap();
     };
@@ -333,6 +341,12 @@ operations! {
         received(stage.act(|| rx.try_recv()))
     };
     RecvBlock: Receiving<Vec<u64>> { IN_PLACE = true } |stage, mut rx| {
+        received(stage.act(|| rx.try_recv()))
+    };
+    RecvLong: Receiving<Vec<u32>> {} |stage, mut rx| {
+        received(stage.act(|| rx.try_recv()))
+    };
+    RecvLongInPlace: Receiving<Vec<u32>> { IN_PLACE = true } |stage, mut rx| {
         received(stage.act(|| rx.try_recv()))
     };
     TryRecvEmpty: Receiving<u64> { THERE = 0 } |stage, mut rx| {
