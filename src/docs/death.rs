@@ -12,6 +12,7 @@
 //! | sending a batch | a part of it, from its beginning, or nothing |
 //! | receiving, before the step of `head` | the message is still there for another receiver |
 //! | receiving, after it | the message is gone with the process that took it: at most one call's worth |
+//! | sending a message that is longer than a slot | nothing; the memory it took goes to the next in that lane |
 //! | holding a lease | the message goes to another receiver, marked as redelivered |
 //! | holding a loan | the block is free again |
 //! | holding a lock | the next taker gets [`Abandoned`](crate::LockError::Abandoned) and decides |
@@ -53,7 +54,8 @@
 //!
 //! A receiver opens what a handle leads to through `/proc` of the sender's process. The system refuses that to a process
 //! of other rights: another user, fewer capabilities, a user namespace, Landlock; of a sender that is not dumpable; and
-//! where there is no `/proc`. Then the receiver asks its parent, and that the next, and whoever has it sends the
+//! where there is no `/proc`. For an [`Fd`](crate::Fd), whose descriptor is taken as it is, it may refuse it to all but
+//! the sender's ancestors (`kernel.yama.ptrace_scope`). Then the receiver asks its parent, and that the next, and whoever has it sends the
 //! descriptor: some 50 µs more for the first time that an object is received. If a process between is stopped, or
 //! nobody has it, the receiver is told after two seconds at most, with what the system had said.
 //!

@@ -18,8 +18,13 @@
 //! * **Arguments of the program, on musl.** There Rust's standard library has them from `main`, to which
 //!   children never come: [`std::env::args`] is empty in them. What a function needs, give it as arguments.
 //! * **Survival of a restart.** Segments are memory; nothing is durable.
-//! * **Self-describing formats.** A message holds values and no names: `#[serde(flatten)]` and
-//!   untagged enums do not work in it.
+//! * **Self-describing formats.** A message holds values and no names: `#[serde(flatten)]`, untagged and
+//!   tagged enums and `serde_json::Value` do not work in it. The first value of a type with such a part is
+//!   refused where it is sent, by name; send the part as JSON in a `String`.
+//! * **Long messages among many receivers.** What fits neither slot nor block of a queue is copied by every
+//!   receiver that is at it, before one of them gets it. One that several of them wait for is better sent as a
+//!   [`Frozen`](crate::Frozen), or through a queue built with
+//!   [`message_size`](crate::QueueBuilder::message_size) for it.
 //! * **Waiting for every child.** A program that has started two processes has a zygote and two spares among
 //!   its children, as long as it runs: `wait()` until there is no child left does not return. Wait for the
 //!   children that are yours, or start them with [`StartMethod::Exec`](crate::StartMethod::Exec).
@@ -55,7 +60,8 @@
 //!   program that is attached to them.
 //! * **`mlockall(MCL_FUTURE)`.** It locks all that is mapped later, so also addresses that this
 //!   crate reserves and rarely uses: 11 MiB in use may be 256 MiB locked, and `RLIMIT_MEMLOCK` soon
-//!   refuses the next segment. A pool reserves addresses for as much memory as the machine has. Lock with `MCL_ONFAULT` (Linux 4.4), which takes pages only as they
+//!   refuses the next segment. A pool reserves addresses for as much memory as the machine has, a queue for
+//!   256 senders. Lock with `MCL_ONFAULT` (Linux 4.4), which takes pages only as they
 //!   are used.
 //! * **Where names live.** In `/run/user/UID` if it is there, in memory, and the user's alone;
 //!   otherwise, or where it has no room, in `/dev/shm`. Programs find each other by name if they

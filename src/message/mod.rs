@@ -54,6 +54,8 @@ const BLOCK: usize = 32;
 /// |---|---|
 /// | numbers, `bool`, `char`, arrays of up to 32 and `Vec`s of them, `String` | their bytes, copied |
 /// | [`Plain<T>`] | its bytes, copied; alone or inside any other type |
+/// | [`Sender`](crate::Sender) and other ends, [`Lock`](crate::Lock), [`Frozen`](crate::Frozen), [`Fd`](crate::Fd) | as a handle, inside any other type |
+/// | [`Func`](crate::Func) | as the place of the function in the program |
 /// | every other type | value after value, without names; what has a length, after its length |
 ///
 /// Inside other types a `Vec` or `Box<[_]>` of numbers, `bool` or `char` is also copied as a whole,

@@ -7,6 +7,7 @@
 //! | `sender`, `receiver`, `desk` | the two ends, and where a receiver looks |
 //! | `words` | messages in slots |
 //! | `batch` | messages that were taken and are not decoded yet |
+//! | `plan`, `sender`, `desk` | messages in annexes: too long for a slot or block, read before they are taken |
 //! | `blocks`, `claim`, `loan` | messages in blocks: their states, a held one, borrowing |
 //! | `travel` | ends inside messages |
 
@@ -47,6 +48,11 @@ pub use self::stats::QueueStats;
 /// wait behind busy ones, for a bounded number of messages. Memory is senders times capacity times message
 /// size; a sender's part is allocated when it first comes.
 ///
+/// **Length is bounded by a setting**: a `String` or other value of no fixed size may have up to 64 MiB
+/// ([`message_limit`](QueueBuilder::message_limit)). What is longer than the room that each message has in the queue
+/// ([`message_size`](QueueBuilder::message_size), 256 bytes for a `String`) goes through memory of its own, as long as it
+/// is in flight. There may be 256 [`senders`](QueueBuilder::senders) and 256 [`receivers`](QueueBuilder::receivers).
+///
 /// Each message goes to one receiver. [`Sender`] and [`Receiver`] can be sent to other processes of the
 /// tree, as arguments, in results and inside messages; one on its way counts as there, as long as the process that
 /// sent it lives.
@@ -81,7 +87,8 @@ pub struct Queue<T> {
 impl<T: Message> Queue<T> {
     /// A queue in which each sender may have `capacity` messages in flight.
     ///
-    /// For everything else the [`builder`](Queue::builder)'s defaults hold.
+    /// For everything else the [`builder`](Queue::builder)'s defaults hold: values of any length up to 64 MiB, 256
+    /// senders and 256 receivers.
     ///
     /// # Errors
     ///

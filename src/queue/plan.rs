@@ -1,4 +1,9 @@
-//! How a queue lies in its segment: every size and offset, worked out from six numbers.
+//! How a queue lies in its segment: every size and offset, worked out from seven numbers.
+//!
+//! Each slot, or each block if there are any, has an *annex* in the segment's tail, where a message lies that does not
+//! fit there. An annex has memory from when its sender writes there until the message has been received: that of a
+//! block is emptied by whoever holds the block, that of a slot by the sender, since it is the sender's again as soon as
+//! the head has passed it.
 //!
 //! The maker stores the numbers; whoever attaches reads each once, works out everything else as the
 //! maker did, and checks the result against the segment's length. Nothing else of the shape is ever read

@@ -565,7 +565,8 @@ impl<T> Sender<T> {
     /// Gives back the memory of long messages that have been received.
     fn empty_annexes(&mut self) {
         let plan = self.hub.plan;
-        if !self.has_annexes || plan.annex() == 0 {
+        // Others who take this process for dead may have the lane.
+        if !self.has_annexes || plan.annex() == 0 || self.hub.is_evicted() {
             return;
         }
         if self.hub.is_in_place() {

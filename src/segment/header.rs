@@ -4,6 +4,8 @@ use std::io;
 use std::mem::offset_of;
 use std::os::fd::AsFd;
 
+use rustix::io::retry_on_intr;
+
 use crate::cookie::Cookie;
 use crate::error::SegmentError;
 use crate::layout::{HEADER, MAGIC, SHAPE_WORDS, SegmentHeader, VERSION, WORD};
@@ -40,7 +42,8 @@ pub(super) fn checked_file(file: impl AsFd) -> Result<Lengths, SegmentError> {
     }
     let mut tail = [0; 8];
     let at = offset_of!(SegmentHeader, tail) as u64;
-    if rustix::io::pread(&file, &mut tail, at).map_err(io::Error::from)? != tail.len() {
+    let read = retry_on_intr(|| rustix::io::pread(&file, &mut tail, at));
+    if read.map_err(io::Error::from)? != tail.len() {
         return Err(truncated(HEADER as u64));
     }
     let tail = u64::from_ne_bytes(tail);

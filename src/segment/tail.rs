@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{Corrupt, SegmentError};
 use crate::layout::{HEADER, MAGIC};
@@ -45,15 +45,15 @@ impl Segment {
         sys::expect_room(at, len).map_err(explain)?;
         let mut rest = bytes;
         while !rest.is_empty() {
-            match rustix::io::pwrite(self.file(), rest, at) {
-                Ok(written) => {
+            match retry_on_intr(|| rustix::io::pwrite(self.file(), rest, at)) {
+                Ok(written) if written > 0 => {
                     rest = &rest[written..];
                     at += written as u64;
                 }
-                Err(Errno::INTR) => {}
-                Err(errno) => {
+                refused => {
                     // What it took.
                     let _ = self.punch_tail(offset, len);
+                    let errno = refused.err().unwrap_or(Errno::NOSPC);
                     return Err(explain(errno.into()));
                 }
             }
@@ -71,14 +71,13 @@ impl Segment {
         self.check_descriptor()?;
         let mut rest = to;
         while !rest.is_empty() {
-            match rustix::io::pread(self.file(), &mut *rest, at) {
-                Ok(0) => return Err(SHORT),
-                Ok(read) => {
+            let read = retry_on_intr(|| rustix::io::pread(self.file(), &mut *rest, at));
+            match read.map_err(io::Error::from)? {
+                0 => return Err(SHORT),
+                read => {
                     rest = &mut rest[read..];
                     at += read as u64;
                 }
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(io::Error::from(errno).into()),
             }
         }
         Ok(())
