@@ -656,7 +656,7 @@ fn another_shape_is_refused() {
         );
         says_both(
             refused(queue().receivers(1).open(&name)),
-            "64 receivers",
+            "256 receivers",
             "1 receivers",
         );
         says_both(
@@ -666,7 +666,7 @@ fn another_shape_is_refused() {
         );
         says_both(
             refused(queue().in_place(2).open_or_create(&name)),
-            "64 receivers",
+            "256 receivers",
             "2 blocks",
         );
         assert!(matches!(
