@@ -23,19 +23,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for child in children {
         child.join()?;
     }
-    println!("Counter: {}", *counter.lock().expect("nobody died in here"));
+    println!("Counter: {}", *counter.lock()?);
 
     let child = Process::spawn(die_inside, (counter.clone(),))?;
     println!("Child: {}", child.join().unwrap_err());
-    match counter.lock() {
-        Ok(number) => println!("Counter: {}", *number),
-        Err(LockError::Abandoned(abandoned)) => {
-            let mut number = abandoned.recover();
-            println!("The last holder died inside and left {}", *number);
-            *number = 4000; // Repaired.
-        }
-        Err(error) => return Err(error.to_string().into()),
+    if let Err(LockError::Abandoned(_)) = counter.lock() {
+        let mut number = counter.recover()?;
+        println!("The last holder died inside and left {}", *number);
+        *number = 4000; // Repaired.
     }
-    println!("Counter: {}", *counter.lock().expect("repaired"));
+    println!("Counter: {}", *counter.lock()?);
     Ok(())
 }

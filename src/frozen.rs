@@ -9,14 +9,15 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::slice;
 
 use bytemuck::{CheckedBitPattern, NoUninit, Zeroable, cast_slice, checked};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::error::{Corrupt, SegmentError};
+use crate::error::{Corrupt, SegmentError, cannot_read};
 use crate::handle;
 use crate::message;
 use crate::sealed::Draft;
@@ -230,6 +231,21 @@ impl<T: PartialEq> PartialEq for Frozen<T> {
 
 impl<T: Eq> Eq for Frozen<T> {}
 
+impl<T: Hash> Hash for Frozen<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}
+
+impl<'a, T> IntoIterator for &'a Frozen<T> {
+    type Item = &'a T;
+    type IntoIter = slice::Iter<'a, T>;
+
+    fn into_iter(self) -> slice::Iter<'a, T> {
+        self.iter()
+    }
+}
+
 impl<T: fmt::Debug> fmt::Debug for Frozen<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
@@ -244,6 +260,6 @@ impl<T> Serialize for Frozen<T> {
 
 impl<'de, T: NoUninit + CheckedBitPattern> Deserialize<'de> for Frozen<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Frozen::attach(handle::deserialize(deserializer)?).map_err(de::Error::custom)
+        Frozen::attach(handle::deserialize(deserializer)?).map_err(cannot_read)
     }
 }

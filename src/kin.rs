@@ -19,6 +19,7 @@ use crate::sys::{self, Descriptor};
 #[derive(Debug)]
 pub(crate) struct Kin {
     me: u32,
+    pid: u32,
     /// Held locked at byte `me`. Never given to anyone but a child at boot, never closed.
     roster: Descriptor,
     page_file: Descriptor,
@@ -87,6 +88,7 @@ fn enter(roster: OwnedFd, page_file: OwnedFd) -> io::Result<Kin> {
     asymmetric();
     Ok(Kin {
         me,
+        pid: std::process::id(),
         roster,
         page_file,
         page,
@@ -124,6 +126,11 @@ impl Kin {
             return other;
         }
         self.me
+    }
+
+    /// This process's ID, without asking the system.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// Whether that process is proven dead.

@@ -27,6 +27,9 @@
 //! Nobody leaves but from a word with its own number in it: a process that lost its proof of life,
 //! and whose place was taken, lets nobody else in.
 //!
+//! `holder` is for people: it says in an error who was inside. It is written inside, before `thread`, and kept by
+//! those who are told of a death, so that each of them is told of the same.
+//!
 //! | edge | release | acquire | what it carries |
 //! |---|---|---|---|
 //! | D | the step in [`leave`](LatchWords::leave) | the step in [`try_enter`](LatchWords::try_enter) and [`enter`](LatchWords::enter) | everything done inside |
@@ -46,6 +49,9 @@ const FREE: u32 = 0;
 /// No participant has this number: they stay below `kin::MAX_PARTICIPANT`.
 const UNFINISHED: u32 = !WAITERS;
 
+/// In `holder`: that process has died inside; its number is 0 if nobody knows it.
+const DEAD: u32 = 1 << 31;
+
 /// The longest spin before a sleep: a few times what a sleep and its wake cost, so that those who
 /// use the lock all the time rarely sleep.
 const SPIN: Duration = Duration::from_micros(20);
@@ -61,12 +67,22 @@ pub(crate) struct Visitor {
     pub(crate) participant: u32,
     /// Told apart from the process' other threads, never 0.
     pub(crate) thread: u32,
+    /// Process ID, for people.
+    pub(crate) pid: u32,
 }
 
 impl Visitor {
     fn word(self) -> u64 {
         u64::from(self.participant) << 32 | u64::from(self.thread)
     }
+}
+
+/// Who did not finish, as far as that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LastHolder {
+    pub(crate) pid: Option<u32>,
+    /// It died; if not, it left in the middle, by a panic.
+    pub(crate) has_died: bool,
 }
 
 /// How long to wait for those inside.
@@ -126,7 +142,7 @@ impl LatchWords {
         // Edge D, entering end; the leaving end is in `leave`.
         let entered = self.step(FREE, me.participant, Ordering::Acquire).is_ok();
         if entered {
-            self.thread.store(me.word(), Ordering::Relaxed);
+            self.hold(me);
         }
         entered
     }
@@ -187,7 +203,12 @@ impl LatchWords {
                     Ordering::Acquire,
                 ) {
                     Ok(_) => {
-                        self.thread.store(me.word(), Ordering::Relaxed);
+                        if left == Left::Finished {
+                            self.hold(me);
+                        } else {
+                            self.keep_holder(seen & !WAITERS);
+                            self.thread.store(me.word(), Ordering::Relaxed);
+                        }
                         return Ok(left);
                     }
                     Err(now) => (seen, lost) = (now, lost + 1),
@@ -219,6 +240,35 @@ impl LatchWords {
             }
             waiters = WAITERS;
             seen = self.owner.load(Ordering::Relaxed);
+        }
+    }
+
+    /// Says who is inside: to be called inside.
+    #[inline]
+    pub(crate) fn hold(&self, me: Visitor) {
+        // Before the thread: whoever is killed in between is not taken for the one before.
+        self.holder.store(me.pid, Ordering::Relaxed);
+        self.thread.store(me.word(), Ordering::Relaxed);
+    }
+
+    /// Keeps who did not finish, who was inside as `participant` or had left.
+    fn keep_holder(&self, participant: u32) {
+        let seen = self.holder.load(Ordering::Relaxed);
+        if participant == UNFINISHED || seen & DEAD != 0 {
+            return;
+        }
+        let inside = (self.thread.load(Ordering::Relaxed) >> 32) as u32;
+        // Killed before it could say its own number, it left that of somebody else there.
+        let pid = if inside == participant { seen } else { 0 };
+        self.holder.store(pid | DEAD, Ordering::Relaxed);
+    }
+
+    /// Who did not finish: to be called inside, by one who was told so and has not called [`hold`](Self::hold).
+    pub(crate) fn last_holder(&self) -> LastHolder {
+        let seen = self.holder.load(Ordering::Relaxed);
+        LastHolder {
+            pid: Some(seen & !DEAD).filter(|pid| *pid != 0),
+            has_died: seen & DEAD != 0,
         }
     }
 

@@ -206,7 +206,8 @@ pub(crate) struct StreamHeader {
 pub(crate) struct LatchWords {
     /// Who is inside; the table of its values is in [`latch`](crate::latch).
     pub(crate) owner: Futex,
-    _pad: AtomicU32,
+    /// Process ID of the one inside, or of the last one who did not finish; the top bit says that it died.
+    pub(crate) holder: AtomicU32,
     /// Which thread is inside, by participant (upper half) and thread (lower half); 0 for none.
     pub(crate) thread: AtomicU64,
 }
@@ -370,6 +371,7 @@ const _: () = {
     assert!(offset_of!(SegmentHeader, next) == 220);
     assert!(size_of::<SignalWords>() == 16);
     assert!(size_of::<LatchWords>() == 16);
+    assert!(offset_of!(LatchWords, holder) == 4);
     assert!(offset_of!(LatchWords, thread) == 8);
     assert!(size_of::<TreePage>() == 2 * APART);
     assert!(offset_of!(TreePage, deaths) == APART);

@@ -30,9 +30,11 @@ mod signal;
 mod stream;
 mod sync;
 mod sys;
+mod unwind;
 
 pub use error::{
-    Corrupt, DecodeError, EncodeError, RecvError, SegmentError, SendError, Undeliverable,
+    Corrupt, Death, DecodeError, EncodeError, RecvError, SegmentError, SendError, Undeliverable,
+    WorkerExit,
 };
 pub use frozen::Frozen;
 pub use handle::Fd;
@@ -41,8 +43,8 @@ pub use message::{Message, Plain};
 pub use pipe::{Listener, Pipe, PipeBuilder, PipeEnd, PipeError};
 pub use pool::{
     CurrentWorker, Full, Insights, Items, OnDeath, Payload, Pool, PoolBuilder, PoolError,
-    PoolStats, PoolView, QueueWait, SlowTask, Task, TaskError, WithContext, Worker, WorkerExit,
-    WorkerInsights, current_worker,
+    PoolStats, PoolView, QueueWait, SlowTask, Task, TaskError, WithContext, Worker, WorkerInsights,
+    current_worker,
 };
 pub use process::{
     Child, Func, Function, JoinError, Output, Process, ProcessBuilder, SpawnError, StartMethod,

@@ -30,12 +30,12 @@ use std::thread::panicking;
 use std::time::Duration;
 
 use bytemuck::{CheckedBitPattern, NoUninit, bytes_of, checked};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::error::{Corrupt, SegmentError};
+use crate::error::{Corrupt, Death, EVICTED, SegmentError, WorkerExit, cannot_read};
 use crate::handle;
 use crate::kin::{self, Kin};
-use crate::latch::{Left, Limit, Refused, Visitor};
+use crate::latch::{LastHolder, Left, Limit, Refused, Visitor};
 use crate::layout::{HEADER, LatchWords};
 use crate::message;
 use crate::named;
@@ -62,8 +62,9 @@ use crate::segment::{Bytes, Commit, Segment, View};
 ///
 /// # If a process dies
 ///
-/// A process killed inside, at any instruction, is *proven* dead by the kernel; then the next one to ask gets in,
-/// is told with [`LockError::Abandoned`], and decides what the half-changed value is worth. That takes
+/// A process killed inside, at any instruction, is *proven* dead by the kernel; then each that asks is told with
+/// [`LockError::Abandoned`], until somebody [`recover`](Lock::recover)s the lock and decides what the half-changed
+/// value is worth. To be told takes
 /// microseconds once a process of the tree has reaped the dead one, otherwise up to 20 ms. A process that is only
 /// stopped keeps the lock. No lock is ever taken from the living, however long they stay inside; but the proof
 /// is lost by a process that closes a copy of a descriptor of this crate's, or runs as root (for a lock with a name:
@@ -88,10 +89,12 @@ use crate::segment::{Bytes, Commit, Segment, View};
 ///
 /// match counter.lock() {
 ///     Ok(_) => unreachable!("the last one inside did not finish"),
-///     Err(LockError::Abandoned(abandoned)) => *abandoned.recover() = 1,
+///     Err(LockError::Abandoned(who)) => println!("{who}"),
 ///     Err(other) => return Err(other.into()),
 /// };
-/// assert_eq!(*counter.lock()?, 1);
+/// // In one call, also for those who expect no death:
+/// let number = counter.lock_or_repair(|number| *number = 1)?;
+/// assert_eq!(*number, 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[doc(alias("Mutex", "RLock", "Value", "Semaphore"))]
@@ -100,6 +103,7 @@ pub struct Lock<T> {
     value: Bytes,
     kin: &'static Kin,
     me: u32,
+    pid: u32,
     named: bool,
     of: PhantomData<T>,
 }
@@ -201,11 +205,13 @@ impl<T: NoUninit + CheckedBitPattern> Lock<T> {
     /// The lock that a segment holds.
     fn attach(segment: Segment) -> Result<Lock<T>, SegmentError> {
         segment.expect(&shape::<T>())?;
+        let kin = kin::kin()?;
         Ok(Lock {
             words: segment.view(0)?,
             value: segment.bytes(Self::VALUE, size_of::<T>() as u64)?,
-            kin: kin::kin()?,
+            kin,
             me: segment.life().me(),
+            pid: kin.pid(),
             named: segment.is_named(),
             of: PhantomData,
         })
@@ -219,7 +225,8 @@ impl<T: NoUninit + CheckedBitPattern> Lock<T> {
     ///
     /// # Errors
     ///
-    /// [`LockError::Abandoned`] when the last one inside did not finish: the lock is yours all the same.
+    /// [`LockError::Abandoned`] when the last one inside did not finish: then this thread is not inside, and so is
+    /// told each that asks until somebody [`recover`](Lock::recover)s the lock.
     /// [`LockError::Deadlock`] when this very thread is inside.
     /// [`LockError::Corrupt`], [`LockError::Forked`], [`LockError::Evicted`].
     ///
@@ -234,7 +241,7 @@ impl<T: NoUninit + CheckedBitPattern> Lock<T> {
     /// ```
     #[doc(alias = "acquire")]
     #[inline]
-    pub fn lock(&self) -> Result<Guard<'_, T>, LockError<T>> {
+    pub fn lock(&self) -> Result<Guard<'_, T>, LockError> {
         self.enter(Limit::Never)
     }
 
@@ -245,7 +252,7 @@ impl<T: NoUninit + CheckedBitPattern> Lock<T> {
     /// [`LockError::WouldBlock`] when somebody alive is inside, this thread included; else as
     /// [`lock`](Lock::lock).
     #[inline]
-    pub fn try_lock(&self) -> Result<Guard<'_, T>, LockError<T>> {
+    pub fn try_lock(&self) -> Result<Guard<'_, T>, LockError> {
         self.enter(Limit::Now)
     }
 
@@ -259,20 +266,133 @@ impl<T: NoUninit + CheckedBitPattern> Lock<T> {
     ///
     /// [`LockError::TimedOut`] when somebody alive was inside all that time; else as [`lock`](Lock::lock).
     #[inline]
-    pub fn lock_timeout(&self, limit: Duration) -> Result<Guard<'_, T>, LockError<T>> {
+    pub fn lock_timeout(&self, limit: Duration) -> Result<Guard<'_, T>, LockError> {
         self.enter(Limit::For(limit))
+    }
+
+    /// Enters the lock also when the last one inside did not finish: from then on its value counts as whole.
+    ///
+    /// Of several that were told of a death one is first and repairs the value; the others find it repaired,
+    /// which [`Guard::was_abandoned`] says. [`lock_or_repair`](Lock::lock_or_repair) looks by itself.
+    ///
+    /// # Blocking
+    ///
+    /// As [`lock`](Lock::lock).
+    ///
+    /// # Errors
+    ///
+    /// As [`lock`](Lock::lock), but for `Abandoned`.
+    ///
+    /// # If a process dies
+    ///
+    /// If this process is killed before the guard is dropped, or the guard is dropped by a panic, the lock is
+    /// abandoned again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc::{Guard, Lock, LockError};
+    ///
+    /// # let lock = Lock::new(5u32)?;
+    /// let mut guard = match lock.lock() {
+    ///     Err(LockError::Abandoned(_)) => lock.recover()?,
+    ///     other => other?,
+    /// };
+    /// if Guard::was_abandoned(&guard) {
+    ///     *guard = 0;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias("clear_poison", "make_consistent"))]
+    pub fn recover(&self) -> Result<Guard<'_, T>, LockError> {
+        self.recover_within(Limit::Never)
+    }
+
+    /// As [`recover`](Lock::recover), waiting at most `limit`.
+    ///
+    /// # Blocking
+    ///
+    /// As [`lock_timeout`](Lock::lock_timeout).
+    ///
+    /// # Errors
+    ///
+    /// As [`lock_timeout`](Lock::lock_timeout), but for `Abandoned`.
+    pub fn recover_timeout(&self, limit: Duration) -> Result<Guard<'_, T>, LockError> {
+        self.recover_within(Limit::For(limit))
+    }
+
+    #[cold]
+    fn recover_within(&self, limit: Limit) -> Result<Guard<'_, T>, LockError> {
+        let (mut guard, left) = self.admit(limit)?;
+        if left == Left::Unfinished {
+            self.words.hold(self.visitor());
+            guard.exit = match panicking() {
+                true => Exit::RecoveredInPanic,
+                false => Exit::Recovered,
+            };
+        }
+        Ok(guard)
+    }
+
+    /// Enters the lock; if the last one inside did not finish, calls `repair` with the value first.
+    ///
+    /// # Blocking
+    ///
+    /// As [`lock`](Lock::lock).
+    ///
+    /// # Errors
+    ///
+    /// As [`lock`](Lock::lock), but for `Abandoned`.
+    ///
+    /// # If a process dies
+    ///
+    /// As [`recover`](Lock::recover): also if it is killed, or panics, in `repair`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pair = multiproc::Lock::new([1u32, 1])?;
+    /// let mut guard = pair.lock_or_repair(|pair| pair[1] = pair[0])?;
+    /// guard[0] = 2; // Killed here, it leaves a pair that the next one repairs.
+    /// guard[1] = 2;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn lock_or_repair(&self, repair: impl FnOnce(&mut T)) -> Result<Guard<'_, T>, LockError> {
+        let mut guard = self.recover()?;
+        if Guard::was_abandoned(&guard) {
+            repair(&mut guard);
+        }
+        Ok(guard)
+    }
+
+    fn visitor(&self) -> Visitor {
+        Visitor {
+            participant: self.me,
+            thread: thread(),
+            pid: self.pid,
+        }
+    }
+
+    #[inline(always)]
+    fn enter(&self, limit: Limit) -> Result<Guard<'_, T>, LockError> {
+        match self.admit(limit)? {
+            (guard, Left::Finished) => Ok(guard),
+            (guard, Left::Unfinished) => {
+                // Dropped, the guard leaves the lock as it was found, for the next to be told as well.
+                let last = self.words.last_holder();
+                drop(guard);
+                Err(LockError::Abandoned(Abandoned(last)))
+            }
+        }
     }
 
     /// Part of the caller, so that a lock that is free is entered without a call, and the guard lies in registers.
     #[inline(always)]
-    fn enter(&self, limit: Limit) -> Result<Guard<'_, T>, LockError<T>> {
+    fn admit(&self, limit: Limit) -> Result<(Guard<'_, T>, Left), LockError> {
         if kin::forked() {
             return Err(LockError::Forked);
         }
-        let me = Visitor {
-            participant: self.me,
-            thread: thread(),
-        };
+        let me = self.visitor();
         let left = match self.words.try_enter(me) {
             true => Left::Finished,
             false => self.wait(me, limit)?,
@@ -297,10 +417,7 @@ impl<T: NoUninit + CheckedBitPattern> Lock<T> {
             guard.exit = Exit::Broken;
             return Err(LockError::Corrupt(SCRIBBLED));
         }
-        match left {
-            Left::Finished => Ok(guard),
-            Left::Unfinished => Err(LockError::Abandoned(Abandoned(guard.outlive()))),
-        }
+        Ok((guard, left))
     }
 
     /// A guard's own handle, and a copy of the value, if its bits are one.
@@ -312,7 +429,8 @@ impl<T: NoUninit + CheckedBitPattern> Lock<T> {
         let value = checked::try_pod_read_unaligned(&bytes).ok()?;
         Some(Box::new(Apart {
             lock: self.clone(),
-            copy: Some((value, bytes_of)),
+            value,
+            bytes: bytes_of,
         }))
     }
 }
@@ -330,16 +448,6 @@ impl<T> Lock<T> {
         let (life, deaths) = (self.segment().life(), self.kin.deaths());
         self.words.enter(me, limit, life, deaths)
     }
-
-    /// A handle of a guard's own.
-    #[cold]
-    #[inline(never)]
-    fn to_own(&self) -> Box<Apart<T>> {
-        Box::new(Apart {
-            lock: self.clone(),
-            copy: None,
-        })
-    }
 }
 
 impl<T> Clone for Lock<T> {
@@ -349,6 +457,7 @@ impl<T> Clone for Lock<T> {
             value: self.value.clone(),
             kin: self.kin,
             me: self.me,
+            pid: self.pid,
             named: self.named,
             of: PhantomData,
         }
@@ -371,7 +480,7 @@ impl<T> Serialize for Lock<T> {
 
 impl<'de, T: NoUninit + CheckedBitPattern> Deserialize<'de> for Lock<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Lock::attach(handle::deserialize(deserializer)?).map_err(de::Error::custom)
+        Lock::attach(handle::deserialize(deserializer)?).map_err(cannot_read)
     }
 }
 
@@ -384,12 +493,11 @@ enum Held<'a, T> {
 /// How the bytes of a value are seen.
 type BytesOf<T> = fn(&T) -> &[u8];
 
-/// What the unusual guard holds: one that may outlive the handle it came from, as errors must, or one of a
-/// named lock.
+/// What the guard of a named lock holds: a copy of the value, which it works on.
 struct Apart<T> {
     lock: Lock<T>,
-    /// What the guard of a named lock works on, and its bytes.
-    copy: Option<(T, BytesOf<T>)>,
+    value: T,
+    bytes: BytesOf<T>,
 }
 
 impl<T> Apart<T> {
@@ -398,10 +506,8 @@ impl<T> Apart<T> {
     #[inline(never)]
     fn leave(&self, left: Left) {
         let Lock { words, me, .. } = &self.lock;
-        if let Some((value, bytes)) = &self.copy {
-            if left == Left::Finished && words.is_inside(*me) {
-                self.lock.value.copy_in(0, bytes(value));
-            }
+        if left == Left::Finished && words.is_inside(*me) {
+            self.lock.value.copy_in(0, (self.bytes)(&self.value));
         }
         words.leave(*me, left);
     }
@@ -428,6 +534,10 @@ enum Exit {
     Whole,
     /// Whole: the panic that is under way began outside.
     WholeInPanic,
+    /// As `Whole`, and the last visitor had not finished.
+    Recovered,
+    /// As `WholeInPanic`, and the last visitor had not finished.
+    RecoveredInPanic,
     Broken,
 }
 
@@ -445,8 +555,9 @@ impl Exit {
     #[inline]
     fn left(self) -> Left {
         match self {
-            Exit::Whole if panicking() => Left::Unfinished,
+            Exit::Whole | Exit::Recovered if panicking() => Left::Unfinished,
             Exit::Whole | Exit::WholeInPanic => Left::Finished,
+            Exit::Recovered | Exit::RecoveredInPanic => Left::Finished,
             Exit::Broken => Left::Unfinished,
         }
     }
@@ -462,21 +573,12 @@ impl<T> Guard<'_, T> {
         lock.value.as_ptr().cast()
     }
 
-    #[inline(always)]
-    fn outlive(mut self) -> Guard<'static, T> {
-        // SAFETY: `self` is forgotten at once, so nobody looks at what is taken.
-        let held = unsafe { ManuallyDrop::take(&mut self.held) };
-        let exit = self.exit;
-        std::mem::forget(self);
-        let apart = match held {
-            Held::Here(lock) => lock.to_own(),
-            Held::Apart(apart) => apart,
-        };
-        Guard {
-            held: ManuallyDrop::new(Held::Apart(apart)),
-            exit,
-            on_thread: PhantomData,
-        }
+    /// Whether the last one inside had not finished, so that the value is to be repaired: of a guard that
+    /// [`Lock::recover`] gave.
+    ///
+    /// It is called as `Guard::was_abandoned(&guard)`: as a method it would hide one of the value's.
+    pub fn was_abandoned(guard: &Self) -> bool {
+        matches!(guard.exit, Exit::Recovered | Exit::RecoveredInPanic)
     }
 }
 
@@ -497,9 +599,7 @@ impl<T> Deref for Guard<'_, T> {
     #[inline]
     fn deref(&self) -> &T {
         if let Held::Apart(apart) = &*self.held {
-            if let Some((value, _)) = &apart.copy {
-                return value;
-            }
+            return &apart.value;
         }
         // SAFETY: as in `bits`: a guard without a copy is one of a lock without a name, and `enter`
         // gives out none that has not passed that check. Since then only the guard's owner wrote,
@@ -513,9 +613,7 @@ impl<T> DerefMut for Guard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         let at = self.value();
         if let Held::Apart(apart) = &mut *self.held {
-            if let Some((value, _)) = &mut apart.copy {
-                return value;
-            }
+            return &mut apart.value;
         }
         // SAFETY: as in `deref`; the guard is borrowed mutably.
         unsafe { &mut *at }
@@ -558,41 +656,72 @@ impl<T: fmt::Display> fmt::Display for Guard<'_, T> {
     }
 }
 
-/// A lock whose last holder did not finish: killed, ended by a panic, or dropped without [`recover`] itself.
+/// Who left a lock without having finished: a process that died inside, or a thread that panicked there.
 ///
-/// The lock is held: nobody else gets in while this exists. Dropped, it leaves the lock abandoned for the
-/// next one to ask.
+/// # Examples
 ///
-/// [`recover`]: Abandoned::recover
-pub struct Abandoned<T: 'static>(Guard<'static, T>);
+/// ```
+/// use multiproc::{Lock, LockError, Process};
+///
+/// fn die_inside(lock: Lock<u32>) {
+///     let _guard = lock.lock();
+///     std::process::abort();
+/// }
+///
+/// let lock = Lock::new(1u32)?;
+/// let child = Process::spawn(die_inside, (lock.clone(),))?;
+/// let pid = child.pid();
+/// assert!(child.join().is_err());
+/// let Err(LockError::Abandoned(who)) = lock.lock() else { panic!("nobody was told") };
+/// assert_eq!(who.pid(), Some(pid));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Abandoned(LastHolder);
 
-impl<T: 'static> Abandoned<T> {
-    /// The guard of the lock, as after [`Lock::lock`]: from now on the value counts as whole.
-    ///
-    /// # If a process dies
-    ///
-    /// If this process is killed before the guard is dropped, or the guard is dropped by a panic, the lock is
-    /// abandoned again.
-    pub fn recover(self) -> Guard<'static, T> {
-        let mut guard = self.0;
-        guard.exit = Exit::after(Left::Finished);
-        guard
+impl Abandoned {
+    /// The process ID, as that process knew it; unknown only of one that was killed just as it came in or left.
+    pub fn pid(&self) -> Option<u32> {
+        self.0.pid
+    }
+
+    /// The death of that process, if it died; how it ended, its parent knows. `None` if a thread of it panicked
+    /// inside, or if nobody knows which process it was.
+    pub fn death(&self) -> Option<Death> {
+        let pid = self.0.pid.filter(|_| self.0.has_died)?;
+        Some(Death::new(pid, None, WorkerExit::Unknown))
     }
 }
 
-impl<T: 'static> fmt::Debug for Abandoned<T> {
+impl fmt::Debug for Abandoned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Abandoned").finish_non_exhaustive()
+        f.debug_struct("Abandoned")
+            .field("pid", &self.0.pid)
+            .field("has_died", &self.0.has_died)
+            .finish()
     }
 }
 
-/// Why a lock was not entered, or entered only with a warning.
-#[derive(thiserror::Error)]
+impl fmt::Display for Abandoned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = if self.0.has_died { "died" } else { "panicked" };
+        match self.0.pid {
+            Some(pid) => write!(f, "process {pid} {how} inside the lock")?,
+            None => write!(f, "a process {how} inside the lock")?,
+        }
+        f.write_str(
+            ": its value may be half changed, until somebody enters by `recover` or `lock_or_repair`",
+        )
+    }
+}
+
+/// Why a lock was not entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum LockError<T: 'static> {
-    /// The last one inside did not finish. The lock is held all the same: see [`Abandoned`].
-    #[error("the last holder of the lock ended inside, its value may be half changed")]
-    Abandoned(Abandoned<T>),
+pub enum LockError {
+    /// The last one inside did not finish; see [`Abandoned`]. Nobody is inside: [`Lock::recover`] enters.
+    #[error("{0}")]
+    Abandoned(Abandoned),
     /// Somebody alive is inside.
     #[error("the lock is held")]
     WouldBlock,
@@ -604,30 +733,16 @@ pub enum LockError<T: 'static> {
     Deadlock,
     /// The value has bits that its type never has: some process has scribbled over it.
     #[error(transparent)]
-    Corrupt(Corrupt),
+    Corrupt(#[from] Corrupt),
     /// This process is a forked copy of the one that made or received the handle.
     #[error("this process was forked by the user; locks of its parent cannot be used here")]
     Forked,
-    /// This process lost its proof of life (a descriptor of ours was closed), so that others hold it for dead.
-    #[error("this process has lost its proof of life, others hold it for dead")]
+    /// Others have seen this process dead: something in it closed all descriptors, or unlocked them.
+    #[error("{EVICTED}")]
     Evicted,
 }
 
-impl<T: 'static> fmt::Debug for LockError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LockError::Abandoned(abandoned) => abandoned.fmt(f),
-            LockError::Corrupt(corrupt) => corrupt.fmt(f),
-            LockError::WouldBlock => f.write_str("WouldBlock"),
-            LockError::TimedOut => f.write_str("TimedOut"),
-            LockError::Deadlock => f.write_str("Deadlock"),
-            LockError::Forked => f.write_str("Forked"),
-            LockError::Evicted => f.write_str("Evicted"),
-        }
-    }
-}
-
-impl<T: 'static> From<Refused> for LockError<T> {
+impl From<Refused> for LockError {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Held => LockError::WouldBlock,

@@ -1,7 +1,8 @@
 //! Every public error, variant by variant: what it says, and what it returns as its source.
 //!
-//! The rule: a text is complete. Payload an error was caused by stands in its text, and then `source()` does not
-//! return it again, or it is returned and does not stand there; so nobody who prints the chain reads anything twice.
+//! The rule: an error says what was wrong in its own words; what it was caused by, its `source()` returns, and its
+//! text does not say it again. An error that adds nothing is transparent. So nobody who prints the chain reads
+//! anything twice, and nothing that is held is hidden from the chain.
 
 #![cfg(not(loom))]
 
@@ -13,8 +14,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use multiproc::{
-    DecodeError, EncodeError, JoinError, LoanError, Lock, LockError, Payload, PipeError, PoolError,
-    QueueError, RecvError, SegmentError, SendError, SpawnError, TaskError, WorkerExit,
+    Abandoned, Corrupt, DecodeError, EncodeError, Full, JoinError, LoanError, Lock, LockError,
+    Payload, PipeError, PoolError, Queue, QueueError, RecvError, SegmentError, SendError,
+    SpawnError, TaskError, WorkerExit,
 };
 
 /// A variant's name and the error itself.
@@ -30,7 +32,7 @@ macro_rules! samples {
     };
 }
 
-/// Payload the system says when something is not permitted.
+/// What the system says when something is not permitted.
 fn refused() -> io::Error {
     io::Error::from_raw_os_error(nix::libc::EPERM)
 }
@@ -47,8 +49,8 @@ fn text() -> String {
     "some reason".to_owned()
 }
 
-/// A lock whose last holder panicked, and what it says.
-fn abandoned() -> LockError<u8> {
+/// What a lock says whose last holder panicked.
+fn abandoned() -> Abandoned {
     let lock = Lock::new(7_u8).unwrap();
     let half = catch_unwind(AssertUnwindSafe(|| {
         let _guard = lock.lock().unwrap();
@@ -56,8 +58,8 @@ fn abandoned() -> LockError<u8> {
     }));
     assert!(half.is_err());
     match lock.lock() {
-        Err(error) => error,
-        Ok(_) => panic!("it was not told"),
+        Err(LockError::Abandoned(abandoned)) => abandoned,
+        other => panic!("it was not told: {other:?}"),
     }
 }
 
@@ -100,21 +102,12 @@ fn all() -> BTreeMap<&'static str, Vec<Sample>> {
             NotOpen { name: text() }, Gone { pid: 4711 },
             NoFolder { name: text(), why: "/dev/shm is not there".into() }, Busy { name: text() }, Evicted,
             Refused { pid: 4711, errno: refused(), others: "know nothing of it" }, Forked, Io(refused()),
+            Forbidden { call: "memfd_create", error: refused() },
         ),
-        (
-            "LockError",
-            vec![
-                ("Abandoned", Box::new(LockFailed(abandoned().to_string())) as Box<dyn Error>),
-                ("WouldBlock", Box::new(LockError::<u8>::WouldBlock)),
-                ("TimedOut", Box::new(LockError::<u8>::TimedOut)),
-                ("Deadlock", Box::new(LockError::<u8>::Deadlock)),
-                ("Forked", Box::new(LockError::<u8>::Forked)),
-                ("Evicted", Box::new(LockError::<u8>::Evicted)),
-            ],
-        ),
+        samples!(LockError: Abandoned(abandoned()), WouldBlock, TimedOut, Deadlock, Forked, Evicted),
         samples!(SpawnError:
             NotInitialised, Privileged, Loader { loader: "/lib/ld.so".into(), program: "/bin/app".into() },
-            NoZygote { error: refused() }, TooLong { error: refused() }, Refused { call: "clone3", error: refused() },
+            NoZygote { error: refused() }, TooLong { error: refused() }, Refused { call: "pidfd_open", error: refused() },
             NoThread { error: refused() }, Forked, ForeignFunction, Encode(encode()), Image { error: refused() }, OtherImage,
             TooManyProcesses { limit: Some(100), error: refused() },
             TooManyDescriptors { limit: Some(1024), error: refused() }, NoMemory { error: refused() },
@@ -147,18 +140,6 @@ fn all() -> BTreeMap<&'static str, Vec<Sample>> {
     .into()
 }
 
-/// A lock's error keeps the lock that is no more here; what it says is enough.
-#[derive(Debug)]
-struct LockFailed(String);
-
-impl std::fmt::Display for LockFailed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Error for LockFailed {}
-
 /// Each error and what it was caused by, as far as it says so.
 fn chain(error: &dyn Error) -> Vec<String> {
     let mut texts = vec![error.to_string()];
@@ -170,13 +151,24 @@ fn chain(error: &dyn Error) -> Vec<String> {
     texts
 }
 
-/// Payload is wrong with what an error says, if anything.
+/// What is wrong with what an error says, if anything.
 fn fault(error: &dyn Error) -> Option<String> {
     let chain = chain(error);
     let said = &chain[0];
     let words = said.split_whitespace().count();
     if words < 2 {
         return Some(format!("says hardly anything: {said:?}"));
+    }
+    // What it holds of another error is its source: nobody has to look for it in the fields.
+    let shown = format!("{error:?}");
+    let inner = [
+        format!("{:?}", refused()),
+        format!("{:?}", decode()),
+        format!("{:?}", encode()),
+    ];
+    let holds = |inner: &String| shown.contains(inner.as_str()) && shown != *inner;
+    if inner.iter().any(holds) && chain.len() == 1 {
+        return Some(format!("hides its source: {shown}"));
     }
     if said.starts_with("operating system") || said.starts_with(&refused().to_string()) {
         return Some(format!("does not say what was tried: {said:?}"));
@@ -325,4 +317,101 @@ fn faults_are_found() {
         assert!(fault.contains(because), "{fault}");
     }
     assert_eq!(fault(&Bad("the file is gone", None)), None);
+    #[derive(Debug)]
+    #[allow(dead_code, reason = "shown")]
+    struct Hides(io::Error);
+    impl std::fmt::Display for Hides {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("cannot open the file")
+        }
+    }
+    impl Error for Hides {}
+    let fault = fault(&Hides(refused())).expect("a source that is hidden is found");
+    assert!(fault.contains("hides its source"), "{fault}");
+}
+
+/// Each can be kept, sent to another thread and turned into any of the usual boxes; those of a result can be
+/// compared.
+#[test]
+fn errors_go_everywhere() {
+    fn everywhere<T: Error + Send + Sync + Eq + 'static>() {}
+    everywhere::<Corrupt>();
+    everywhere::<DecodeError>();
+    everywhere::<EncodeError>();
+    everywhere::<SendError<u8>>();
+    everywhere::<RecvError>();
+    everywhere::<LoanError>();
+    everywhere::<LockError>();
+    everywhere::<SegmentError>();
+    everywhere::<QueueError>();
+    everywhere::<PipeError>();
+    everywhere::<SpawnError>();
+    everywhere::<JoinError>();
+    everywhere::<PoolError>();
+    everywhere::<TaskError>();
+    everywhere::<Full<u8>>();
+}
+
+/// What came of a process or a task can be reported to somebody else, and is then what it was.
+#[test]
+fn results_travel() {
+    let (mut joined, mut there) = Queue::<JoinError>::new(8).unwrap();
+    let (mut ended, mut here) = Queue::<TaskError>::new(8).unwrap();
+    let mut all = all();
+    for (variant, error) in all.remove("JoinError").unwrap() {
+        let error = error.downcast::<JoinError>().unwrap();
+        let (text, debug) = (chain(&*error), format!("{error:?}"));
+        joined.send(*error).unwrap();
+        let arrived = there.recv().unwrap();
+        assert_eq!(
+            (chain(&arrived), format!("{arrived:?}")),
+            (text, debug),
+            "{variant}"
+        );
+        assert_ne!(arrived, JoinError::Exited(77));
+    }
+    for (variant, error) in all.remove("TaskError").unwrap() {
+        let error = error.downcast::<TaskError>().unwrap();
+        ended.send(TaskError::clone(&error)).unwrap();
+        assert_eq!(here.recv().unwrap(), *error, "{variant}");
+    }
+    for (_, error) in all.remove("SpawnError").unwrap() {
+        let begun = JoinError::NotBegun(*error.downcast::<SpawnError>().unwrap());
+        let debug = format!("{begun:?}");
+        joined.send(begun).unwrap();
+        assert_eq!(format!("{:?}", there.recv().unwrap()), debug);
+    }
+    let death = |how| TaskError::WorkerDied {
+        item: 0,
+        pid: 4711,
+        name: "PoolWorker-1".to_owned(),
+        how,
+        attempt: 1,
+    };
+    let [first, second] = [WorkerExit::Signalled(6), WorkerExit::Signalled(9)].map(death);
+    assert_ne!(first, second);
+}
+
+/// One death, said by everything in the same words.
+#[test]
+fn a_death_has_one_wording() {
+    let how = WorkerExit::Signalled(6);
+    let said = "was ended by signal 6 (SIGABRT)";
+    assert_eq!(how.to_string(), said);
+    assert_eq!(
+        JoinError::Signalled(6).to_string(),
+        format!("the process {said}")
+    );
+    assert_eq!(JoinError::Signalled(6).exit(), Some(how));
+    let died = TaskError::WorkerDied {
+        item: 3,
+        pid: 4711,
+        name: "PoolWorker-1".to_owned(),
+        how,
+        attempt: 1,
+    };
+    let death = died.death().unwrap();
+    assert_eq!(death.to_string(), format!("PoolWorker-1 (pid 4711) {said}"));
+    assert!(died.to_string().starts_with(&death.to_string()), "{died}");
+    assert_eq!((death.pid(), death.name()), (4711, Some("PoolWorker-1")));
 }

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use multiproc::{
-    Child, Lock, LockError, Process, Queue, Receiver, RecvError, Segment, SendError, Sender,
+    Child, Guard, Lock, LockError, Process, Queue, Receiver, RecvError, Segment, SendError, Sender,
 };
 use serde::{Deserialize, Serialize};
 
@@ -351,11 +351,16 @@ fn lock(pair: Lock<[u64; 2]>, record: Record, process: usize) {
                     let value = guard[0];
                     (Some(guard), What::Hold, value)
                 }
-                Err(LockError::Abandoned(abandoned)) => {
-                    let mut guard = abandoned.recover();
+                Err(LockError::Abandoned(_)) => {
+                    let mut guard = pair.recover().unwrap();
                     guard[0] += 1;
                     let value = guard[0];
-                    (Some(guard), What::HoldAbandoned, value)
+                    // Another may have been quicker, and have left it whole.
+                    let what = match Guard::was_abandoned(&guard) {
+                        true => What::HoldAbandoned,
+                        false => What::Hold,
+                    };
+                    (Some(guard), what, value)
                 }
                 Err(LockError::WouldBlock) => (None, What::Busy, 0),
                 Err(error) => panic!("{error}"),

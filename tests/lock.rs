@@ -13,13 +13,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytemuck::{CheckedBitPattern, NoUninit};
-use multiproc::{Lock, LockError};
+use multiproc::{Guard, Lock, LockError};
 
 /// Longer than anything here takes, also on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(30);
 
-fn refused<T: std::fmt::Debug>(result: Result<impl Sized, LockError<T>>) -> LockError<T> {
+fn refused(result: Result<impl Sized, LockError>) -> LockError {
     result.map(|_| ()).expect_err("should have been refused")
 }
 
@@ -216,17 +216,61 @@ fn panic_inside_abandons() {
         LockError::Abandoned(_)
     ));
     match lock.lock() {
-        Err(LockError::Abandoned(abandoned)) => {
+        Err(LockError::Abandoned(who)) => {
+            // It lives: one of its threads panicked.
+            assert_eq!((who.pid(), who.death()), (Some(std::process::id()), None));
+            // Whoever is told is not inside.
             thread::scope(|scope| {
-                scope.spawn(|| assert!(matches!(refused(lock.try_lock()), LockError::WouldBlock)));
+                scope
+                    .spawn(|| assert!(matches!(refused(lock.try_lock()), LockError::Abandoned(_))));
             });
-            let mut guard = abandoned.recover();
+            let mut guard = lock.recover().unwrap();
+            assert!(Guard::was_abandoned(&guard));
             assert_eq!(*guard, [2, 1]);
             guard[1] = 2;
         }
         other => panic!("{other:?}"),
     }
     assert_eq!(*lock.lock().unwrap(), [2, 2]);
+}
+
+/// Of two that were told of one death, the second finds the value repaired and must not repair it again.
+#[test]
+fn only_the_first_repairs() {
+    let lock = Lock::new([1u8, 1]).unwrap();
+    let half = catch_unwind(AssertUnwindSafe(|| {
+        lock.lock().unwrap()[0] = 2;
+        let _guard = lock.lock().unwrap();
+        panic!("half done");
+    }));
+    assert!(half.is_err());
+    let (first, second) = (lock.lock(), lock.clone());
+    assert!(matches!(first, Err(LockError::Abandoned(_))));
+    let mut guard = lock.lock_or_repair(|pair| pair[1] = pair[0]).unwrap();
+    assert!(Guard::was_abandoned(&guard));
+    *guard = [3, 3];
+    drop(guard);
+    let guard = second.lock_or_repair(|_| panic!("it is whole")).unwrap();
+    assert_eq!((*guard, Guard::was_abandoned(&guard)), ([3, 3], false));
+    drop(guard);
+    assert!(!Guard::was_abandoned(&lock.recover().unwrap()));
+}
+
+#[test]
+fn panic_in_repair_leaves_it_abandoned() {
+    let lock = Lock::new(0u8).unwrap();
+    for _ in 0..2 {
+        let half = catch_unwind(AssertUnwindSafe(|| {
+            let _guard = lock.lock_or_repair(|_| ()).unwrap();
+            panic!("again");
+        }));
+        assert!(half.is_err());
+        let half = catch_unwind(AssertUnwindSafe(|| {
+            drop(lock.lock_or_repair(|_| panic!("in repair")));
+        }));
+        assert!(half.is_err());
+        assert!(matches!(refused(lock.lock()), LockError::Abandoned(_)));
+    }
 }
 
 #[test]
@@ -236,7 +280,7 @@ fn panic_while_repairing_abandons_again() {
         let half = catch_unwind(AssertUnwindSafe(|| {
             let mut guard = match lock.lock() {
                 Ok(guard) => guard,
-                Err(LockError::Abandoned(abandoned)) => abandoned.recover(),
+                Err(LockError::Abandoned(_)) => lock.recover().unwrap(),
                 Err(other) => panic!("{other}"),
             };
             *guard += 1;
@@ -296,7 +340,8 @@ fn abandoned_wakes_the_next() {
 }
 
 #[test]
-fn abandoned_and_its_guard_outlive_the_handle() -> Result<(), Box<dyn std::error::Error>> {
+fn errors_outlive_the_handle_and_go_to_other_threads()
+-> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     fn abandon(lock: &Lock<u8>) {
         let half = catch_unwind(AssertUnwindSafe(|| {
             let _guard = lock.lock().unwrap();
@@ -304,7 +349,7 @@ fn abandoned_and_its_guard_outlive_the_handle() -> Result<(), Box<dyn std::error
         }));
         assert!(half.is_err());
     }
-    fn entered(lock: Lock<u8>) -> Result<u8, Box<dyn std::error::Error>> {
+    fn entered(lock: Lock<u8>) -> Result<u8, Box<dyn std::error::Error + Send + Sync>> {
         Ok(*lock.lock()?)
     }
     let lock = Lock::new(7u8)?;
@@ -312,13 +357,18 @@ fn abandoned_and_its_guard_outlive_the_handle() -> Result<(), Box<dyn std::error
     let kept = lock.clone();
     assert_eq!(
         entered(lock).unwrap_err().to_string(),
-        "the last holder of the lock ended inside, its value may be half changed"
+        format!(
+            "process {} panicked inside the lock: its value may be half changed, until somebody enters by \
+             `recover` or `lock_or_repair`",
+            std::process::id()
+        )
     );
-    let Err(LockError::Abandoned(abandoned)) = kept.lock() else {
+    let Err(LockError::Abandoned(who)) = kept.lock() else {
         panic!("it was not recovered")
     };
+    assert_eq!(*kept.recover()?, 7);
     drop(kept);
-    assert_eq!(*abandoned.recover(), 7);
+    assert_eq!(who.pid(), Some(std::process::id()));
     Ok(())
 }
 
@@ -331,10 +381,10 @@ fn guards_stay_on_their_thread_and_locks_do_not() {
     impl<T: ?Sized> Either<()> for T {}
     impl<T: ?Sized + Send> Either<u8> for T {}
     <multiproc::Guard<'static, u8> as Either<_>>::not_send();
-    <multiproc::Abandoned<u8> as Either<_>>::not_send();
 
     fn shared<T: Send + Sync>() {}
     shared::<Lock<u8>>();
+    shared::<LockError>();
 }
 
 /// The file of the lock with that value, as another process of the tree may have it, and where the value is.
@@ -375,7 +425,7 @@ fn scribbled_value_is_an_error() {
     file.write_all_at(&u32::from('x').to_ne_bytes(), at)
         .unwrap();
     match lock.lock() {
-        Err(LockError::Abandoned(abandoned)) => assert_eq!(*abandoned.recover(), 'x'),
+        Err(LockError::Abandoned(_)) => assert_eq!(*lock.recover().unwrap(), 'x'),
         other => panic!("{other:?}"),
     }
     assert_eq!(*lock.lock().unwrap(), 'x');

@@ -906,6 +906,7 @@ fn visitor(participant: u32, thread: u32) -> Visitor {
     Visitor {
         participant,
         thread,
+        pid: participant,
     }
 }
 

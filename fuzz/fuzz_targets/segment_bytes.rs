@@ -359,7 +359,7 @@ fn use_lock<T: NoUninit + CheckedBitPattern>(lock: &Lock<T>, offered: &Offered, 
         match operation % 4 {
             0 => _ = bounded(|| lock.try_lock().map(|guard| *guard)),
             1 => match bounded(|| lock.lock_timeout(SHORT)) {
-                Err(LockError::Abandoned(abandoned)) => drop(abandoned.recover()),
+                Err(LockError::Abandoned(_)) => drop(bounded(|| lock.recover_timeout(SHORT))),
                 other => drop(other),
             },
             _ => offered.scribble(input),

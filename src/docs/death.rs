@@ -15,7 +15,7 @@
 //! | sending a message that is longer than a slot | nothing; the memory it took goes to the next in that lane |
 //! | holding a lease | the message goes to another receiver, marked as redelivered |
 //! | holding a loan | the block is free again |
-//! | holding a lock | the next taker gets [`Abandoned`](crate::LockError::Abandoned) and decides |
+//! | holding a lock | each that asks gets [`Abandoned`](crate::LockError::Abandoned), until one [recovers](crate::Lock::recover) it and decides |
 //! | waiting for a lock or a message | nothing |
 //! | writing into a pipe | everything before the unfinished message, then `Closed` |
 //! | a handle it sent is on its way | the handle, if one of the processes between has what it leads to; else [`RecvError::Decode`](crate::RecvError::Decode) says that it is gone |

@@ -1,12 +1,21 @@
 //! Every public error, in families by what the caller can do.
+//!
+//! The rule for texts: an error says what was wrong and what would be right in its own words. What it was
+//! caused by, it returns as its `source()` and does not say again; an error that has nothing to add is
+//! `transparent` and says what the other says. So whoever prints the whole chain reads nothing twice.
 
 mod codec;
+mod death;
+mod same;
 
+use std::error::Error;
 use std::fmt;
 
 use rustix::process::Resource;
 
 pub use self::codec::{DecodeError, EncodeError};
+pub use self::death::{Death, WorkerExit};
+pub(crate) use self::same::{equal_by_debug, os};
 
 /// Shared memory says something that no process of this crate writes.
 ///
@@ -88,7 +97,7 @@ impl<T> fmt::Display for SendError<T> {
                     "the value has {needed} bytes, a message may have {limit} (set `message_limit` to more)"
                 )
             }
-            SendError::Encode { error, .. } => error.fmt(f),
+            SendError::Encode { .. } => f.write_str("the value cannot be sent"),
             SendError::Forked(_) => f.write_str(FORKED),
             SendError::Evicted(_) => f.write_str(EVICTED),
         }
@@ -117,7 +126,14 @@ impl<T> fmt::Debug for SendError<T> {
     }
 }
 
-impl<T> std::error::Error for SendError<T> {}
+impl<T> Error for SendError<T> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            SendError::Encode { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
 
 /// Why nothing was received.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -133,8 +149,8 @@ pub enum RecvError {
     #[error("nobody is left to send, and all that was sent has been received")]
     Closed,
     /// A message arrived that is no value of the type; it is gone, the next call goes on behind it.
-    #[error("a message could not be read: {0}")]
-    Decode(DecodeError),
+    #[error("a message could not be read")]
+    Decode(#[source] DecodeError),
     /// See [`Corrupt`].
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
@@ -223,6 +239,61 @@ impl Evicted {
     pub(crate) fn is_in(error: &std::io::Error) -> bool {
         error.get_ref().is_some_and(|inner| inner.is::<Evicted>())
     }
+}
+
+/// Says that a system call is refused that a sandbox may forbid.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the system call {call} was refused: allow it in the sandbox (such as a seccomp profile) that this program \
+     runs in"
+)]
+pub(crate) struct Forbidden {
+    call: &'static str,
+    errno: i32,
+}
+
+impl Forbidden {
+    pub(crate) fn error(call: &'static str, error: std::io::Error) -> std::io::Error {
+        match error.raw_os_error() {
+            Some(errno) => std::io::Error::new(error.kind(), Forbidden { call, errno }),
+            None => error,
+        }
+    }
+
+    /// The call, and what the system said, if that is why something failed.
+    pub(crate) fn of(
+        error: std::io::Error,
+    ) -> Result<(&'static str, std::io::Error), std::io::Error> {
+        let found = error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<Forbidden>());
+        match found {
+            Some(its) => Ok((its.call, std::io::Error::from_raw_os_error(its.errno))),
+            None => Err(error),
+        }
+    }
+}
+
+/// An error and all that it was caused by, in one text: for those who can pass on no more than that.
+pub(crate) fn whole(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// An error of this crate as one of a `Serialize`.
+pub(crate) fn cannot_write<E: serde::ser::Error>(error: impl Error) -> E {
+    E::custom(whole(&error))
+}
+
+/// An error of this crate as one of a `Deserialize`.
+pub(crate) fn cannot_read<E: serde::de::Error>(error: impl Error) -> E {
+    E::custom(whole(&error))
 }
 
 /// Why a segment could not be made or attached.
@@ -356,7 +427,7 @@ pub enum SegmentError {
     },
     /// The system does not let this process open what the sender of a handle holds, and no process between has it.
     #[error(
-        "the memory behind a handle of process {pid} cannot be opened through /proc ({errno}), and the processes \
+        "the memory behind a handle of process {pid} cannot be opened through /proc, and the processes \
          between, which were asked, {others}: let both processes have the same user, capabilities and namespaces, \
          or give it to the receiver as an argument when that is started"
     )]
@@ -364,6 +435,7 @@ pub enum SegmentError {
         /// The sender.
         pid: i32,
         /// What the system said.
+        #[source]
         errno: std::io::Error,
         /// What came of asking the processes between, in words.
         others: &'static str,
@@ -377,10 +449,24 @@ pub enum SegmentError {
     /// See [`Corrupt`].
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
+    /// A system call that shared memory needs is forbidden here.
+    #[error(
+        "the system refused the call {call}: allow it in the sandbox (such as a seccomp profile) that this \
+         program runs in"
+    )]
+    Forbidden {
+        /// The system call.
+        call: &'static str,
+        /// What the system said.
+        #[source]
+        error: std::io::Error,
+    },
     /// The operating system refused.
-    #[error("the operating system refused memory to share: {0}")]
-    Io(std::io::Error),
+    #[error("the operating system refused memory to share")]
+    Io(#[source] std::io::Error),
 }
+
+equal_by_debug!(SegmentError);
 
 impl From<std::io::Error> for SegmentError {
     fn from(error: std::io::Error) -> SegmentError {
@@ -408,7 +494,10 @@ impl SegmentError {
             // Ours are closed when nobody uses them any more, and not before.
             Some(EBADF) => SegmentError::Evicted,
             _ if Evicted::is_in(&error) => SegmentError::Evicted,
-            _ => SegmentError::Io(error),
+            _ => match Forbidden::of(error) {
+                Ok((call, error)) => SegmentError::Forbidden { call, error },
+                Err(error) => SegmentError::Io(error),
+            },
         }
     }
 }

@@ -31,7 +31,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
-use crate::error::SegmentError;
+use crate::error::{SegmentError, cannot_read};
 use crate::kin::{self, Kin};
 use crate::named;
 use crate::roster::Owner;
@@ -396,7 +396,7 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
             deserializer: D,
         ) -> Result<Segment, D::Error> {
             match is_admitted() {
-                true => take(Wire::deserialize(deserializer)?).map_err(de::Error::custom),
+                true => take(Wire::deserialize(deserializer)?).map_err(cannot_read),
                 false => Err(de::Error::custom(OUTSIDE)),
             }
         }
@@ -427,7 +427,7 @@ impl<'de> Deserialize<'de> for Segment {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let segment = deserialize(deserializer)?;
         // Its words would be those of a lock, a queue or whatever else it holds.
-        segment.expect(RAW).map_err(de::Error::custom)?;
+        segment.expect(RAW).map_err(cannot_read)?;
         Ok(segment)
     }
 }

@@ -141,6 +141,16 @@ impl<Up: Message, Down: Message> PipeBuilder<Up, Down> {
     }
 }
 
+impl<Up, Down> Clone for PipeBuilder<Up, Down> {
+    fn clone(&self) -> Self {
+        PipeBuilder {
+            size: self.size,
+            message_limit: self.message_limit,
+            _values: PhantomData,
+        }
+    }
+}
+
 impl<Up, Down> fmt::Debug for PipeBuilder<Up, Down> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PipeBuilder")

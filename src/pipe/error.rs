@@ -1,6 +1,6 @@
 //! Why a pipe could not be had.
 
-use crate::error::{EVICTED, SegmentError};
+use crate::error::{EVICTED, SegmentError, equal_by_debug};
 
 /// Why a pipe could not be made.
 ///
@@ -54,3 +54,5 @@ pub enum PipeError {
     #[error(transparent)]
     Segment(#[from] SegmentError),
 }
+
+equal_by_debug!(PipeError);

@@ -11,7 +11,7 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::error::SegmentError;
+use crate::error::{SegmentError, cannot_read, cannot_write};
 use crate::handle::{self, Moved, Ticket, Travelling};
 use crate::message::Message;
 use crate::roster::Owner;
@@ -52,7 +52,7 @@ impl<S: Message, R: Message> Serialize for PipeEnd<S, R> {
                 "an end that was connected by a name stays in its process",
             ));
         }
-        let tag = handle::tag().map_err(Z::Error::custom)?;
+        let tag = handle::tag().map_err(cannot_write)?;
         let Some(away) = link.send_away(tag) else {
             return Err(Z::Error::custom(
                 "this end has been sent away, or its process was taken for dead",
@@ -79,11 +79,9 @@ impl<'de, S: Message, R: Message> Deserialize<'de> for PipeEnd<S, R> {
             false => Side::First,
             true => Side::Second,
         };
-        segment
-            .expect(&shape::<S, R>(side))
-            .map_err(D::Error::custom)?;
-        match Link::arrive(segment, side, tag).map_err(D::Error::custom)? {
-            Some(link) => PipeEnd::over(link).map_err(D::Error::custom),
+        segment.expect(&shape::<S, R>(side)).map_err(cannot_read)?;
+        match Link::arrive(segment, side, tag).map_err(cannot_read)? {
+            Some(link) => PipeEnd::over(link).map_err(cannot_read),
             None => Err(D::Error::custom(
                 "the end was given up: the process that sent it is gone",
             )),

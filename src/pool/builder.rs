@@ -2,17 +2,17 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::Pool;
 use super::error::PoolError;
-use super::settings::{OnDeath, Settings};
+use super::settings::{Initializer, OnDeath, Settings};
 use super::worker::Prepare;
-use crate::handle::{self, Passed, Transport};
+use crate::handle::{self, Transport};
 use crate::layout::SEATS;
-use crate::message::{self, Message};
-use crate::process::task::{self, TaskName};
+use crate::message::{self, EncodeError, Message};
+use crate::process::task;
 use crate::process::{Function, Process, ProcessBuilder, SpawnError, StartMethod, Stdio};
 
 /// A pool to be: made by [`Pool::builder`].
@@ -35,11 +35,12 @@ use crate::process::{Function, Process, ProcessBuilder, SpawnError, StartMethod,
 /// assert_eq!(pool.map(|x: u64| x + 1, [1, 2])?, [2, 3]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[derive(Clone)]
 #[must_use = "a builder starts nothing until `build`"]
 pub struct PoolBuilder {
     workers: Option<usize>,
     name: String,
-    initializer: Option<Result<Initializer, PoolError>>,
+    initializer: Option<Result<Arc<Initializer>, Unusable>>,
     max_tasks: Option<u64>,
     on_death: OnDeath,
     task_timeout: Option<Duration>,
@@ -50,10 +51,20 @@ pub struct PoolBuilder {
     process: ProcessBuilder,
 }
 
-struct Initializer {
-    name: TaskName,
-    arguments: Vec<u8>,
-    passed: Passed,
+/// Why an initializer cannot be used, which `build` says.
+#[derive(Clone)]
+enum Unusable {
+    Foreign,
+    Encode(EncodeError),
+}
+
+impl From<Unusable> for PoolError {
+    fn from(why: Unusable) -> PoolError {
+        match why {
+            Unusable::Foreign => PoolError::Spawn(SpawnError::ForeignFunction),
+            Unusable::Encode(error) => PoolError::Encode(error),
+        }
+    }
 }
 
 impl std::fmt::Debug for PoolBuilder {
@@ -112,7 +123,7 @@ impl PoolBuilder {
         const { task::must_be_sizeless::<F>() }
         // Its type says all.
         let _: F = function;
-        self.initializer = Some(Initializer::new::<F, A>(&arguments));
+        self.initializer = Some(initializer::<F, A>(&arguments).map(Arc::new));
         self
     }
 
@@ -227,15 +238,10 @@ impl PoolBuilder {
             Some(workers) => workers,
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
-        let (initializer, passed) = match self.initializer.transpose()? {
-            Some(its) => (Some((its.name, its.arguments)), Some(its.passed)),
-            None => (None, None),
-        };
         Pool::start(Settings {
             workers,
             name: self.name,
-            initializer,
-            _passed: Mutex::new(passed),
+            initializer: self.initializer.transpose()?,
             max_tasks: self.max_tasks,
             on_death: self.on_death,
             task_timeout: self.task_timeout,
@@ -248,18 +254,16 @@ impl PoolBuilder {
     }
 }
 
-impl Initializer {
-    fn new<F: Function<A>, A: Message>(arguments: &A) -> Result<Initializer, PoolError> {
-        let name = task::name::<Prepare<F, A>>().map_err(SpawnError::from)?;
-        let mut bytes = Vec::new();
-        // Every worker decodes them, also those to come.
-        let (encoded, passed) =
-            handle::collect(Transport::Kept, || message::encode(arguments, &mut bytes));
-        encoded?;
-        Ok(Initializer {
-            name,
-            arguments: bytes,
-            passed,
-        })
-    }
+fn initializer<F: Function<A>, A: Message>(arguments: &A) -> Result<Initializer, Unusable> {
+    let name = task::name::<Prepare<F, A>>().map_err(|_| Unusable::Foreign)?;
+    let mut bytes = Vec::new();
+    // Every worker decodes them, also those to come, of every pool that is built so.
+    let (encoded, passed) =
+        handle::collect(Transport::Kept, || message::encode(arguments, &mut bytes));
+    encoded.map_err(Unusable::Encode)?;
+    Ok(Initializer {
+        name,
+        arguments: bytes,
+        _passed: Mutex::new(passed),
+    })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::SegmentError;
+use crate::error::{Death, SegmentError, WorkerExit, equal_by_debug, whole};
 use crate::message::{DecodeError, EncodeError};
 use crate::process::{SpawnError, at};
 
@@ -26,17 +26,17 @@ pub enum PoolError {
         limit: usize,
     },
     /// A worker could not be started.
-    #[error("a worker could not be started: {0}")]
+    #[error(transparent)]
     Spawn(SpawnError),
     /// There was no memory to share.
     #[error(transparent)]
     Segment(#[from] SegmentError),
     /// The arguments of the initializer cannot be sent.
-    #[error("the initializer's arguments cannot be sent: {0}")]
-    Encode(EncodeError),
+    #[error("the initializer's arguments cannot be sent")]
+    Encode(#[source] EncodeError),
     /// The pool's own thread could not be started.
-    #[error("the pool's thread could not be started: {0}")]
-    Thread(io::Error),
+    #[error("the pool's thread could not be started")]
+    Thread(#[source] io::Error),
     /// Something was left to do at the end of the time that was given for it, and was ended.
     #[error("not all that was submitted had ended in time; the rest was terminated")]
     Terminated,
@@ -47,6 +47,8 @@ pub enum PoolError {
         why: String,
     },
 }
+
+equal_by_debug!(PoolError);
 
 impl From<SpawnError> for PoolError {
     fn from(error: SpawnError) -> PoolError {
@@ -81,36 +83,13 @@ impl<T> fmt::Display for Full<T> {
 
 impl<T: fmt::Debug> std::error::Error for Full<T> {}
 
-/// How a worker died.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum WorkerExit {
-    /// It exited, with this code, in the middle of the task.
-    Exited(i32),
-    /// A signal ended it; `abort`, a stack overflow and the kernel's out-of-memory killer are signals too.
-    Signalled(i32),
-    /// Somebody else took its status.
-    Unknown,
-}
-
-impl fmt::Display for WorkerExit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            WorkerExit::Exited(code) => write!(f, "exited with code {code}"),
-            WorkerExit::Unknown => f.write_str("ended with unknown status"),
-            WorkerExit::Signalled(signal) => match nix::sys::signal::Signal::try_from(signal) {
-                Ok(name) => write!(f, "was ended by signal {signal} ({name})"),
-                Err(_) => write!(f, "was ended by signal {signal}"),
-            },
-        }
-    }
-}
-
 /// Why a task has no value.
 ///
 /// Every task ends in exactly one way: its value, or one of these. `item` is the index of the item in
 /// what was given to the call, 0 for a single call; `pid` and `name` are those of the worker that had it.
-#[derive(Debug, Clone, thiserror::Error)]
+///
+/// It travels in messages: a function may run a pool of its own and return what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum TaskError {
     /// The function panicked. The worker goes on.
@@ -169,7 +148,7 @@ pub enum TaskError {
         item: usize,
     },
     /// The arguments could not be read by the worker, or the result not by the caller.
-    #[error("the {what} of item {item} cannot be read: {error}")]
+    #[error("the {what} of item {item} cannot be read")]
     Decode {
         /// Index of the item.
         item: usize,
@@ -180,10 +159,11 @@ pub enum TaskError {
         /// Arguments, result or context.
         what: Payload,
         /// Payload is wrong with the bytes.
+        #[source]
         error: DecodeError,
     },
     /// The arguments could not be written by the caller, or the result not by the worker.
-    #[error("the {what} of item {item} cannot be sent: {error}")]
+    #[error("the {what} of item {item} cannot be sent")]
     Encode {
         /// Index of the item.
         item: usize,
@@ -194,6 +174,7 @@ pub enum TaskError {
         /// Arguments, result or context.
         what: Payload,
         /// Payload is wrong with the value.
+        #[source]
         error: EncodeError,
     },
     /// There is no memory for the arguments or the result.
@@ -263,7 +244,7 @@ pub enum TaskError {
 }
 
 /// Payload of an item could not be read or sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Payload {
     /// Payload the function is called with.
@@ -302,6 +283,16 @@ impl TaskError {
             | TaskError::PoolClosed { item }
             | TaskError::PoolBroken { item, .. } => *item,
             TaskError::Forked => 0,
+        }
+    }
+
+    /// Which worker died, and how, if that is why.
+    pub fn death(&self) -> Option<Death> {
+        match self {
+            TaskError::WorkerDied { pid, name, how, .. } => {
+                Some(Death::new(*pid, Some(name), *how))
+            }
+            _ => None,
         }
     }
 
@@ -366,7 +357,7 @@ impl Failure {
                 "it panicked in {name} (pid {pid}){}: {message}",
                 at(&location)
             ),
-            other => other.of(0, pid, name).to_string(),
+            other => whole(&other.of(0, pid, name)),
         }
     }
 

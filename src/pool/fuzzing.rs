@@ -21,11 +21,11 @@ use super::step::Step;
 use super::supervisor;
 use super::worker::WorkerState;
 use crate::chunk::{Naming, Span};
+use crate::error::WorkerExit;
 use crate::layout::{PoolCell, PoolChunk, PoolPage, PoolRow};
 use crate::message::Message;
 use crate::process::Process;
 use crate::sync::{AtomicU64, Ordering};
-use crate::sys::Ended;
 
 const SEATS: usize = 2;
 /// The most items that a chunk of a game has: each may be a question and an answer of another thread's.
@@ -200,7 +200,7 @@ impl Game {
             seat: u16::from(seat) % SEATS as u16,
             pid: 1,
             name: "PoolWorker-1".into(),
-            how: Ended::Exited(1),
+            how: WorkerExit::Exited(1),
             naming: Naming::from_word(row.item.load(Ordering::Relaxed)),
             cause: Cause::Itself,
         };

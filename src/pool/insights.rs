@@ -27,7 +27,7 @@ pub struct PoolStats {
 }
 
 /// Where a pool's time goes; stale at once. Made by [`Pool::insights`](super::Pool::insights).
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Insights {
     /// Each living worker, by seat.
@@ -40,7 +40,7 @@ pub struct Insights {
 }
 
 /// What one worker has done since it was started.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerInsights {
     /// Which it is.

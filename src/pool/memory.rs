@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::wire::Wire;
-use crate::error::SegmentError;
+use crate::error::{SegmentError, whole};
 use crate::kin;
 use crate::segment::{Bytes, Segment};
 
@@ -202,6 +202,7 @@ impl Memory {
             )),
             Err(error) => {
                 state.give_back(offset, len);
+                let error = whole(&error);
                 let why = format!("{asked} bytes of shared memory were asked for: {error}");
                 Err(match state.used {
                     // Others' memory may come free, but nobody here holds any.

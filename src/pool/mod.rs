@@ -39,7 +39,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 pub use builder::PoolBuilder;
-pub use error::{Full, Payload, PoolError, TaskError, WorkerExit};
+pub use error::{Full, Payload, PoolError, TaskError};
 pub use insights::{Insights, PoolStats, QueueWait, SlowTask, WorkerInsights};
 pub use items::Items;
 pub use seats::Worker;
@@ -53,7 +53,7 @@ use outcome::Ending;
 use settings::Settings;
 use shared::{PoolShared, lock};
 
-use crate::error::SegmentError;
+use crate::error::{SegmentError, whole};
 use crate::kin;
 use crate::message::Message;
 use crate::process::Function;
@@ -535,7 +535,7 @@ impl Default for Pool {
     fn default() -> Pool {
         Pool::builder()
             .build()
-            .unwrap_or_else(|error| panic!("no pool: {error}"))
+            .unwrap_or_else(|error| panic!("no pool: {}", whole(&error)))
     }
 }
 

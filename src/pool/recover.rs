@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::board::{After, Board, describe, read_failures, results_of};
-use super::error::{TaskError, WorkerExit};
+use super::error::TaskError;
 use super::job::Record;
 use super::memory::Memory;
 use super::outcome::Ending;
 use super::outcome::{Reason, ResultRange};
 use super::record::records_len;
 use crate::chunk::{self, Naming, Span};
+use crate::error::{Death, WorkerExit};
 use crate::layout::PoolChunk;
 use crate::sync::{AtomicU64, Ordering};
-use crate::sys::Ended;
 
 /// Why a worker died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,18 +34,15 @@ pub(super) struct Dead {
     pub(super) seat: u16,
     pub(super) pid: u32,
     pub(super) name: Arc<str>,
-    pub(super) how: Ended,
+    pub(super) how: WorkerExit,
     pub(super) naming: Naming,
     pub(super) cause: Cause,
 }
 
 impl Dead {
-    pub(super) fn exit(&self) -> WorkerExit {
-        match self.how {
-            Ended::Exited(code) => WorkerExit::Exited(code),
-            Ended::Signalled(signal) => WorkerExit::Signalled(signal),
-            Ended::Unknown => WorkerExit::Unknown,
-        }
+    /// Which one, and how, in the words of every death.
+    pub(super) fn death(&self) -> Death {
+        Death::new(self.pid, Some(&self.name), self.how)
     }
 
     /// What becomes of the item that it died in.
@@ -56,7 +53,7 @@ impl Dead {
                 item,
                 pid,
                 name,
-                how: self.exit(),
+                how: self.how,
                 attempt,
             },
             Cause::TimedOut(limit) => TaskError::TimedOut {

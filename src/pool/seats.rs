@@ -12,11 +12,12 @@ use super::settings::Settings;
 use super::wire::Wire;
 use super::worker::{Orders, work};
 use crate::chunk::{self, Busy, Naming};
+use crate::error::WorkerExit;
 use crate::handle::Travelling;
 use crate::layout::PoolRow;
 use crate::process::{Child, SpawnError};
 use crate::sync::Ordering;
-use crate::sys::{self, Ended};
+use crate::sys;
 
 /// So many workers that die before they have begun anything, while nobody begins anything, all within
 /// [`EARLY`], break the pool.
@@ -31,7 +32,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A worker of a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Worker {
     pid: u32,
     name: Arc<str>,
@@ -55,7 +56,7 @@ pub(super) struct Seats {
     /// Workers that were ever started.
     hired: usize,
     /// Workers that have ended and are not seen to: seat, which worker of it, how.
-    ended: Vec<(usize, u64, Ended)>,
+    ended: Vec<(usize, u64, WorkerExit)>,
     /// When workers died early, and whether by somebody else.
     early: VecDeque<(Instant, bool)>,
     /// Items begun by all workers when the last one died early.
@@ -189,7 +190,7 @@ impl Seats {
     }
 
     /// A worker has ended; told by the thread that reaps.
-    pub(super) fn has_ended(&mut self, seat: usize, count: u64, how: Ended) {
+    pub(super) fn has_ended(&mut self, seat: usize, count: u64, how: WorkerExit) {
         self.ended.push((seat, count, how));
     }
 
@@ -218,7 +219,7 @@ impl Seats {
             place.child = None;
             place.blocks.clear();
             place.vacant = Some(Instant::now());
-            let is_early = naming.turn == 0 && how != Ended::Exited(0);
+            let is_early = naming.turn == 0 && how != WorkerExit::Exited(0);
             let is_broken = is_early && self.died_early(wire, how, dead.cause);
             self.begun_before += u64::from(naming.turn);
             self.busy_before += busy(row);
@@ -228,22 +229,20 @@ impl Seats {
             row.activity.store(chunk::IDLE, Ordering::Relaxed);
             row.at.store(0, Ordering::Relaxed);
             let why = is_broken.then(|| {
-                let (name, pid) = (&dead.name, dead.pid);
-                let how = match dead.cause {
-                    Cause::TimedOut(limit) => format!("was not ready within {limit:?}"),
-                    Cause::OutOfMemory(limit) => format!("used more memory than {limit} bytes"),
-                    _ => dead.exit().to_string(),
+                let death = dead.death();
+                let why = match dead.cause {
+                    Cause::TimedOut(limit) => format!(", for it was not ready within {limit:?}"),
+                    Cause::OutOfMemory(limit) => format!(", for it used more than {limit} bytes"),
+                    _ => String::new(),
                 };
-                format!(
-                    "workers die before they have begun anything; the last, {name} (pid {pid}), {how}"
-                )
+                format!("workers die before they have begun anything; last {death}{why}")
             });
             return Some((dead, at, why));
         }
     }
 
     /// A worker died before it had begun anything; whether the pool is to be given up.
-    fn died_early(&mut self, wire: &Wire, how: Ended, cause: Cause) -> bool {
+    fn died_early(&mut self, wire: &Wire, how: WorkerExit, cause: Cause) -> bool {
         let turn = |row: &PoolRow| Naming::from_word(row.item.load(Ordering::Relaxed)).turn;
         let living: u64 = wire.rows.iter().map(|row| u64::from(turn(row))).sum();
         let begun = self.begun_before + living;
@@ -254,7 +253,7 @@ impl Seats {
         }
         let now = Instant::now();
         let killed = match cause {
-            Cause::Itself => matches!(how, Ended::Signalled(SIGKILL | SIGTERM)),
+            Cause::Itself => matches!(how, WorkerExit::Signalled(SIGKILL | SIGTERM)),
             Cause::Killed => true,
             // The pool has had to end it.
             Cause::TimedOut(_) | Cause::OutOfMemory(_) => false,
@@ -305,7 +304,10 @@ pub(super) fn spawn(
     name: &str,
 ) -> Result<Child<()>, SpawnError> {
     let orders = Orders {
-        initializer: settings.initializer.clone(),
+        initializer: settings
+            .initializer
+            .as_ref()
+            .map(|its| (its.name, its.arguments.clone())),
         chunks: settings.max_tasks,
         pool: settings.name.clone(),
         ends_by_signals: settings.ends_by_signals,

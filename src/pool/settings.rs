@@ -1,6 +1,6 @@
 //! What a pool is built with.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::handle::Passed;
@@ -8,7 +8,7 @@ use crate::process::ProcessBuilder;
 use crate::process::task::TaskName;
 
 /// What becomes of an item whose worker died in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum OnDeath {
     /// It fails. No item is ever begun twice.
@@ -27,13 +27,19 @@ impl OnDeath {
     }
 }
 
+/// What each worker calls first.
+pub(super) struct Initializer {
+    pub(super) name: TaskName,
+    pub(super) arguments: Vec<u8>,
+    /// What the arguments name stays alive as long as the pool, and the builder that made it.
+    pub(super) _passed: Mutex<Passed>,
+}
+
 /// What a pool was built with.
 pub(super) struct Settings {
     pub(super) workers: usize,
     pub(super) name: String,
-    pub(super) initializer: Option<(TaskName, Vec<u8>)>,
-    /// What the initializer's arguments name stays alive as long as the pool.
-    pub(super) _passed: Mutex<Option<Passed>>,
+    pub(super) initializer: Option<Arc<Initializer>>,
     pub(super) max_tasks: Option<u64>,
     pub(super) on_death: OnDeath,
     pub(super) task_timeout: Option<Duration>,

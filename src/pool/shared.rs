@@ -24,7 +24,7 @@ use super::seats::{self, Seats};
 use super::settings::Settings;
 use super::wire::Wire;
 use crate::chunk;
-use crate::error::SegmentError;
+use crate::error::{SegmentError, whole};
 use crate::kin::{self, Kin};
 use crate::layout::SIGNALS;
 use crate::signal::Patience;
@@ -403,7 +403,7 @@ impl PoolShared {
         // Where the program has closed our descriptors no worker can be made, ended or heard of any more.
         kin::check().map_err(|error| TaskError::PoolBroken {
             item: 0,
-            why: error.to_string(),
+            why: whole(&error),
         })
     }
 }

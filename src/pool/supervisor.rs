@@ -15,7 +15,7 @@ use super::seats;
 use super::shared::PoolShared;
 use super::wire::Ask;
 use crate::chunk::{self, Naming};
-use crate::error::SegmentError;
+use crate::error::{SegmentError, whole};
 use crate::message;
 use crate::process::SpawnError;
 use crate::signal::Patience;
@@ -292,7 +292,7 @@ impl Supervisor {
             match start(&shared, seat) {
                 Ok(()) => shared.seats().restarts += 1,
                 Err(error) => {
-                    let broken = shared.seats().not_seated(seat, &error.to_string());
+                    let broken = shared.seats().not_seated(seat, &whole(&error));
                     if let Some(why) = broken {
                         self.break_down(why);
                     }

@@ -39,7 +39,7 @@ use crate::sys::{self, Image, Stream, Titles};
 pub(super) const MARK: &str = "MULTIPROC_CHILD";
 
 /// A child whose function panicked exits with the code of a Rust program whose `main` panicked.
-const PANICKED: i32 = 101;
+pub(super) const PANICKED: i32 = 101;
 /// A child that could not begin, or could not say how it went.
 const FAILED: i32 = 102;
 

@@ -9,16 +9,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::boot;
 use super::control::{self, Arrived, Report};
 use super::error::JoinError;
 use super::execute::end_now;
 use super::reaper::Record;
 use super::start::{Pipes, refusal};
 use super::tree;
+use crate::error::{Death, WorkerExit};
 use crate::handle::{self, Passed};
 use crate::kin;
 use crate::message::{self, Message};
-use crate::sys::{self, Ended};
+use crate::sys;
 
 /// A process started here, whose function returns `R`.
 ///
@@ -70,6 +72,29 @@ impl<R> Child<R> {
     /// Whether it has not ended. A living process may end at once; an ended one stays so.
     pub fn is_alive(&self) -> bool {
         self.record.how().is_none() && !sys::is_ready(self.record.process())
+    }
+
+    /// How it died, once it has ended without a result: exited, or was ended by a signal.
+    ///
+    /// `None` while it lives, and of one that has exited with code 0 or panicked.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let child = multiproc::Process::builder().name("reader").spawn(|| std::process::exit(3), ())?;
+    /// let pid = child.pid();
+    /// assert!(child.join_timeout(std::time::Duration::from_secs(20)).is_err());
+    /// let death = child.death().expect("it has exited");
+    /// assert_eq!(death.to_string(), format!("reader (pid {pid}) exited with code 3"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn death(&self) -> Option<Death> {
+        if kin::forked() {
+            return None;
+        }
+        let how = self.record.how()?;
+        let has_died = !matches!(how, WorkerExit::Exited(0 | boot::PANICKED));
+        has_died.then(|| Death::new(self.pid(), Some(self.name()), how))
     }
 
     /// Asks it to end, with SIGTERM. Its children end with it.
@@ -190,7 +215,7 @@ impl<R> Child<R> {
     }
 
     /// Calls `callback` when it has ended, on the thread that reaps, which must not be kept waiting.
-    pub(crate) fn on_exit(&self, callback: impl FnOnce(Ended) + Send + 'static) {
+    pub(crate) fn on_exit(&self, callback: impl FnOnce(WorkerExit) + Send + 'static) {
         self.record.on_exit(callback);
     }
 }
@@ -331,7 +356,7 @@ impl<R: Message> Child<R> {
 }
 
 /// What came of a process, and what it has printed to pipes: see [`Child::join_with_output`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Output<R> {
     /// What its function returned, or how it ended instead.
@@ -371,7 +396,7 @@ fn read_both(pipes: [Option<OwnedFd>; 2], printed: &mut [Vec<u8>; 2]) -> io::Res
 /// What the child's last word means.
 fn outcome<R: Message>(
     report: Arrived<Report>,
-    how: Ended,
+    how: WorkerExit,
     limit: Option<usize>,
 ) -> Result<R, JoinError> {
     match report.head {
@@ -403,11 +428,11 @@ fn outcome<R: Message>(
     }
 }
 
-fn without_report(how: Ended) -> JoinError {
+fn without_report(how: WorkerExit) -> JoinError {
     match how {
-        Ended::Exited(code) => JoinError::Exited(code),
-        Ended::Signalled(signal) => JoinError::Signalled(signal),
-        Ended::Unknown => JoinError::Unknown,
+        WorkerExit::Exited(code) => JoinError::Exited(code),
+        WorkerExit::Signalled(signal) => JoinError::Signalled(signal),
+        WorkerExit::Unknown => JoinError::Unknown,
     }
 }
 

@@ -3,12 +3,16 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::error::{EVICTED, Evicted};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::error::{EVICTED, Evicted, Forbidden, WorkerExit, equal_by_debug, os};
 use crate::message::{DecodeError, EncodeError};
 use crate::sys;
 
 /// Why a process could not be started. Nothing of it is left behind.
-#[derive(Debug, thiserror::Error)]
+///
+/// It travels in messages.
+#[derive(Debug, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpawnError {
     /// A child could not find its work: the start hook does not run in this program (the feature `hook`
@@ -38,34 +42,45 @@ pub enum SpawnError {
     },
     /// [`StartMethod::Zygote`](super::StartMethod::Zygote) was asked for, and this program can have no zygote.
     #[error(
-        "this program can have no zygote ({error}): leave the start method unset, or choose `StartMethod::Exec`"
+        "this program can have no zygote: leave the start method unset, or choose `StartMethod::Exec`"
     )]
     NoZygote {
         /// What the system said.
+        #[source]
+        #[serde(with = "os")]
         error: io::Error,
     },
     /// The environment and the arguments are longer than what the system passes to a program.
     #[error(
-        "the environment and the arguments are too long to execute the program again: together they may have a quarter of the stack's limit (RLIMIT_STACK) and 6 MiB at most, one argument 128 KiB: {error}"
+        "the environment and the arguments are too long to execute the program again: together they may have a quarter of the stack's limit (RLIMIT_STACK) and 6 MiB at most, one argument 128 KiB"
     )]
     TooLong {
         /// What the system said.
+        #[source]
+        #[serde(with = "os")]
         error: io::Error,
     },
     /// The system, or a filter of system calls, refuses one that processes cannot be started without.
-    #[error("the system refuses `{call}`, which processes cannot be started without: {error}")]
+    #[error(
+        "the system refuses `{call}`, which processes cannot be started without: allow it in the sandbox (such as a seccomp profile) that this program runs in"
+    )]
     Refused {
         /// The system call.
-        call: &'static str,
+        #[serde(deserialize_with = "known_call")]
+        call: Name,
         /// What the system said.
+        #[source]
+        #[serde(with = "os")]
         error: io::Error,
     },
     /// The thread that watches over children cannot be made.
     #[error(
-        "the thread that watches over children cannot be made: {error}. After `unshare(CLONE_NEWPID)` a process makes no threads: start the first process before"
+        "the thread that watches over children cannot be made. After `unshare(CLONE_NEWPID)` a process makes no threads: start the first process before"
     )]
     NoThread {
         /// What the system said.
+        #[source]
+        #[serde(with = "os")]
         error: io::Error,
     },
     /// This process was forked by the user: it holds copies of its parent's children, not its own.
@@ -78,65 +93,83 @@ pub enum SpawnError {
     #[error("the function lies in a library outside the image that holds this crate")]
     ForeignFunction,
     /// The arguments could not be encoded.
-    #[error("the arguments cannot be sent: {0}")]
-    Encode(EncodeError),
+    #[error("the arguments cannot be sent")]
+    Encode(#[source] EncodeError),
     /// The running program cannot be executed once more.
-    #[error("the running program cannot be executed again through /proc/self/exe: {error}")]
+    #[error("the running program cannot be executed again through /proc/self/exe")]
     Image {
         /// What the system said.
+        #[source]
+        #[serde(with = "os")]
         error: io::Error,
     },
     /// The child runs another program than this one.
     #[error("the child runs another image than its parent")]
     OtherImage,
     /// The system allows no more processes or threads.
-    #[error("too many processes or threads, the limit (RLIMIT_NPROC) is {}, a control group may set a lower one: {error}", shown(*limit))]
+    #[error("too many processes or threads, the limit (RLIMIT_NPROC) is {}, a control group may set a lower one", shown(*limit))]
     TooManyProcesses {
         /// The limit of this user, if there is one.
         limit: Option<u64>,
         /// What the system said.
+        #[source]
+        #[serde(with = "os")]
         error: io::Error,
     },
     /// The process may not open more descriptors.
-    #[error("too many open descriptors, the limit (RLIMIT_NOFILE) is {}: {error}", shown(*limit))]
+    #[error("too many open descriptors, the limit (RLIMIT_NOFILE) is {}", shown(*limit))]
     TooManyDescriptors {
         /// The limit in force.
         limit: Option<u64>,
         /// What the system said.
+        #[source]
+        #[serde(with = "os")]
         error: io::Error,
     },
     /// There is not enough memory for another process.
-    #[error("not enough memory for another process: {error}")]
+    #[error("not enough memory for another process")]
     NoMemory {
         /// What the system said.
+        #[source]
+        #[serde(with = "os")]
         error: io::Error,
     },
     /// The working directory cannot be entered.
-    #[error("cannot enter the working directory {}: {error}", path.display())]
+    #[error("cannot enter the working directory {}", path.display())]
     CurrentDir {
         /// The directory asked for.
         path: PathBuf,
         /// What the system said.
+        #[source]
+        #[serde(with = "os")]
         error: io::Error,
     },
     /// The child may not run on those processors.
-    #[error("cannot set the processor affinity: {error}")]
+    #[error("cannot set the processor affinity")]
     Affinity {
         /// What the system said.
+        #[source]
+        #[serde(with = "os")]
         error: io::Error,
     },
     /// The child may not have that priority.
-    #[error("cannot set the nice value: {error}")]
+    #[error("cannot set the nice value")]
     Nice {
         /// What the system said.
+        #[source]
+        #[serde(with = "os")]
         error: io::Error,
     },
     /// The child ended, or did not answer, before it was ready.
     #[error("the child was not ready: {0}")]
     NotReady(String),
     /// The system refused.
-    #[error("the operating system refused to start a process: {0}")]
-    Io(io::Error),
+    #[error("the operating system refused to start a process")]
+    Io(
+        #[source]
+        #[serde(with = "os")]
+        io::Error,
+    ),
 }
 
 impl From<EncodeError> for SpawnError {
@@ -151,6 +184,21 @@ impl From<io::Error> for SpawnError {
     }
 }
 
+equal_by_debug!(SpawnError);
+equal_by_debug!(JoinError);
+
+/// By another name `serde` does not try to borrow it from the message.
+type Name = &'static str;
+
+/// System calls that processes cannot be started without.
+const CALLS: [&str; 3] = ["memfd_create", "pidfd_open", "socketpair"];
+
+fn known_call<'de, D: Deserializer<'de>>(from: D) -> Result<&'static str, D::Error> {
+    let call = String::deserialize(from)?;
+    let known = CALLS.into_iter().find(|known| *known == call);
+    Ok(known.unwrap_or("a system call"))
+}
+
 fn shown(limit: Option<u64>) -> String {
     limit.map_or_else(|| "none".to_string(), |limit| limit.to_string())
 }
@@ -158,6 +206,10 @@ fn shown(limit: Option<u64>) -> String {
 impl SpawnError {
     /// Names a system call that was refused, or the limit behind another error.
     pub(crate) fn of_call(call: &'static str, error: io::Error) -> SpawnError {
+        let error = match Forbidden::of(error) {
+            Ok((call, error)) => return SpawnError::Refused { call, error },
+            Err(error) => error,
+        };
         match error.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported => {
                 SpawnError::Refused { call, error }
@@ -180,7 +232,10 @@ impl SpawnError {
             },
             Some(ENOMEM | ENOSPC) => SpawnError::NoMemory { error },
             _ if Evicted::is_in(&error) => SpawnError::Evicted,
-            _ => SpawnError::Io(error),
+            _ => match Forbidden::of(error) {
+                Ok((call, error)) => SpawnError::Refused { call, error },
+                Err(error) => SpawnError::Io(error),
+            },
         }
     }
 }
@@ -194,7 +249,9 @@ pub(crate) fn at(location: &str) -> String {
 }
 
 /// How a process ended that gave no result.
-#[derive(Debug, thiserror::Error)]
+///
+/// It travels in messages: whoever watches over others can report to somebody else.
+#[derive(Debug, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
     /// Its function panicked.
@@ -208,10 +265,10 @@ pub enum JoinError {
         backtrace: String,
     },
     /// It called `exit` with this code before its function returned.
-    #[error("the process exited with code {0}")]
+    #[error("the process {}", WorkerExit::Exited(*.0))]
     Exited(i32),
     /// This signal ended it.
-    #[error("the process was ended by signal {}", named(*.0))]
+    #[error("the process {}", WorkerExit::Signalled(*.0))]
     Signalled(i32),
     /// Its result has more bytes than [`max_result`](super::ProcessBuilder::max_result) allows.
     #[error(
@@ -224,8 +281,8 @@ pub enum JoinError {
         limit: usize,
     },
     /// Its result could not be decoded.
-    #[error("the result cannot be decoded: {0}")]
-    Decode(DecodeError),
+    #[error("the result cannot be decoded")]
+    Decode(#[source] DecodeError),
     /// Its result could not be sent.
     #[error("the result cannot be sent: {0}")]
     Encode(String),
@@ -233,8 +290,8 @@ pub enum JoinError {
     #[error("the process cannot decode its arguments: {0}")]
     Arguments(String),
     /// It could not begin.
-    #[error("the process did not begin: {0}")]
-    NotBegun(SpawnError),
+    #[error("the process did not begin")]
+    NotBegun(#[source] SpawnError),
     /// An earlier call has taken the result.
     #[error("the result was taken by an earlier call")]
     Taken,
@@ -248,8 +305,25 @@ pub enum JoinError {
     #[error("{EVICTED}")]
     Evicted,
     /// The operating system refused.
-    #[error("the operating system refused to wait for the process: {0}")]
-    Io(io::Error),
+    #[error("the operating system refused to wait for the process")]
+    Io(
+        #[source]
+        #[serde(with = "os")]
+        io::Error,
+    ),
+}
+
+impl JoinError {
+    /// How the process ended, if it died: exited, or was ended by a signal. Which one it was,
+    /// [`Child::death`](super::Child::death) says.
+    pub fn exit(&self) -> Option<WorkerExit> {
+        match *self {
+            JoinError::Exited(code) => Some(WorkerExit::Exited(code)),
+            JoinError::Signalled(signal) => Some(WorkerExit::Signalled(signal)),
+            JoinError::Unknown => Some(WorkerExit::Unknown),
+            _ => None,
+        }
+    }
 }
 
 impl From<io::Error> for JoinError {
@@ -258,14 +332,6 @@ impl From<io::Error> for JoinError {
             true => JoinError::Evicted,
             false => JoinError::Io(error),
         }
-    }
-}
-
-/// A signal's number, and its name if it has one.
-fn named(signal: i32) -> String {
-    match nix::sys::signal::Signal::try_from(signal) {
-        Ok(name) => format!("{signal} ({name})"),
-        Err(_) => signal.to_string(),
     }
 }
 

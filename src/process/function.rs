@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use super::control::Report;
 use super::task::{Body, function};
+use crate::error::whole;
 use crate::handle::{self, Passed, Transport};
 use crate::message::{self, EncodeError, Message};
 
@@ -102,8 +103,8 @@ where
         drop(bytes);
         let arguments = match decoded {
             Ok(Ok(arguments)) => arguments,
-            Ok(Err(error)) => return exchange.fail(Report::BadArguments(error.to_string())),
-            Err(error) => return exchange.fail(Report::BadArguments(error.to_string())),
+            Ok(Err(error)) => return exchange.fail(Report::BadArguments(whole(&error))),
+            Err(error) => return exchange.fail(Report::BadArguments(whole(&error))),
         };
         if has_handles {
             (exchange.began)();
@@ -111,7 +112,7 @@ where
         let result = function::<F>().call(arguments);
         exchange.answer = match encode(&result) {
             Ok((bytes, passed)) => Answer::Returned(bytes, passed),
-            Err(error) => Answer::Failed(Report::BadResult(error.to_string())),
+            Err(error) => Answer::Failed(Report::BadResult(whole(&error))),
         };
     }
 }

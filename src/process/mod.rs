@@ -73,7 +73,7 @@ use crate::message::Message;
 /// assert!(!child.join()?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Process {
     name: Arc<str>,
     pid: u32,

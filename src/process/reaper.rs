@@ -15,11 +15,12 @@ use rustix::io::Errno;
 use super::control::{self, Arrived, Order, Report};
 use super::road;
 use super::tree;
+use crate::error::WorkerExit;
 use crate::handle::{self, End, Legacy, Passed};
 use crate::kin;
 use crate::message::{self, Message};
 use crate::sync;
-use crate::sys::{self, Descriptor, Ended};
+use crate::sys::{self, Descriptor};
 
 /// What the parent keeps of a child.
 pub(crate) struct Record {
@@ -36,7 +37,7 @@ const ENDING: Duration = Duration::from_micros(150);
 /// Reports of one child that are read before somebody looks at the clock. A child has five to make in all.
 const AT_ONCE: usize = 64;
 
-type Callback = Box<dyn FnOnce(Ended) + Send>;
+type Callback = Box<dyn FnOnce(WorkerExit) + Send>;
 
 struct State {
     /// The lifeline: held while the child lives, for the child ends when it is closed.
@@ -55,7 +56,7 @@ struct State {
     ends: Option<Option<Passed>>,
     /// Why a report could not be read.
     failed: Option<io::Error>,
-    how: Option<Ended>,
+    how: Option<WorkerExit>,
     callbacks: Vec<Callback>,
 }
 
@@ -141,7 +142,7 @@ impl Record {
     }
 
     /// How it has ended; `None` while it lives or is not yet reaped.
-    pub(crate) fn how(&self) -> Option<Ended> {
+    pub(crate) fn how(&self) -> Option<WorkerExit> {
         self.state().how
     }
 
@@ -149,7 +150,7 @@ impl Record {
     ///
     /// Whoever waits reaps: it would take longer to be told by the reaper's thread, which sleeps on. And whoever
     /// waits is up already when the child ends, for its last word comes a moment before.
-    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Option<Ended> {
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Option<WorkerExit> {
         if let Some(how) = self.how() {
             return Some(how);
         }
@@ -166,7 +167,7 @@ impl Record {
         how
     }
 
-    fn wait_here(&self, deadline: Option<Instant>) -> Option<Ended> {
+    fn wait_here(&self, deadline: Option<Instant>) -> Option<WorkerExit> {
         let mut control = self.state().control.clone();
         loop {
             let mut files = vec![self.process()];
@@ -205,7 +206,7 @@ impl Record {
     }
 
     /// How it has ended; takes its status if nobody has before. `None` while it lives.
-    fn reap(&self) -> Option<Ended> {
+    fn reap(&self) -> Option<WorkerExit> {
         let mut state = self.state();
         if state.how.is_none() {
             state.how = sys::reap(self.process());
@@ -224,7 +225,7 @@ impl Record {
     }
 
     /// Calls `callback` when the child has ended, on the thread that reaps it, or now if it has.
-    pub(crate) fn on_exit(&self, callback: impl FnOnce(Ended) + Send + 'static) {
+    pub(crate) fn on_exit(&self, callback: impl FnOnce(WorkerExit) + Send + 'static) {
         let mut state = self.state();
         match state.how {
             None => state.callbacks.push(Box::new(callback)),
@@ -269,7 +270,7 @@ impl Record {
         self.state().ends.as_mut()?.take()
     }
 
-    fn call_back(&self, how: Ended) {
+    fn call_back(&self, how: WorkerExit) {
         let callbacks = std::mem::take(&mut self.state().callbacks);
         for callback in callbacks {
             callback(how);
@@ -488,7 +489,7 @@ impl Reaper {
     }
 
     /// A child has ended and is reaped.
-    fn bury(&self, record: &Record, how: Ended) {
+    fn bury(&self, record: &Record, how: WorkerExit) {
         self.look_away(record);
         self.table().living.remove(&record.token());
         // What it left is here.

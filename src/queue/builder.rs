@@ -229,6 +229,15 @@ fn ends<T: Message>(hub: Hub) -> Result<(Sender<T>, Receiver<T>), QueueError> {
     Ok((sender, Receiver::attach(hub)?))
 }
 
+impl<T> Clone for QueueBuilder<T> {
+    fn clone(&self) -> Self {
+        QueueBuilder {
+            wishes: self.wishes,
+            _values: PhantomData,
+        }
+    }
+}
+
 impl<T> fmt::Debug for QueueBuilder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("QueueBuilder").field(&self.wishes).finish()

@@ -1,6 +1,6 @@
 //! Why a queue, an end or a loan could not be had.
 
-use crate::error::{EVICTED, FORKED, SegmentError, SendError};
+use crate::error::{EVICTED, FORKED, SegmentError, SendError, equal_by_debug};
 
 /// Why a queue could not be made, or another end of it.
 ///
@@ -97,6 +97,8 @@ pub enum QueueError {
     #[error(transparent)]
     Segment(#[from] SegmentError),
 }
+
+equal_by_debug!(QueueError);
 
 /// Why there is no place to write a message in, or why it was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

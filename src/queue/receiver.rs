@@ -545,6 +545,16 @@ impl<T> Drop for Receiver<T> {
     }
 }
 
+/// As [`iter`](Receiver::iter): `for value in &mut rx`.
+impl<'a, T: Message> IntoIterator for &'a mut Receiver<T> {
+    type Item = T;
+    type IntoIter = Iter<'a, T>;
+
+    fn into_iter(self) -> Iter<'a, T> {
+        self.iter()
+    }
+}
+
 impl<T> fmt::Debug for Receiver<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Receiver")

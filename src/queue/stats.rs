@@ -8,7 +8,7 @@ use super::hub::{Hub, Lane};
 /// What has gone through a queue since it was made, all its senders and receivers together.
 ///
 /// Worked out when asked for, so that it costs messages nothing; outdated at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub struct QueueStats {
     /// Messages sent.

@@ -18,10 +18,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::error::{cannot_read, cannot_write};
 use crate::handle::{self, Moved, Ticket, Travelling};
 use crate::message::Message;
 use crate::roster::Owner;
@@ -99,16 +99,16 @@ fn send<S: Serializer>(
     whereabouts: &Whereabouts,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    hub.check_fork().map_err(S::Error::custom)?;
-    let tag = handle::tag().map_err(S::Error::custom)?;
+    hub.check_fork().map_err(cannot_write)?;
+    let tag = handle::tag().map_err(cannot_write)?;
     let owner = Owner::OnItsWay {
         from: hub.me(),
         tag,
     };
     let moves = handle::moves();
     let number = match (moves, side) {
-        (false, Side::Senders) => hub.take_lane(owner).map_err(S::Error::custom)?,
-        (false, Side::Receivers) => hub.take_seat(owner).map_err(S::Error::custom)?,
+        (false, Side::Senders) => hub.take_lane(owner).map_err(cannot_write)?,
+        (false, Side::Receivers) => hub.take_seat(owner).map_err(cannot_write)?,
         (true, _) => {
             let is_here = !whereabouts.is_away();
             if !(is_here && hub.hand_over(side, number, Owner::Held(hub.me()), owner)) {
@@ -144,7 +144,7 @@ fn receive<'de, T: Message, D: Deserializer<'de>>(
         segment: Travelling(segment),
         moved,
     } = Wire::deserialize(deserializer)?;
-    arrive::<T>(segment, side, moved).map_err(D::Error::custom)
+    arrive::<T>(segment, side, moved).map_err(cannot_read)
 }
 
 fn arrive<T: Message>(
@@ -183,7 +183,7 @@ impl<T: Message> Serialize for Sender<T> {
 impl<'de, T: Message> Deserialize<'de> for Sender<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (hub, number) = receive::<T, D>(Side::Senders, deserializer)?;
-        Sender::in_lane(hub, number).map_err(D::Error::custom)
+        Sender::in_lane(hub, number).map_err(cannot_read)
     }
 }
 

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::mm::{Advice as MmAdvice, madvise};
 
 use super::above_streams;
+use crate::error::Forbidden;
 
 /// The seals every segment carries: its size and its seals can never change.
 pub(crate) const SEALS: SealFlags = SealFlags::SHRINK
@@ -40,13 +41,7 @@ pub(crate) fn memfd(name: &str, len: u64) -> io::Result<OwnedFd> {
 pub(crate) fn refused(call: &'static str, errno: Errno) -> io::Error {
     let error = io::Error::from(errno);
     match errno {
-        Errno::PERM | Errno::ACCESS | Errno::NOSYS => io::Error::new(
-            error.kind(),
-            format!(
-                "the system call {call} was refused ({error}): allow it in the sandbox (such as a \
-                 seccomp profile) that this program runs in"
-            ),
-        ),
+        Errno::PERM | Errno::ACCESS | Errno::NOSYS => Forbidden::error(call, error),
         _ => error,
     }
 }

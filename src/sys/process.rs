@@ -31,6 +31,7 @@ use rustix::process::{
 };
 
 use super::{above_streams, refused};
+use crate::error::WorkerExit;
 
 /// Descriptors that one message of a socket carries at most (the kernel's limit is 253).
 pub(crate) const DESCRIPTORS_PER_MESSAGE: usize = 250;
@@ -173,30 +174,19 @@ pub(crate) fn kill_self() -> ! {
     }
 }
 
-/// How a process has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// It called `exit` with this code, or its function returned.
-    Exited(i32),
-    /// This signal ended it.
-    Signalled(i32),
-    /// Somebody else took its status.
-    Unknown,
-}
-
 /// Takes the status of an own child that has ended; `None` while it lives.
-pub(crate) fn reap(process: BorrowedFd<'_>) -> Option<Ended> {
+pub(crate) fn reap(process: BorrowedFd<'_>) -> Option<WorkerExit> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     loop {
         match rustix::process::waitid(WaitId::PidFd(process), options) {
             Err(Errno::INTR) => continue,
-            Err(_) => return Some(Ended::Unknown),
+            Err(_) => return Some(WorkerExit::Unknown),
             Ok(None) => return None,
             Ok(Some(status)) => {
                 return Some(match (status.exit_status(), status.terminating_signal()) {
-                    (Some(code), _) => Ended::Exited(code),
-                    (_, Some(signal)) => Ended::Signalled(signal),
-                    _ => Ended::Unknown,
+                    (Some(code), _) => WorkerExit::Exited(code),
+                    (_, Some(signal)) => WorkerExit::Signalled(signal),
+                    _ => WorkerExit::Unknown,
                 });
             }
         }

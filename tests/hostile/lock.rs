@@ -32,6 +32,7 @@ pub(crate) fn play(input: &[u8]) {
     let words = LatchWords::default();
     let deaths = Futex::default();
     let me = Visitor {
+        pid: 4711,
         participant: 1,
         thread: 1,
     };

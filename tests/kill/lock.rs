@@ -11,7 +11,7 @@ use std::thread::{self, sleep};
 use std::time::Duration;
 
 use libtest_mimic::Failed;
-use multiproc::{Child, Lock, LockError, Process, Segment};
+use multiproc::{Child, Guard, Lock, LockError, Process, Segment};
 
 use crate::{LONG, Random, Toll, Watch, give_way};
 
@@ -44,7 +44,12 @@ fn locker(me: u64, pair: Lock<[u64; 2]>, board: Segment) {
     while board[at::STOP].load(Relaxed) == 0 {
         let (mut guard, told) = match pair.lock() {
             Ok(guard) => (guard, false),
-            Err(LockError::Abandoned(abandoned)) => (abandoned.recover(), true),
+            Err(LockError::Abandoned(_)) => {
+                let guard = pair.recover().unwrap();
+                // Another that was told may have been quicker.
+                let told = Guard::was_abandoned(&guard);
+                (guard, told)
+            }
             Err(other) => panic!("{other}"),
         };
         let before = board[at::INSIDE].swap(me, AcqRel);

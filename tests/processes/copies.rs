@@ -33,6 +33,17 @@ const SETTINGS: &[&str] = &[
     "error/mod::into_value",
     // Of a file of the program's, which a copy has as well.
     "handle/fd::into_inner",
+    // A death that was told is a private copy.
+    "error/death::code",
+    "error/death::how",
+    "error/death::name",
+    "error/death::pid",
+    "error/death::signal",
+    "lock::death",
+    "lock::pid",
+    "lock::was_abandoned",
+    "pool/error::death",
+    "process/error::exit",
     // Of a message that was taken out of its queue: a private copy.
     "error/mod::failures",
     "error/mod::message",
@@ -255,9 +266,8 @@ fn all_in_copy() -> BTreeSet<String> {
         };
         assert!(threads.spawn(panics).join().is_err());
     });
-    let LockError::Abandoned(abandoned) = left.lock().unwrap_err() else {
-        panic!("the lock is not abandoned");
-    };
+    let is_abandoned = |error| matches!(error, LockError::Abandoned(_));
+    assert!(is_abandoned(left.lock().unwrap_err()));
 
     let is_forked = |error: SegmentError| matches!(error, SegmentError::Forked);
     let of_queue = |error: QueueError| matches!(error, QueueError::Segment(SegmentError::Forked));
@@ -296,7 +306,7 @@ fn all_in_copy() -> BTreeSet<String> {
             told.check("lock::open_or_create", || {
                 is_forked(Lock::open_or_create(&name("lock"), 1_u64).unwrap_err())
             });
-            for lock in [&lock, &entered, &named_lock] {
+            for lock in [&lock, &entered, &named_lock, &left] {
                 told.check("lock::lock", || {
                     matches!(lock.lock(), Err(LockError::Forked))
                 });
@@ -306,8 +316,16 @@ fn all_in_copy() -> BTreeSet<String> {
                 told.check("lock::lock_timeout", || {
                     matches!(lock.lock_timeout(short), Err(LockError::Forked))
                 });
+                told.check("lock::recover", || {
+                    matches!(lock.recover(), Err(LockError::Forked))
+                });
+                told.check("lock::recover_timeout", || {
+                    matches!(lock.recover_timeout(short), Err(LockError::Forked))
+                });
+                told.check("lock::lock_or_repair", || {
+                    matches!(lock.lock_or_repair(|_| ()), Err(LockError::Forked))
+                });
             }
-            told.check("lock::recover", || *abandoned.recover() == 3);
             told.check("lock::Guard::drop", || {
                 drop(guard);
                 true
@@ -498,6 +516,7 @@ fn all_in_copy() -> BTreeSet<String> {
             c("process/child::pid", child.pid() > 0);
             c("process/child::name", !child.name().is_empty());
             c("process/child::is_alive", child.is_alive());
+            c("process/child::death", child.death().is_none());
             told.check("process/child::as_fd", || {
                 matches!(wait_any(&[&child.as_fd()], short), Ok(None))
             });
@@ -731,7 +750,8 @@ fn all_in_copy() -> BTreeSet<String> {
     assert!(!taken.unwrap(), "the guard's lock was left");
     drop(guard);
     assert_eq!(*entered.lock().unwrap(), 3);
-    assert_eq!(*abandoned.recover(), 3);
+    assert!(is_abandoned(left.lock().unwrap_err()));
+    assert_eq!(*left.recover().unwrap(), 3);
 
     tx.send(4).unwrap();
     assert_eq!(rx.recv_many(9), Ok(vec![1, 2, 3, 4]));

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc::{Child, Lock, LockError, Process, Queue, Segment};
+use multiproc::{Child, Guard, Lock, LockError, Process, Queue, Segment};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::help::{descriptors, sleep_long, tests, wait_until};
@@ -113,7 +113,7 @@ fn holder(pair: &Lock<[u64; 2]>) -> Child<()> {
     fn hold(pair: Lock<[u64; 2]>, board: Segment) {
         let mut guard = match pair.lock() {
             Ok(guard) => guard,
-            Err(LockError::Abandoned(abandoned)) => abandoned.recover(),
+            Err(LockError::Abandoned(_)) => pair.recover().unwrap(),
             Err(other) => panic!("{other}"),
         };
         guard[0] += 1;
@@ -129,8 +129,9 @@ fn holder(pair: &Lock<[u64; 2]>) -> Child<()> {
 /// Enters after a death, checks that it is told and what it finds, and repairs it.
 fn repair(pair: &Lock<[u64; 2]>, found: [u64; 2]) {
     match pair.lock_timeout(LONG) {
-        Err(LockError::Abandoned(abandoned)) => {
-            let mut guard = abandoned.recover();
+        Err(LockError::Abandoned(_)) => {
+            let mut guard = pair.recover().unwrap();
+            assert!(Guard::was_abandoned(&guard));
             assert_eq!(*guard, found);
             guard[1] = guard[0];
         }
@@ -142,14 +143,20 @@ fn repair(pair: &Lock<[u64; 2]>, found: [u64; 2]) {
 fn killed_inside_is_told() {
     let pair = Lock::new([0; 2]).unwrap();
     let child = holder(&pair);
+    let pid = child.pid();
     let busy = Duration::from_millis(60);
     assert!(matches!(pair.lock_timeout(busy), Err(LockError::TimedOut)));
     assert!(matches!(pair.try_lock(), Err(LockError::WouldBlock)));
     child.kill().unwrap();
     assert!(child.join().is_err());
-    // Told to each who asks, until somebody recovers.
-    assert!(matches!(pair.try_lock(), Err(LockError::Abandoned(_))));
-    assert!(matches!(pair.lock(), Err(LockError::Abandoned(_))));
+    // Told to each who asks, until somebody recovers; and each of the same death.
+    for told in [pair.try_lock(), pair.lock(), pair.lock_timeout(LONG)] {
+        let Err(LockError::Abandoned(who)) = told else {
+            panic!("{told:?}");
+        };
+        assert_eq!(who.pid(), Some(pid));
+        assert_eq!(who.death().unwrap().pid(), pid);
+    }
     repair(&pair, [1, 0]);
 }
 
@@ -277,10 +284,10 @@ fn lost_proof_of_life_is_evicted() {
     let board = Segment::new(64).unwrap();
     let child = Process::spawn(holds, (pair.clone(), board.clone())).unwrap();
     wait_until(LONG, "it is inside", || board.words()[0].load(SeqCst) == 1);
-    let Err(LockError::Abandoned(abandoned)) = pair.lock_timeout(LONG) else {
+    let Err(LockError::Abandoned(_)) = pair.lock_timeout(LONG) else {
         panic!("whoever lost its proof of life counts as dead");
     };
-    let guard = abandoned.recover();
+    let guard = pair.recover().unwrap();
     board.words()[0].store(2, SeqCst);
     child.join().unwrap();
     thread::scope(|scope| {

@@ -165,7 +165,7 @@ fn a_number_that_comes_back() {
         child.kill().unwrap();
         child.terminate().unwrap();
         match lock.lock_timeout(LONG) {
-            Err(LockError::Abandoned(abandoned)) => drop(abandoned.recover()),
+            Err(LockError::Abandoned(_)) => drop(lock.recover().unwrap()),
             other => panic!("{other:?}"),
         }
         drop(child);
@@ -193,7 +193,7 @@ fn want_as_number_one(name: &str) {
     say("held");
     pause();
     match lock.lock_timeout(LONG) {
-        Err(LockError::Abandoned(abandoned)) => drop(abandoned.recover()),
+        Err(LockError::Abandoned(_)) => drop(lock.recover().unwrap()),
         other => panic!("{other:?}"),
     }
     say("abandoned");

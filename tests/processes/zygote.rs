@@ -355,7 +355,7 @@ fn participants_are_their_own() {
     assert_eq!(*lock.lock().unwrap(), 800);
     assert!(matches!(start(true).join(), Err(JoinError::Signalled(9))));
     match lock.lock_timeout(Duration::from_secs(10)) {
-        Err(multiproc::LockError::Abandoned(abandoned)) => drop(abandoned.recover()),
+        Err(multiproc::LockError::Abandoned(_)) => drop(lock.recover().unwrap()),
         other => panic!("{other:?}"),
     }
 }

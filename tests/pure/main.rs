@@ -210,6 +210,7 @@ fn a_lock_excludes_and_tells_of_the_dead() {
         let (locked, graves) = (Arc::clone(&locked), Arc::clone(&graves));
         thread::spawn(move || {
             let me = Visitor {
+                pid: 4711,
                 participant,
                 thread: 1,
             };

@@ -355,8 +355,8 @@ fn use_lock(calls: &mut Calls, random: &mut Random) {
         match random.below(2) {
             0 => drop(calls.bounded("try_lock", || lock.try_lock())),
             _ => match calls.bounded("lock", || lock.lock_timeout(SHORT)) {
-                Err(LockError::Abandoned(abandoned)) => {
-                    calls.bounded("recover", || drop(abandoned.recover()));
+                Err(LockError::Abandoned(_)) => {
+                    drop(calls.bounded("recover", || lock.recover_timeout(SHORT)));
                 }
                 other => drop(other),
             },

@@ -227,6 +227,7 @@ impl Locked {
     /// Enters and leaves a few times, raising both numbers.
     fn visit(&self, member: &Member) {
         let me = Visitor {
+            pid: 4711,
             participant: member.participant,
             thread: 1,
         };

@@ -22,7 +22,7 @@ pub(super) use run::{ChunkRunner, Prepare};
 
 use super::error::Failure;
 use crate::chunk::{self, Busy, Lease, Span};
-use crate::error::SegmentError;
+use crate::error::{SegmentError, whole};
 use crate::handle::Travelling;
 use crate::layout::{CHUNKS, PoolCell, SIGNALS};
 use crate::process::current_process;
@@ -47,7 +47,7 @@ pub(super) struct Orders {
 }
 
 /// Which worker of which pool this process is; made by [`current_worker`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CurrentWorker {
     pool: String,
     seat: usize,
@@ -111,7 +111,7 @@ pub(super) fn work(segment: Travelling, seat: u16, orders: Orders) {
         seat: usize::from(seat),
     });
     let mut worker = WorkerState::new(segment.0, seat, orders.chunks)
-        .unwrap_or_else(|error| panic!("the pool's segment cannot be used: {error}"));
+        .unwrap_or_else(|error| panic!("the pool's segment cannot be used: {}", whole(&error)));
     if let Some((name, arguments)) = orders.initializer {
         // Its time is counted, for the limit of it.
         let begun = Busy::NEVER.begun(sys::now());
@@ -132,7 +132,7 @@ pub(super) fn work(segment: Travelling, seat: u16, orders: Orders) {
         match worker.find() {
             Ok(Some(found)) => worker.serve(found),
             Ok(None) => break,
-            Err(error) => panic!("the pool's segment cannot be used: {error}"),
+            Err(error) => panic!("the pool's segment cannot be used: {}", whole(&error)),
         }
     }
 }

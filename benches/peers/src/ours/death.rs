@@ -150,8 +150,8 @@ fn closed(rx: &mut Receiver<u8>) -> Result<()> {
 
 fn abandoned(lock: &Lock<u64>) -> Result<()> {
     match lock.lock() {
-        Err(LockError::Abandoned(abandoned)) => {
-            abandoned.recover();
+        Err(LockError::Abandoned(_)) => {
+            lock.recover()?;
             Ok(())
         }
         other => bail!("entered with {other:?}"),
