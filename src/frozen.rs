@@ -14,12 +14,12 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 use std::slice;
 
-use bytemuck::{CheckedBitPattern, NoUninit, Zeroable, cast_slice, checked};
+use bytemuck::{Zeroable, cast_slice, checked};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Corrupt, SegmentError, cannot_read};
 use crate::handle;
-use crate::message;
+use crate::message::{self, PlainData};
 use crate::sealed::Draft;
 use crate::segment::Segment;
 use crate::sys;
@@ -31,7 +31,7 @@ use crate::sys;
 /// any process of the same tree. Each process maps it once, however often it is sent, and never copies it. It
 /// is a slice: `len`, `iter`, indexing and the rest are those of `[T]`.
 ///
-/// The items are plain data: bytemuck's [`NoUninit`] and [`CheckedBitPattern`], both by derive. Where a type has
+/// The items are plain data: bytemuck's [`NoUninit`](bytemuck::NoUninit) and [`CheckedBitPattern`](bytemuck::CheckedBitPattern), both by derive. Where a type has
 /// bits that are no value, like `bool`, a process checks the array once, when it first gets it.
 ///
 /// # If a process dies
@@ -64,7 +64,7 @@ unsafe impl<T: Sync> Send for Frozen<T> {}
 // SAFETY: as above.
 unsafe impl<T: Sync> Sync for Frozen<T> {}
 
-impl<T: NoUninit + CheckedBitPattern> Frozen<T> {
+impl<T: PlainData> Frozen<T> {
     /// Refused when compiling: items without bytes could not be counted, and mappings are aligned to pages.
     const FITS: () = assert!(
         size_of::<T>() > 0 && align_of::<T>() <= 4096,
@@ -258,7 +258,7 @@ impl<T> Serialize for Frozen<T> {
     }
 }
 
-impl<'de, T: NoUninit + CheckedBitPattern> Deserialize<'de> for Frozen<T> {
+impl<'de, T: PlainData> Deserialize<'de> for Frozen<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Frozen::attach(handle::deserialize(deserializer)?).map_err(cannot_read)
     }

@@ -39,7 +39,7 @@ pub use error::{
 pub use frozen::Frozen;
 pub use handle::Fd;
 pub use lock::{Abandoned, Guard, Lock, LockError};
-pub use message::{Message, Plain};
+pub use message::{Message, Plain, PlainData};
 pub use pipe::{Listener, Pipe, PipeBuilder, PipeEnd, PipeError};
 pub use pool::{
     CurrentWorker, Full, Insights, Items, OnDeath, Payload, Pool, PoolBuilder, PoolError,
@@ -47,8 +47,9 @@ pub use pool::{
     current_worker,
 };
 pub use process::{
-    Child, Func, Function, JoinError, Output, Process, ProcessBuilder, SpawnError, StartMethod,
-    Stdio, active_children, current_process, end_zygote, init, parent_process, wait_any,
+    Child, ContextFunction, Func, Function, JoinError, MapFunction, Output, Process, ProcessBuilder,
+    SpawnError, StartMethod, Stdio, active_children, current_process, end_zygote, init,
+    parent_process, wait_any,
 };
 pub use queue::{
     InPlace, Iter, Lease, Loan, LoanError, Queue, QueueBuilder, QueueError, QueueStats, Receiver,

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::panicking;
 use std::time::Duration;
 
-use bytemuck::{CheckedBitPattern, NoUninit, bytes_of, checked};
+use bytemuck::{CheckedBitPattern, bytes_of, checked};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Corrupt, Death, EVICTED, SegmentError, WorkerExit, cannot_read};
@@ -37,7 +37,7 @@ use crate::handle;
 use crate::kin::{self, Kin};
 use crate::latch::{LastHolder, Left, Limit, Refused, Visitor};
 use crate::layout::{HEADER, LatchWords};
-use crate::message;
+use crate::message::{self, PlainData};
 use crate::named;
 use crate::roster::Life;
 use crate::segment::{Bytes, Commit, Segment, View};
@@ -48,7 +48,7 @@ use crate::segment::{Bytes, Commit, Segment, View};
 /// inside before. A clone is another handle to the same lock; so is a `Lock` that arrives inside a message or an
 /// argument, in any process of the same tree. The value lives until the last handle is gone.
 ///
-/// The value is plain data: bytemuck's [`NoUninit`] and [`CheckedBitPattern`], both by derive. `Lock<()>` is a
+/// The value is plain data: bytemuck's [`NoUninit`](bytemuck::NoUninit) and [`CheckedBitPattern`](bytemuck::CheckedBitPattern), both by derive. `Lock<()>` is a
 /// bare lock. A small value shares the cache line of the lock's own word, so that entering brings it along.
 ///
 /// Entering is not fair: who asks while the lock is being handed over may get in first. A thread that forgets
@@ -108,7 +108,7 @@ pub struct Lock<T> {
     of: PhantomData<T>,
 }
 
-impl<T: NoUninit + CheckedBitPattern> Lock<T> {
+impl<T: PlainData> Lock<T> {
     /// Bytes from the lock's words to its value: right behind them, where the value's alignment allows.
     const VALUE: u64 = {
         assert!(
@@ -478,7 +478,7 @@ impl<T> Serialize for Lock<T> {
     }
 }
 
-impl<'de, T: NoUninit + CheckedBitPattern> Deserialize<'de> for Lock<T> {
+impl<'de, T: PlainData> Deserialize<'de> for Lock<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Lock::attach(handle::deserialize(deserializer)?).map_err(cannot_read)
     }

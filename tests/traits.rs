@@ -151,7 +151,15 @@ const WITHOUT: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Public names that are no types.
-const TRAITS: [&str; 4] = ["Function", "InPlace", "Items", "Message"];
+const TRAITS: [&str; 7] = [
+    "ContextFunction",
+    "Function",
+    "InPlace",
+    "Items",
+    "MapFunction",
+    "Message",
+    "PlainData",
+];
 
 #[test]
 fn every_type_has_what_its_like_has() {

@@ -24,7 +24,7 @@ use std::any::Any;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use self::plain::Plain;
+pub use self::plain::{Plain, PlainData};
 pub(crate) use self::shape::{
     fixed_size, in_time, is_raw, plain_name, runs_no_code, shape_name, size_hint,
 };
@@ -100,8 +100,18 @@ const BLOCK: usize = 32;
 /// is_message((1, "text".to_owned(), Some([1_u8, 2, 3])));
 /// is_message(Command::Quit);
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be sent to another process",
+    label = "not a message",
+    note = "your own type needs serde's two traits: `#[derive(serde::Serialize, serde::Deserialize)]`; so does each type in it",
+    note = "what is borrowed is sent owned: `String` for `&str`, `Vec<T>` for `&[T]`",
+    note = "an error such as `anyhow::Error` is sent as its text: `.map_err(|error| error.to_string())`",
+    note = "sockets, files and other descriptors are sent as `multiproc::Fd`, functions as `multiproc::Func`",
+    note = "what is shared by threads (`Arc<Mutex<T>>`, channels) is shared by processes as `multiproc::Lock`, `Queue` or `Frozen`"
+)]
 pub trait Message: Serialize + DeserializeOwned + 'static {}
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned + 'static> Message for T {}
 
 /// Writes a value and returns how many bytes it has, whether the sink had room for them or not.

@@ -46,6 +46,22 @@ pub(super) const NAME: &str = "multiproc::Plain";
 #[repr(transparent)]
 pub struct Plain<T>(pub T);
 
+/// What may lie in shared memory as it is: in a [`Lock`](crate::Lock) or a [`Frozen`](crate::Frozen).
+///
+/// Every type with bytemuck's [`NoUninit`] and [`CheckedBitPattern`] is one: numbers, arrays of them, and structs and
+/// enums by derive. It has no bytes that are not set, holds no pointer, and its bits are checked before they are
+/// believed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot lie in shared memory as it is",
+    label = "not plain data",
+    note = "plain data are numbers, arrays, and types with `#[derive(Clone, Copy, bytemuck::NoUninit, bytemuck::CheckedBitPattern)]`",
+    note = "what has its bytes elsewhere (`String`, `Vec`, `Box`) goes by messages, or as an array of a fixed length"
+)]
+pub trait PlainData: NoUninit + CheckedBitPattern {}
+
+#[diagnostic::do_not_recommend]
+impl<T: NoUninit + CheckedBitPattern> PlainData for T {}
+
 impl<T> Deref for Plain<T> {
     type Target = T;
 

@@ -65,14 +65,19 @@ pub struct Pipe<Up, Down> {
     _values: PhantomData<fn(Up, Down) -> (Up, Down)>,
 }
 
-impl<Up: Message, Down: Message> Pipe<Up, Down> {
+// The bounds stand at the functions: the compiler says what is wrong with a type there, and not at an `impl`.
+impl<Up, Down> Pipe<Up, Down> {
     /// A pipe: the first end sends `Up` and receives `Down`, the other end mirrors it.
     ///
     /// # Errors
     ///
     /// [`PipeError::Segment`] when there is no memory.
     #[expect(clippy::new_ret_no_self, reason = "a pipe is its two ends")]
-    pub fn new() -> Result<(PipeEnd<Up, Down>, PipeEnd<Down, Up>), PipeError> {
+    pub fn new() -> Result<(PipeEnd<Up, Down>, PipeEnd<Down, Up>), PipeError>
+    where
+        Up: Message,
+        Down: Message,
+    {
         Pipe::builder().build()
     }
 
@@ -108,7 +113,11 @@ impl<Up: Message, Down: Message> Pipe<Up, Down> {
     /// [`SegmentError::BadName`]: crate::SegmentError::BadName
     /// [`SegmentError::AlreadyExists`]: crate::SegmentError::AlreadyExists
     /// [`SegmentError::Foreign`]: crate::SegmentError::Foreign
-    pub fn listen(name: &str) -> Result<Listener<Up, Down>, PipeError> {
+    pub fn listen(name: &str) -> Result<Listener<Up, Down>, PipeError>
+    where
+        Up: Message,
+        Down: Message,
+    {
         Pipe::builder().listen(name)
     }
 
@@ -127,12 +136,20 @@ impl<Up: Message, Down: Message> Pipe<Up, Down> {
     /// [`SegmentError::NotFound`]: crate::SegmentError::NotFound
     /// [`SegmentError::WrongShape`]: crate::SegmentError::WrongShape
     #[doc(alias = "Client")]
-    pub fn connect(name: &str) -> Result<PipeEnd<Down, Up>, PipeError> {
+    pub fn connect(name: &str) -> Result<PipeEnd<Down, Up>, PipeError>
+    where
+        Up: Message,
+        Down: Message,
+    {
         Pipe::<Up, Down>::builder().connect(name)
     }
 
     /// A pipe with more to choose.
-    pub fn builder() -> PipeBuilder<Up, Down> {
+    pub fn builder() -> PipeBuilder<Up, Down>
+    where
+        Up: Message,
+        Down: Message,
+    {
         PipeBuilder::new()
     }
 }

@@ -12,7 +12,7 @@ use super::worker::Prepare;
 use crate::handle::{self, Transport};
 use crate::layout::SEATS;
 use crate::message::{self, EncodeError, Message};
-use crate::process::task;
+use crate::process::task::{self, refuse_captures};
 use crate::process::{Function, Process, ProcessBuilder, SpawnError, StartMethod, Stdio};
 
 /// A pool to be: made by [`Pool::builder`].
@@ -120,9 +120,7 @@ impl PoolBuilder {
         F: Function<A>,
         A: Message,
     {
-        const { task::must_be_sizeless::<F>() }
-        // Its type says all.
-        let _: F = function;
+        refuse_captures!(function: F);
         self.initializer = Some(initializer::<F, A>(&arguments).map(Arc::new));
         self
     }

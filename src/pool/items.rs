@@ -1,10 +1,8 @@
 //! What a pool's calls take their items from.
 
-use bytemuck::{CheckedBitPattern, NoUninit};
-
 use super::worker::{Arguments, Encoded, InArray};
 use crate::frozen::Frozen;
-use crate::message::Message;
+use crate::message::{Message, PlainData};
 use crate::segment::Segment;
 
 /// Items for a pool's calls: anything that can be iterated over; and, by reference, a slice, a `Vec`, an array or
@@ -25,6 +23,13 @@ use crate::segment::Segment;
 /// assert_eq!(pool.map(|x: u64| x * x, &numbers)?[30], 900);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not give items `{A}` that a pool can send",
+    label = "not items for this function",
+    note = "items are a `Vec`, a range or any other iterator of what the function takes (tuples, for `starmap`), or `&[T]`, `&Vec<T>`, `&Frozen<T>`",
+    note = "the function takes its items by value: `String` and not `&str`",
+    note = "each item is sent: a type of your own needs `#[derive(serde::Serialize, serde::Deserialize)]`"
+)]
 pub trait Items<A, By = Value> {
     /// Gives them a few at a time.
     #[doc(hidden)]
@@ -62,6 +67,7 @@ pub struct Value;
 #[derive(Debug)]
 pub struct Reference;
 
+#[diagnostic::do_not_recommend]
 impl<A: Message, I: IntoIterator<Item = A>> Items<A> for I {
     fn source(self) -> impl Source<A> {
         Read {
@@ -91,7 +97,7 @@ impl<A: Message, const N: usize> Items<A, Reference> for &[A; N] {
     }
 }
 
-impl<A: NoUninit + CheckedBitPattern> Items<A, Reference> for &Frozen<A> {
+impl<A: PlainData> Items<A, Reference> for &Frozen<A> {
     fn source(self) -> impl Source<A> {
         Shared {
             items: self,
@@ -171,7 +177,7 @@ struct Shared<'a, A> {
     array: &'a Segment,
 }
 
-impl<A: NoUninit + CheckedBitPattern> Source<A> for Shared<'_, A> {
+impl<A: PlainData> Source<A> for Shared<'_, A> {
     type Arguments = InArray<A>;
 
     fn peek(&mut self, most: usize) -> &[A] {

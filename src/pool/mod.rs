@@ -56,7 +56,8 @@ use shared::{PoolShared, lock};
 use crate::error::{SegmentError, whole};
 use crate::kin;
 use crate::message::Message;
-use crate::process::Function;
+use crate::process::task::refuse_captures;
+use crate::process::{Function, MapFunction};
 
 /// How long a worker may take to end when nothing is left to do.
 const GRACE: Duration = Duration::from_secs(5);
@@ -176,6 +177,7 @@ impl Pool {
         F: Function<A, Output: Message>,
         A: Message,
     {
+        refuse_captures!(F);
         self.view().apply(function, arguments)
     }
 
@@ -189,6 +191,7 @@ impl Pool {
         F: Function<A, Output: Message>,
         A: Message,
     {
+        refuse_captures!(F);
         self.view().apply_async(function, arguments)
     }
 
@@ -206,6 +209,7 @@ impl Pool {
         F: Function<A, Output: Message>,
         A: Message,
     {
+        refuse_captures!(F);
         self.view().try_apply_async(function, arguments)
     }
 
@@ -224,20 +228,22 @@ impl Pool {
         items: impl Items<A, By>,
     ) -> Result<Vec<R>, TaskError>
     where
-        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        F: MapFunction<A, R>,
         A: Message,
         R: Message,
     {
+        refuse_captures!(F);
         self.view().map(function, items)
     }
 
     /// As [`map`](Pool::map), but does not wait: all items are read and sent at once.
     pub fn map_async<F, A, R, By>(&self, function: F, items: impl Items<A, By>) -> Task<Vec<R>>
     where
-        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        F: MapFunction<A, R>,
         A: Message,
         R: Message,
     {
+        refuse_captures!(F);
         self.view().map_async(function, items)
     }
 
@@ -253,11 +259,12 @@ impl Pool {
         items: I,
     ) -> Result<Task<Vec<R>>, Full<I>>
     where
-        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        F: MapFunction<A, R>,
         A: Message,
         R: Message,
         I: Items<A, By>,
     {
+        refuse_captures!(F);
         self.view().try_map_async(function, items)
     }
 
@@ -284,11 +291,12 @@ impl Pool {
         items: impl Items<A, By>,
     ) -> Result<Result<Vec<R>, E>, TaskError>
     where
-        F: Fn(A) -> Result<R, E> + Copy + Send + Sync + 'static,
+        F: MapFunction<A, Result<R, E>>,
         A: Message,
         R: Message,
         E: Message,
     {
+        refuse_captures!(F);
         self.view().try_map(function, items)
     }
 
@@ -306,6 +314,7 @@ impl Pool {
         F: Function<A, Output: Message>,
         A: Message,
     {
+        refuse_captures!(F);
         self.view().starmap(function, tuples)
     }
 
@@ -319,6 +328,7 @@ impl Pool {
         F: Function<A, Output: Message>,
         A: Message,
     {
+        refuse_captures!(F);
         self.view().starmap_async(function, tuples)
     }
 
@@ -355,11 +365,12 @@ impl Pool {
         items: I,
     ) -> impl Iterator<Item = Result<R, TaskError>>
     where
-        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        F: MapFunction<A, R>,
         A: Message,
         R: Message,
         I: Items<A, By>,
     {
+        refuse_captures!(F);
         self.view().imap(function, items)
     }
 
@@ -370,11 +381,12 @@ impl Pool {
         items: I,
     ) -> impl Iterator<Item = Result<R, TaskError>>
     where
-        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        F: MapFunction<A, R>,
         A: Message,
         R: Message,
         I: Items<A, By>,
     {
+        refuse_captures!(F);
         self.view().imap_unordered(function, items)
     }
 

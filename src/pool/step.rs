@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use crate::message::Message;
-use crate::process::{Function, task};
+use crate::process::{ContextFunction, Function, MapFunction, task};
 
 /// What is done with each item.
 pub(super) trait Step: 'static {
@@ -28,7 +28,7 @@ pub(super) struct MapStep<F, A, R>(PhantomData<(F, A, R)>);
 
 impl<F, A, R> Step for MapStep<F, A, R>
 where
-    F: Fn(A) -> R + Copy + Send + Sync + 'static,
+    F: MapFunction<A, R>,
     A: Message,
     R: Message,
 {
@@ -51,7 +51,7 @@ pub(super) struct TryStep<F, A, R, E>(PhantomData<(F, A, R, E)>);
 
 impl<F, A, R, E> Step for TryStep<F, A, R, E>
 where
-    F: Fn(A) -> Result<R, E> + Copy + Send + Sync + 'static,
+    F: MapFunction<A, Result<R, E>>,
     A: Message,
     R: Message,
     E: Message,
@@ -102,7 +102,7 @@ pub(super) struct ContextStep<F, C, A, R>(PhantomData<(F, C, A, R)>);
 
 impl<F, C, A, R> Step for ContextStep<F, C, A, R>
 where
-    F: Fn(&C, A) -> R + Copy + Send + Sync + 'static,
+    F: ContextFunction<C, A, R>,
     C: Message,
     A: Message,
     R: Message,
@@ -126,7 +126,7 @@ pub(super) struct ContextTryStep<F, C, A, R, E>(PhantomData<(F, C, A, R, E)>);
 
 impl<F, C, A, R, E> Step for ContextTryStep<F, C, A, R, E>
 where
-    F: Fn(&C, A) -> Result<R, E> + Copy + Send + Sync + 'static,
+    F: ContextFunction<C, A, Result<R, E>>,
     C: Message,
     A: Message,
     R: Message,

@@ -13,7 +13,8 @@ use super::shared::PoolShared;
 use super::step::{ContextStep, ContextTryStep, MapStep, StarmapStep, TryStep};
 use super::task::Task;
 use crate::message::Message;
-use crate::process::Function;
+use crate::process::task::refuse_captures;
+use crate::process::{ContextFunction, Function, MapFunction};
 
 /// A pool with settings for some calls: made by [`Pool::chunk_size`](super::Pool::chunk_size) and
 /// [`Pool::with_timeout`](super::Pool::with_timeout), which may follow each other in any order.
@@ -75,8 +76,7 @@ impl<'p> PoolView<'p> {
         F: Function<A, Output: Message>,
         A: Message,
     {
-        // Its type says all; so below.
-        let _: F = function;
+        refuse_captures!(function: F);
         self.options.apply::<StarmapStep<F, A>>(&arguments)
     }
 
@@ -86,7 +86,7 @@ impl<'p> PoolView<'p> {
         F: Function<A, Output: Message>,
         A: Message,
     {
-        let _: F = function;
+        refuse_captures!(function: F);
         self.options.apply_async::<StarmapStep<F, A>>(&arguments)
     }
 
@@ -104,6 +104,7 @@ impl<'p> PoolView<'p> {
         F: Function<A, Output: Message>,
         A: Message,
     {
+        refuse_captures!(F);
         match self.options.full() {
             Some(limit) => Err(Full {
                 value: arguments,
@@ -124,22 +125,22 @@ impl<'p> PoolView<'p> {
         items: impl Items<A, By>,
     ) -> Result<Vec<R>, TaskError>
     where
-        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        F: MapFunction<A, R>,
         A: Message,
         R: Message,
     {
-        let _: F = function;
+        refuse_captures!(function: F);
         self.options.map::<MapStep<F, A, R>, _>(items.source())
     }
 
     /// As [`Pool::map_async`](super::Pool::map_async).
     pub fn map_async<F, A, R, By>(&self, function: F, items: impl Items<A, By>) -> Task<Vec<R>>
     where
-        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        F: MapFunction<A, R>,
         A: Message,
         R: Message,
     {
-        let _: F = function;
+        refuse_captures!(function: F);
         self.options
             .map_async::<MapStep<F, A, R>, _>(items.source())
     }
@@ -155,11 +156,12 @@ impl<'p> PoolView<'p> {
         items: I,
     ) -> Result<Task<Vec<R>>, Full<I>>
     where
-        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        F: MapFunction<A, R>,
         A: Message,
         R: Message,
         I: Items<A, By>,
     {
+        refuse_captures!(F);
         match self.options.full() {
             Some(limit) => Err(Full {
                 value: items,
@@ -180,12 +182,12 @@ impl<'p> PoolView<'p> {
         items: impl Items<A, By>,
     ) -> Result<Result<Vec<R>, E>, TaskError>
     where
-        F: Fn(A) -> Result<R, E> + Copy + Send + Sync + 'static,
+        F: MapFunction<A, Result<R, E>>,
         A: Message,
         R: Message,
         E: Message,
     {
-        let _: F = function;
+        refuse_captures!(function: F);
         let results = self.options.map::<TryStep<F, A, R, E>, _>(items.source())?;
         Ok(results.into_iter().collect())
     }
@@ -204,7 +206,7 @@ impl<'p> PoolView<'p> {
         F: Function<A, Output: Message>,
         A: Message,
     {
-        let _: F = function;
+        refuse_captures!(function: F);
         self.options.map::<StarmapStep<F, A>, _>(tuples.source())
     }
 
@@ -218,7 +220,7 @@ impl<'p> PoolView<'p> {
         F: Function<A, Output: Message>,
         A: Message,
     {
-        let _: F = function;
+        refuse_captures!(function: F);
         self.options
             .map_async::<StarmapStep<F, A>, _>(tuples.source())
     }
@@ -230,12 +232,12 @@ impl<'p> PoolView<'p> {
         items: I,
     ) -> impl Iterator<Item = Result<R, TaskError>> + use<'p, F, A, R, I, By>
     where
-        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        F: MapFunction<A, R>,
         A: Message,
         R: Message,
         I: Items<A, By>,
     {
-        let _: F = function;
+        refuse_captures!(function: F);
         self.options
             .imap::<MapStep<F, A, R>, _>(items.source(), Order::OfItems)
     }
@@ -247,12 +249,12 @@ impl<'p> PoolView<'p> {
         items: I,
     ) -> impl Iterator<Item = Result<R, TaskError>> + use<'p, F, A, R, I, By>
     where
-        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        F: MapFunction<A, R>,
         A: Message,
         R: Message,
         I: Items<A, By>,
     {
-        let _: F = function;
+        refuse_captures!(function: F);
         self.options
             .imap::<MapStep<F, A, R>, _>(items.source(), Order::OfCompletion)
     }
@@ -339,22 +341,22 @@ impl<'p, C: Message> WithContext<'p, C> {
     /// [`TaskError`].
     pub fn apply<F, A, R>(&self, function: F, argument: A) -> Result<R, TaskError>
     where
-        F: Fn(&C, A) -> R + Copy + Send + Sync + 'static,
+        F: ContextFunction<C, A, R>,
         A: Message,
         R: Message,
     {
-        let _: F = function;
+        refuse_captures!(function: F);
         self.options.apply::<ContextStep<F, C, A, R>>(&argument)
     }
 
     /// As [`Pool::apply_async`](super::Pool::apply_async); the function is given the context and the argument.
     pub fn apply_async<F, A, R>(&self, function: F, argument: A) -> Task<R>
     where
-        F: Fn(&C, A) -> R + Copy + Send + Sync + 'static,
+        F: ContextFunction<C, A, R>,
         A: Message,
         R: Message,
     {
-        let _: F = function;
+        refuse_captures!(function: F);
         self.options
             .apply_async::<ContextStep<F, C, A, R>>(&argument)
     }
@@ -370,11 +372,11 @@ impl<'p, C: Message> WithContext<'p, C> {
         items: impl Items<A, By>,
     ) -> Result<Vec<R>, TaskError>
     where
-        F: Fn(&C, A) -> R + Copy + Send + Sync + 'static,
+        F: ContextFunction<C, A, R>,
         A: Message,
         R: Message,
     {
-        let _: F = function;
+        refuse_captures!(function: F);
         self.options
             .map::<ContextStep<F, C, A, R>, _>(items.source())
     }
@@ -382,11 +384,11 @@ impl<'p, C: Message> WithContext<'p, C> {
     /// As [`Pool::map_async`](super::Pool::map_async); the function is given the context first.
     pub fn map_async<F, A, R, By>(&self, function: F, items: impl Items<A, By>) -> Task<Vec<R>>
     where
-        F: Fn(&C, A) -> R + Copy + Send + Sync + 'static,
+        F: ContextFunction<C, A, R>,
         A: Message,
         R: Message,
     {
-        let _: F = function;
+        refuse_captures!(function: F);
         self.options
             .map_async::<ContextStep<F, C, A, R>, _>(items.source())
     }
@@ -402,12 +404,12 @@ impl<'p, C: Message> WithContext<'p, C> {
         items: impl Items<A, By>,
     ) -> Result<Result<Vec<R>, E>, TaskError>
     where
-        F: Fn(&C, A) -> Result<R, E> + Copy + Send + Sync + 'static,
+        F: ContextFunction<C, A, Result<R, E>>,
         A: Message,
         R: Message,
         E: Message,
     {
-        let _: F = function;
+        refuse_captures!(function: F);
         let results = self
             .options
             .map::<ContextTryStep<F, C, A, R, E>, _>(items.source())?;
@@ -421,10 +423,11 @@ impl<'p, C: Message> WithContext<'p, C> {
     /// [`Full`], with the argument.
     pub fn try_apply_async<F, A, R>(&self, function: F, argument: A) -> Result<Task<R>, Full<A>>
     where
-        F: Fn(&C, A) -> R + Copy + Send + Sync + 'static,
+        F: ContextFunction<C, A, R>,
         A: Message,
         R: Message,
     {
+        refuse_captures!(F);
         match self.options.full() {
             Some(limit) => Err(Full {
                 value: argument,
@@ -445,11 +448,12 @@ impl<'p, C: Message> WithContext<'p, C> {
         items: I,
     ) -> Result<Task<Vec<R>>, Full<I>>
     where
-        F: Fn(&C, A) -> R + Copy + Send + Sync + 'static,
+        F: ContextFunction<C, A, R>,
         A: Message,
         R: Message,
         I: Items<A, By>,
     {
+        refuse_captures!(F);
         match self.options.full() {
             Some(limit) => Err(Full {
                 value: items,
@@ -466,12 +470,12 @@ impl<'p, C: Message> WithContext<'p, C> {
         items: I,
     ) -> impl Iterator<Item = Result<R, TaskError>> + use<'p, C, F, A, R, I, By>
     where
-        F: Fn(&C, A) -> R + Copy + Send + Sync + 'static,
+        F: ContextFunction<C, A, R>,
         A: Message,
         R: Message,
         I: Items<A, By>,
     {
-        let _: F = function;
+        refuse_captures!(function: F);
         self.options
             .imap::<ContextStep<F, C, A, R>, _>(items.source(), Order::OfItems)
     }
@@ -483,12 +487,12 @@ impl<'p, C: Message> WithContext<'p, C> {
         items: I,
     ) -> impl Iterator<Item = Result<R, TaskError>> + use<'p, C, F, A, R, I, By>
     where
-        F: Fn(&C, A) -> R + Copy + Send + Sync + 'static,
+        F: ContextFunction<C, A, R>,
         A: Message,
         R: Message,
         I: Items<A, By>,
     {
-        let _: F = function;
+        refuse_captures!(function: F);
         self.options
             .imap::<ContextStep<F, C, A, R>, _>(items.source(), Order::OfCompletion)
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::error::SpawnError;
 use super::function::{self, Call, Function};
 use super::settings::{Settings, StartMethod, Stdio};
+use super::task::refuse_captures;
 use super::{Child, start, task};
 use crate::kin;
 use crate::message::Message;
@@ -116,9 +117,7 @@ impl ProcessBuilder {
         A: Message,
         F::Output: Message,
     {
-        const { task::must_be_sizeless::<F>() }
-        // Its type says all.
-        let _: F = function;
+        refuse_captures!(function: F);
         if kin::forked() {
             return Err(SpawnError::Forked);
         }

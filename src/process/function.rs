@@ -27,9 +27,11 @@ use crate::message::{self, EncodeError, Message};
 /// existence. Refused when compiling are captured values with a size, those of a type that has no values,
 /// and those that ask for an alignment.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is not a function that a process can call with the arguments `{A}`",
-    label = "arguments and function do not fit",
-    note = "arguments are a tuple, also for one: `(a,)`, and for none: `()`; the function takes them by value, and may not hold references"
+    message = "`{Self}` is not a function that another process can call with the arguments `{A}`",
+    label = "function and arguments do not fit",
+    note = "arguments are a tuple of at most eight, also one, `(a,)`, and none, `()`: more go into a struct",
+    note = "the function takes them by value and keeps no reference: `String` and not `&str`, `Vec<T>` and not `&[T]`",
+    note = "it captures nothing: what it needs is one more argument"
 )]
 pub trait Function<A>: Copy + Send + Sync + 'static {
     /// What it returns.
@@ -41,6 +43,7 @@ pub trait Function<A>: Copy + Send + Sync + 'static {
 
 macro_rules! functions {
     ($($argument:ident)*) => {
+        #[diagnostic::do_not_recommend]
         impl<F, R, $($argument),*> Function<($($argument,)*)> for F
         where
             F: Fn($($argument),*) -> R + Copy + Send + Sync + 'static,
@@ -64,6 +67,36 @@ functions!(A B C D E);
 functions!(A B C D E G);
 functions!(A B C D E G H);
 functions!(A B C D E G H I);
+
+/// A function that a pool can call with each item `A`, and that returns `R`: a `fn` item, or a closure that
+/// captures nothing.
+///
+/// Every such function is one. What is said of captured values at [`Function`] is true of these too.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a function that a pool can call with items `{A}`",
+    label = "not a function of one item that captures nothing",
+    note = "it captures nothing: what all calls need is given by `pool.with(value)`, and comes as `|value: &V, item| ..`",
+    note = "it takes one item by value (`String` and not `&str`); items that are tuples are for `starmap`"
+)]
+pub trait MapFunction<A, R>: Fn(A) -> R + Copy + Send + Sync + 'static {}
+
+#[diagnostic::do_not_recommend]
+impl<F, A, R> MapFunction<A, R> for F where F: Fn(A) -> R + Copy + Send + Sync + 'static {}
+
+/// A function that a pool can call with a context `C`, by reference, and each item `A`; see
+/// [`Pool::with`](crate::Pool::with).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a function that a pool can call with the context `&{C}` and items `{A}`",
+    label = "not a function of a context and one item that captures nothing",
+    note = "it takes the context by reference and one item by value, `|context: &C, item: A| ..`, and captures nothing"
+)]
+pub trait ContextFunction<C, A, R>: Fn(&C, A) -> R + Copy + Send + Sync + 'static {}
+
+#[diagnostic::do_not_recommend]
+impl<F, C, A, R> ContextFunction<C, A, R> for F where
+    F: Fn(&C, A) -> R + Copy + Send + Sync + 'static
+{
+}
 
 /// A call of `F` with arguments `A`, as the other process makes it.
 pub(crate) struct Call<F, A>(PhantomData<fn(A) -> F>);

@@ -28,7 +28,7 @@ pub use child::{Child, Output, wait_any};
 pub(crate) use error::at;
 pub use error::{JoinError, SpawnError};
 pub use func::Func;
-pub use function::Function;
+pub use function::{ContextFunction, Function, MapFunction};
 pub use keeper::end_zygote;
 pub use settings::{StartMethod, Stdio};
 
@@ -99,6 +99,7 @@ impl Process {
         A: Message,
         F::Output: Message,
     {
+        task::refuse_captures!(F);
         Process::builder().spawn(function, arguments)
     }
 

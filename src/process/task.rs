@@ -240,6 +240,19 @@ pub(crate) const fn must_be_sizeless<F>() {
     );
 }
 
+/// Refuses a function that captures something in the function of this crate that the user calls, so that the
+/// compiler's error names the place of that call. A value is not looked at: its type says all.
+macro_rules! refuse_captures {
+    ($function:ident: $type:ty) => {
+        refuse_captures!($type);
+        let _: $type = $function;
+    };
+    ($type:ty) => {
+        const { $crate::process::task::must_be_sizeless::<$type>() }
+    };
+}
+pub(crate) use refuse_captures;
+
 /// The function of that type; it exists in every copy of the program.
 pub(crate) fn function<F: Copy + 'static>() -> F {
     const { must_be_sizeless::<F>() }

@@ -39,6 +39,11 @@ use super::sender::Sender;
 /// A type whose messages are written and read in place: a number, a [`Plain`] value, a `Vec` of numbers.
 ///
 /// Sealed: there are no others. [`View`](InPlace::View) is what a [`Loan`] and a [`Lease`] give access to.
+#[diagnostic::on_unimplemented(
+    message = "messages of `{Self}` cannot be written in place",
+    label = "neither a number, nor `Plain`, nor a `Vec` of numbers",
+    note = "send it with `send`, or keep it as plain data: `multiproc::Plain<T>`, or a `Vec` of numbers"
+)]
 pub trait InPlace: Message + sealed::Sealed {
     /// The value itself, or a slice.
     type View: ?Sized;
@@ -155,7 +160,8 @@ pub struct Loan<'a, T: InPlace> {
     copy: Option<Copied>,
 }
 
-impl<T: InPlace> Sender<T> {
+// As at `Queue`: the bounds stand at the functions.
+impl<T: Message> Sender<T> {
     /// Borrows the place of the next message, to be filled and committed; waits while there is none.
     ///
     /// Nothing is copied, unless the queue has a name, so its speed does not depend on the size. A
@@ -178,7 +184,10 @@ impl<T: InPlace> Sender<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
-    pub fn loan(&mut self) -> Result<Loan<'_, T>, LoanError> {
+    pub fn loan(&mut self) -> Result<Loan<'_, T>, LoanError>
+    where
+        T: InPlace,
+    {
         self.loan_within(Waiting::Until(None))
     }
 
@@ -187,7 +196,10 @@ impl<T: InPlace> Sender<T> {
     /// # Errors
     ///
     /// [`LoanError::Full`] when there is none, else as [`loan`](Sender::loan).
-    pub fn try_loan(&mut self) -> Result<Loan<'_, T>, LoanError> {
+    pub fn try_loan(&mut self) -> Result<Loan<'_, T>, LoanError>
+    where
+        T: InPlace,
+    {
         self.loan_within(Waiting::Not)
     }
 
@@ -196,12 +208,18 @@ impl<T: InPlace> Sender<T> {
     /// # Errors
     ///
     /// [`LoanError::TimedOut`] when there was none in that time, else as [`loan`](Sender::loan).
-    pub fn loan_timeout(&mut self, timeout: Duration) -> Result<Loan<'_, T>, LoanError> {
+    pub fn loan_timeout(&mut self, timeout: Duration) -> Result<Loan<'_, T>, LoanError>
+    where
+        T: InPlace,
+    {
         self.loan_within(Waiting::at_most(timeout))
     }
 
     #[inline]
-    fn loan_within(&mut self, waiting: Waiting) -> Result<Loan<'_, T>, LoanError> {
+    fn loan_within(&mut self, waiting: Waiting) -> Result<Loan<'_, T>, LoanError>
+    where
+        T: InPlace,
+    {
         if !self.hub().is_in_place() {
             return Err(LoanError::NotInPlace);
         }

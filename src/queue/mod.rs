@@ -84,7 +84,8 @@ pub struct Queue<T> {
     _values: PhantomData<fn(T) -> T>,
 }
 
-impl<T: Message> Queue<T> {
+// The bounds stand at the functions: the compiler says what is wrong with a type there, and not at an `impl`.
+impl<T> Queue<T> {
     /// A queue in which each sender may have `capacity` messages in flight.
     ///
     /// For everything else the [`builder`](Queue::builder)'s defaults hold: values of any length up to 64 MiB, 256
@@ -94,12 +95,18 @@ impl<T: Message> Queue<T> {
     ///
     /// [`QueueError::Capacity`] for 0, [`QueueError::Segment`] when there is no memory.
     #[expect(clippy::new_ret_no_self, reason = "a queue is its two ends")]
-    pub fn new(capacity: usize) -> Result<(Sender<T>, Receiver<T>), QueueError> {
+    pub fn new(capacity: usize) -> Result<(Sender<T>, Receiver<T>), QueueError>
+    where
+        T: Message,
+    {
         Queue::builder().capacity(capacity).build()
     }
 
     /// A queue with more to choose.
-    pub fn builder() -> QueueBuilder<T> {
+    pub fn builder() -> QueueBuilder<T>
+    where
+        T: Message,
+    {
         QueueBuilder::new()
     }
 }

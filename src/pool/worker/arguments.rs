@@ -3,11 +3,9 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use bytemuck::{CheckedBitPattern, NoUninit};
-
 use super::state::WorkerState;
 use crate::frozen::Frozen;
-use crate::message::{self, DecodeError, Message};
+use crate::message::{self, DecodeError, Message, PlainData};
 use crate::pool::error::{Failure, Payload};
 use crate::pool::record::{self, record_len, truncated};
 
@@ -115,7 +113,7 @@ pub(in crate::pool) struct InArray<A> {
     first: usize,
 }
 
-impl<A: NoUninit + CheckedBitPattern> Arguments<A> for InArray<A> {
+impl<A: PlainData> Arguments<A> for InArray<A> {
     fn open(worker: &mut WorkerState) -> Result<InArray<A>, Failure> {
         let array: Rc<Frozen<A>> = worker
             .values

@@ -4,10 +4,8 @@ use std::any::Any;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use bytemuck::{CheckedBitPattern, NoUninit};
-
 use crate::frozen::Frozen;
-use crate::message::{self, DecodeError, Message};
+use crate::message::{self, DecodeError, Message, PlainData};
 use crate::pool::error::{Failure, Payload};
 use crate::pool::record::{self, Name, VALUE_HEAD as HEAD};
 use crate::segment::Bytes;
@@ -94,7 +92,7 @@ impl Values {
     /// The array whose handle is at a place; the last one is kept.
     pub(super) fn array<A>(&mut self, bytes: &Bytes, place: u64) -> Result<Rc<Frozen<A>>, Failure>
     where
-        A: NoUninit + CheckedBitPattern,
+        A: PlainData,
     {
         let (name, len) = head(bytes, place).ok_or_else(lost)?;
         let known = self.array.as_ref().filter(|known| known.name == name);
