@@ -42,7 +42,7 @@ pub use lock::{Abandoned, Guard, Lock, LockError};
 pub use message::{Message, Plain, PlainData};
 pub use pipe::{Listener, Pipe, PipeBuilder, PipeEnd, PipeError};
 pub use pool::{
-    CurrentWorker, Full, Insights, Items, OnDeath, Payload, Pool, PoolBuilder, PoolError,
+    CurrentWorker, Full, Imap, Insights, Items, OnDeath, Payload, Pool, PoolBuilder, PoolError,
     PoolStats, PoolView, QueueWait, SlowTask, Task, TaskError, WithContext, Worker, WorkerInsights,
     current_worker,
 };

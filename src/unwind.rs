@@ -11,8 +11,8 @@
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use crate::{
-    Child, Frozen, Guard, InPlace, Iter, Lease, Listener, Loan, Lock, PipeEnd, Pool, PoolBuilder,
-    PoolView, Receiver, Segment, Sender, Task, WithContext,
+    Child, Frozen, Guard, Imap, InPlace, Iter, Lease, Listener, Loan, Lock, PipeEnd, Pool,
+    PoolBuilder, PoolView, Receiver, Segment, Sender, Task, WithContext,
 };
 
 macro_rules! whole_after_a_panic {
@@ -23,6 +23,10 @@ macro_rules! whole_after_a_panic {
         )*
     };
 }
+
+// What gives the items is the user's.
+impl<I: UnwindSafe, A, R> UnwindSafe for Imap<'_, I, A, R> {}
+impl<I: RefUnwindSafe, A, R> RefUnwindSafe for Imap<'_, I, A, R> {}
 
 whole_after_a_panic! {
     [T] Sender<T>;

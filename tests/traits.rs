@@ -115,6 +115,7 @@ fn rows() -> Vec<Row> {
         PoolBuilder, like "std::process::Command": Clone;
         PoolView<'static>, like "a reference to a rayon::ThreadPool": Clone;
         WithContext<'static, u64>, like "a reference to a rayon::ThreadPool": Clone;
+        Imap<'static, <std::ops::Range<u64> as Items<u64>>::Source, u64, u64>, like "std::iter::Map": IntoIterator;
         PoolError, like "std::io::Error": Eq;
         Task<u64>, like "std::thread::JoinHandle": ;
         TaskError, like "std::string::FromUtf8Error": Clone Eq;

@@ -87,7 +87,7 @@ impl<'p> CallOptions<'p> {
         self.usable()?;
         let record = single::<S>(self.shared, &self.one(), item, None)?;
         let slot = self.shared.slot();
-        let waited = Waited::submit(self.shared, record, &slot)?;
+        let waited = Waited::submit(&**self.shared, record, &slot)?;
         self.shared.wait_for(&waited.job, &slot, None);
         waited.job.only()
     }
@@ -115,8 +115,8 @@ impl<'p> CallOptions<'p> {
         self.usable()?;
         let shared = self.shared;
         let slot = shared.slot();
-        let mut feed = Feed::<S, _>::new(shared, self.many(), items)?;
-        let mut flying: VecDeque<Waited<'_>> = VecDeque::new();
+        let mut feed = Feed::new::<S>(shared, self.many(), items)?;
+        let mut flying: VecDeque<Waited<&PoolShared>> = VecDeque::new();
         let mut chunks = 0;
         let mut results = Vec::new();
         let mut unsent = None;
@@ -126,11 +126,11 @@ impl<'p> CallOptions<'p> {
                 && (flying.len() < DEPTH || (chunks < 2 * workers && flying.len() < MOST))
             {
                 let returns = shared.memory.returns();
-                match feed.next(None, !flying.is_empty()) {
+                match feed.next::<S>(None, !flying.is_empty()) {
                     Ok(None) => break,
                     Ok(Some(record)) => {
                         chunks += record.job.chunks;
-                        flying.push_back(Waited::submit(shared, record, &slot)?);
+                        flying.push_back(Waited::submit(&**shared, record, &slot)?);
                     }
                     // There may be memory when the results of those are read.
                     Err(Unfed::Short(_)) if !flying.is_empty() => break,
@@ -163,7 +163,7 @@ impl<'p> CallOptions<'p> {
     {
         self.task(|group| {
             let shared = self.shared;
-            let mut feed = Feed::<S, _>::new(shared, self.many(), items)?;
+            let mut feed = Feed::new::<S>(shared, self.many(), items)?;
             let mut jobs: Submitted<'_> = Submitted {
                 shared,
                 jobs: Vec::new(),
@@ -175,7 +175,7 @@ impl<'p> CallOptions<'p> {
                     return Ok(std::mem::take(&mut jobs.jobs));
                 }
                 let returns = shared.memory.returns();
-                match feed.next(Some(group), is_ahead) {
+                match feed.next::<S>(Some(group), is_ahead) {
                     Ok(None) => return Ok(std::mem::take(&mut jobs.jobs)),
                     Ok(Some(record)) => {
                         self.wait_for_room(u64::from(record.job.items))?;
@@ -260,15 +260,15 @@ impl<'p> CallOptions<'p> {
         Ok(job)
     }
 
-    pub(super) fn imap<S, I>(&self, items: I, order: Order) -> Imap<'p, S, I>
+    pub(super) fn imap<S, I>(&self, items: I, order: Order) -> Imap<'p, I, S::In, S::Out>
     where
         S: Step,
         I: Source<S::In>,
     {
         let feed = self
             .usable()
-            .and_then(|()| Feed::new(self.shared, self.one(), items));
-        Imap::new(self.shared, feed, order)
+            .and_then(|()| Feed::new::<S>(self.shared, self.one(), items));
+        Imap::new::<S>(self.shared, feed, order)
     }
 }
 

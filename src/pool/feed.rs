@@ -46,8 +46,8 @@ pub(super) struct Shares {
 }
 
 /// The items of a call on their way into jobs.
-pub(super) struct Feed<'p, S: Step, I> {
-    shared: &'p Arc<PoolShared>,
+pub(super) struct Feed<A, I> {
+    shared: Arc<PoolShared>,
     task: TaskName,
     shares: Shares,
     items: I,
@@ -64,7 +64,7 @@ pub(super) struct Feed<'p, S: Step, I> {
     unplaced: Option<Filled>,
     /// Others of the call are under way: their results are to find memory.
     is_ahead: bool,
-    step: PhantomData<fn() -> S>,
+    of: PhantomData<fn(A)>,
 }
 
 /// Why there is no next job.
@@ -135,9 +135,9 @@ fn encode<T: Message, S: Sink>(value: &T, sink: &mut S) -> Result<(usize, Passed
     len.map(|len| (len, passed))
 }
 
-impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
-    pub(super) fn new(
-        shared: &'p Arc<PoolShared>,
+impl<A: Message, I: Source<A>> Feed<A, I> {
+    pub(super) fn new<S: Step<In = A>>(
+        shared: &Arc<PoolShared>,
         shares: Shares,
         items: I,
     ) -> Result<Self, TaskError> {
@@ -148,7 +148,7 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
             .map(|array| Context::place(&shared.memory, take, array.key().cookie, array))
             .transpose()?;
         Ok(Feed {
-            shared,
+            shared: Arc::clone(shared),
             task,
             shares,
             items,
@@ -159,7 +159,7 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
             guess: FIRST_GUESS,
             unplaced: None,
             is_ahead: false,
-            step: PhantomData,
+            of: PhantomData,
         })
     }
 
@@ -184,14 +184,14 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
     /// # Errors
     ///
     /// [`Unfed`]. Without memory, nothing was taken from the items; what cannot be sent is passed over.
-    pub(super) fn next(
+    pub(super) fn next<S: Step<In = A>>(
         &mut self,
         group: Option<&Arc<Group>>,
         is_ahead: bool,
     ) -> Result<Option<Box<Record>>, Unfed> {
         self.is_ahead = is_ahead;
         let first = self.first;
-        let made = self.make(group);
+        let made = self.make::<S>(group);
         if matches!(made, Err(Unfed::Item(_))) && self.first == first {
             self.pass_over();
         }
@@ -209,16 +209,19 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
         };
     }
 
-    fn make(&mut self, group: Option<&Arc<Group>>) -> Result<Option<Box<Record>>, Unfed> {
+    fn make<S: Step<In = A>>(
+        &mut self,
+        group: Option<&Arc<Group>>,
+    ) -> Result<Option<Box<Record>>, Unfed> {
         let (in_size, out_size) = sizes::<S>();
         let filled = match (self.unplaced.take(), &self.array, in_size) {
             (Some(filled), ..) => Some(filled),
             (None, Some(array), _) => {
                 let handle = array.at();
-                self.fill_from_array(handle)
+                self.fill_from_array::<S>(handle)
             }
-            (None, None, Some(size)) => self.fill_fixed(size)?,
-            (None, None, None) => self.fill_records()?,
+            (None, None, Some(size)) => self.fill_fixed::<S>(size)?,
+            (None, None, None) => self.fill_records::<S>()?,
         };
         let Some(filled) = filled else {
             return Ok(None);
@@ -265,17 +268,17 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
         (fit as usize).min(self.shares.per_job)
     }
 
-    fn fill_from_array(&mut self, handle: u64) -> Option<Filled> {
+    fn fill_from_array<S: Step<In = A>>(&mut self, handle: u64) -> Option<Filled> {
         let (_, out_size) = sizes::<S>();
         let each = out_size.unwrap_or(self.guess);
-        let limit = self.fit(each.max(size_of::<S::In>() as u64));
+        let limit = self.fit(each.max(size_of::<A>() as u64));
         let items = self.items.peek(limit).len();
         self.items.advance(items);
         let input = Input::InArray(handle, self.first as u64);
         (items > 0).then(|| Filled::fixed(items, input, None))
     }
 
-    fn fill_fixed(&mut self, size: u64) -> Result<Option<Filled>, Unfed> {
+    fn fill_fixed<S: Step<In = A>>(&mut self, size: u64) -> Result<Option<Filled>, Unfed> {
         let (_, out_size) = sizes::<S>();
         let limit = self.fit(size.max(out_size.unwrap_or(0)));
         let batch = (BATCH / size.max(1)).max(1) as usize;
@@ -297,7 +300,7 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
         }
         // No more than there can be; whoever said less gets another job.
         let len = limit.min(most.unwrap_or(limit)).max(items) as u64 * size;
-        let room = Room::take(self.shared, len, self.is_ahead);
+        let room = Room::take(&self.shared, len, self.is_ahead);
         let mut room = room.map_err(|why| short(first, why))?;
         let limit = limit.min((room.block.len / size.max(1)) as usize);
         items = 0;
@@ -319,13 +322,13 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
         Ok(Some(Filled::fixed(items, input, Some(block))))
     }
 
-    fn fill_records(&mut self) -> Result<Option<Filled>, Unfed> {
+    fn fill_records<S: Step<In = A>>(&mut self) -> Result<Option<Filled>, Unfed> {
         let Some(item) = self.items.peek(1).first() else {
             return Ok(None);
         };
         let index = self.first;
         if self.shares.per_job == 1 {
-            let (shared, is_ahead) = (self.shared, self.is_ahead);
+            let (shared, is_ahead) = (&self.shared, self.is_ahead);
             let take = |len| shared.take_beside(len, is_ahead);
             let one = encode_one::<S>(shared, item, index, take);
             if !matches!(one, Err(Unfed::Short(_))) {
@@ -346,7 +349,7 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
                 Err(error) => unsent = Some(error),
             }
         }
-        let room = Room::take(self.shared, len, self.is_ahead);
+        let room = Room::take(&self.shared, len, self.is_ahead);
         let mut room = room.map_err(|why| short(index, why))?;
         let mut ends: Vec<u64> = Vec::new();
         let mut passed = Vec::new();
@@ -366,7 +369,7 @@ impl<'p, S: Step, I: Source<S::In>> Feed<'p, S, I> {
                 }
                 Ok(Put::Needs(bytes)) if ends.is_empty() => {
                     drop(room);
-                    let larger = Room::take(self.shared, bytes, self.is_ahead);
+                    let larger = Room::take(&self.shared, bytes, self.is_ahead);
                     room = larger.map_err(|why| short(index, why))?;
                 }
                 Ok(Put::Needs(bytes)) => {

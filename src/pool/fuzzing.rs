@@ -111,7 +111,7 @@ fn submit<S: Step>(shared: &Arc<PoolShared>, item: &S::In, items: Vec<S::In>) ->
     };
     let one = single::<S>(shared, &shares(), item, None);
     let (shares, items) = (shares(), Items::<S::In>::source(items));
-    let mut feed = Feed::<S, _>::new(shared, shares, items).expect("there is memory");
+    let mut feed = Feed::new::<S>(shared, shares, items).expect("there is memory");
     let many = feed.next(None, false).ok().flatten();
     [one.ok(), many].map(|record| {
         let record = record.expect("it can be sent");

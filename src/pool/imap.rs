@@ -3,16 +3,20 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::vec;
 
+use super::Pool;
 use super::error::TaskError;
 use super::feed::{Feed, Unfed};
 use super::items::Source;
+use super::job::{Group, Record};
 use super::shared::{PoolShared, Slot};
 use super::step::Step;
 use super::waited::Waited;
 use crate::kin;
+use crate::message::Message;
 
 /// Jobs that are under way at once, for each worker.
 const AHEAD: usize = 4;
@@ -24,28 +28,67 @@ pub(super) enum Order {
     OfCompletion,
 }
 
-/// The iterator of `imap` and `imap_unordered`.
-pub(super) struct Imap<'p, S: Step, I> {
-    shared: &'p Arc<PoolShared>,
-    slot: Slot<'p>,
-    feed: Option<Feed<'p, S, I>>,
+/// How the next job is made, of a function that the iterator's type does not name.
+type Next<I, A> =
+    fn(&mut Feed<A, I>, Option<&Arc<Group>>, bool) -> Result<Option<Box<Record>>, Unfed>;
+
+/// The results of a pool's calls, one after another: made by [`Pool::imap`] and its like.
+///
+/// `I` is what gives the items, `A` one of them, `R` a result. What `I` is, [`Items::Source`](super::Items::Source)
+/// says of a type of items, so that a struct can hold one. `'p` is how long the pool is borrowed:
+/// [`Pool::into_imap`] keeps the pool itself.
+///
+/// # Examples
+///
+/// ```
+/// use std::ops::Range;
+/// use std::sync::Arc;
+///
+/// use multiproc::{Imap, Items, Pool, TaskError};
+///
+/// struct Squares {
+///     results: Imap<'static, <Range<u64> as Items<u64>>::Source, u64, u64>,
+/// }
+///
+/// impl Iterator for Squares {
+///     type Item = Result<u64, TaskError>;
+///
+///     fn next(&mut self) -> Option<Self::Item> {
+///         self.results.next()
+///     }
+/// }
+///
+/// let pool = Arc::new(Pool::new(2)?);
+/// let squares = Squares { results: pool.into_imap(|x: u64| x * x, 0..4) };
+/// assert_eq!(squares.collect::<Result<Vec<_>, _>>()?, [0, 1, 4, 9]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "results come only when they are asked for"]
+pub struct Imap<'p, I, A, R> {
+    shared: Arc<PoolShared>,
+    slot: Slot<Arc<PoolShared>>,
+    feed: Option<Feed<A, I>>,
+    next: Next<I, A>,
     /// The items said that there are no more, which is asked once more after each result.
     is_dry: bool,
     order: Order,
-    flying: VecDeque<Flight<'p>>,
-    ready: vec::IntoIter<Result<S::Out, TaskError>>,
+    flying: VecDeque<Flight>,
+    ready: vec::IntoIter<Result<R, TaskError>>,
+    /// After all else is given up.
+    _pool: Option<Arc<Pool>>,
+    borrows: PhantomData<&'p Pool>,
 }
 
-enum Flight<'p> {
-    Job(Waited<'p>),
+enum Flight {
+    Job(Waited<Arc<PoolShared>>),
     /// An item that could not be sent.
     Failed(TaskError),
 }
 
-impl<'p, S: Step, I: Source<S::In>> Imap<'p, S, I> {
-    pub(super) fn new(
-        shared: &'p Arc<PoolShared>,
-        feed: Result<Feed<'p, S, I>, TaskError>,
+impl<'p, I: Source<A>, A: Message, R: Message> Imap<'p, I, A, R> {
+    pub(super) fn new<S: Step<In = A, Out = R>>(
+        shared: &Arc<PoolShared>,
+        feed: Result<Feed<A, I>, TaskError>,
         order: Order,
     ) -> Self {
         let mut flying = VecDeque::new();
@@ -53,13 +96,32 @@ impl<'p, S: Step, I: Source<S::In>> Imap<'p, S, I> {
             .map_err(|error| flying.push_back(Flight::Failed(error)))
             .ok();
         Imap {
-            shared,
-            slot: shared.slot(),
+            shared: Arc::clone(shared),
+            slot: Slot::of(Arc::clone(shared)),
             feed,
+            next: Feed::next::<S>,
             is_dry: false,
             order,
             flying,
             ready: Vec::new().into_iter(),
+            _pool: None,
+            borrows: PhantomData,
+        }
+    }
+
+    /// The same, which keeps its pool.
+    pub(super) fn owning<'any>(self, pool: Arc<Pool>) -> Imap<'any, I, A, R> {
+        Imap {
+            shared: self.shared,
+            slot: self.slot,
+            feed: self.feed,
+            next: self.next,
+            is_dry: self.is_dry,
+            order: self.order,
+            flying: self.flying,
+            ready: self.ready,
+            _pool: Some(pool),
+            borrows: PhantomData,
         }
     }
 
@@ -70,15 +132,17 @@ impl<'p, S: Step, I: Source<S::In>> Imap<'p, S, I> {
         };
         let first = feed.next_index();
         let returns = self.shared.memory.returns();
-        match feed.next(None, !self.flying.is_empty()) {
-            Ok(Some(record)) => match Waited::submit(self.shared, record, &self.slot) {
-                Ok(waited) => self.flying.push_back(Flight::Job(waited)),
-                // The pool takes nothing more.
-                Err(error) => {
-                    self.flying.push_back(Flight::Failed(error));
-                    self.feed = None;
+        match (self.next)(feed, None, !self.flying.is_empty()) {
+            Ok(Some(record)) => {
+                match Waited::submit(Arc::clone(&self.shared), record, &self.slot) {
+                    Ok(waited) => self.flying.push_back(Flight::Job(waited)),
+                    // The pool takes nothing more.
+                    Err(error) => {
+                        self.flying.push_back(Flight::Failed(error));
+                        self.feed = None;
+                    }
                 }
-            },
+            }
             Ok(None) => {
                 self.is_dry = true;
                 return false;
@@ -100,7 +164,7 @@ impl<'p, S: Step, I: Source<S::In>> Imap<'p, S, I> {
 
     /// Ends it in a forked copy, which has no part in it: says so once, if anything would have come.
     #[cold]
-    fn end_in_copy(&mut self) -> Option<Result<S::Out, TaskError>> {
+    fn end_in_copy(&mut self) -> Option<Result<R, TaskError>> {
         let is_over =
             self.feed.is_none() && self.flying.is_empty() && self.ready.as_slice().is_empty();
         self.feed = None;
@@ -111,7 +175,7 @@ impl<'p, S: Step, I: Source<S::In>> Imap<'p, S, I> {
 
     /// The next whose results can be given now.
     fn next_ready(&self) -> Option<usize> {
-        let is_over = |flight: &Flight<'_>| match flight {
+        let is_over = |flight: &Flight| match flight {
             Flight::Job(waited) => self.shared.is_over(&waited.job),
             Flight::Failed(_) => true,
         };
@@ -144,8 +208,8 @@ impl<'p, S: Step, I: Source<S::In>> Imap<'p, S, I> {
     }
 }
 
-impl<S: Step, I: Source<S::In>> Iterator for Imap<'_, S, I> {
-    type Item = Result<S::Out, TaskError>;
+impl<I: Source<A>, A: Message, R: Message> Iterator for Imap<'_, I, A, R> {
+    type Item = Result<R, TaskError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if kin::forked() {
@@ -174,9 +238,9 @@ impl<S: Step, I: Source<S::In>> Iterator for Imap<'_, S, I> {
     }
 }
 
-impl<S: Step, I: Source<S::In>> FusedIterator for Imap<'_, S, I> {}
+impl<I: Source<A>, A: Message, R: Message> FusedIterator for Imap<'_, I, A, R> {}
 
-impl<S: Step, I> fmt::Debug for Imap<'_, S, I> {
+impl<I, A, R> fmt::Debug for Imap<'_, I, A, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Imap")
             .field("order", &self.order)

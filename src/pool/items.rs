@@ -1,5 +1,7 @@
 //! What a pool's calls take their items from.
 
+use std::fmt;
+
 use super::worker::{Arguments, Encoded, InArray};
 use crate::frozen::Frozen;
 use crate::message::{Message, PlainData};
@@ -31,9 +33,12 @@ use crate::segment::Segment;
     note = "each item is sent: a type of your own needs `#[derive(serde::Serialize, serde::Deserialize)]`"
 )]
 pub trait Items<A, By = Value> {
+    /// What gives them a few at a time: names the type of [`Imap`](crate::Imap).
+    type Source: Source<A>;
+
     /// Gives them a few at a time.
     #[doc(hidden)]
-    fn source(self) -> impl Source<A>;
+    fn source(self) -> Self::Source;
 }
 
 /// Gives items a few at a time, in order.
@@ -69,7 +74,9 @@ pub struct Reference;
 
 #[diagnostic::do_not_recommend]
 impl<A: Message, I: IntoIterator<Item = A>> Items<A> for I {
-    fn source(self) -> impl Source<A> {
+    type Source = Read<I::IntoIter>;
+
+    fn source(self) -> Read<I::IntoIter> {
         Read {
             items: self.into_iter(),
             is_over: false,
@@ -79,26 +86,34 @@ impl<A: Message, I: IntoIterator<Item = A>> Items<A> for I {
     }
 }
 
-impl<A: Message> Items<A, Reference> for &[A] {
-    fn source(self) -> impl Source<A> {
+impl<'a, A: Message> Items<A, Reference> for &'a [A] {
+    type Source = Borrowed<'a, A>;
+
+    fn source(self) -> Borrowed<'a, A> {
         Borrowed(self)
     }
 }
 
-impl<A: Message> Items<A, Reference> for &Vec<A> {
-    fn source(self) -> impl Source<A> {
+impl<'a, A: Message> Items<A, Reference> for &'a Vec<A> {
+    type Source = Borrowed<'a, A>;
+
+    fn source(self) -> Borrowed<'a, A> {
         Borrowed(self)
     }
 }
 
-impl<A: Message, const N: usize> Items<A, Reference> for &[A; N] {
-    fn source(self) -> impl Source<A> {
+impl<'a, A: Message, const N: usize> Items<A, Reference> for &'a [A; N] {
+    type Source = Borrowed<'a, A>;
+
+    fn source(self) -> Borrowed<'a, A> {
         Borrowed(self)
     }
 }
 
-impl<A: PlainData> Items<A, Reference> for &Frozen<A> {
-    fn source(self) -> impl Source<A> {
+impl<'a, A: PlainData> Items<A, Reference> for &'a Frozen<A> {
+    type Source = Shared<'a, A>;
+
+    fn source(self) -> Shared<'a, A> {
         Shared {
             items: self,
             array: self.segment(),
@@ -107,12 +122,18 @@ impl<A: PlainData> Items<A, Reference> for &Frozen<A> {
 }
 
 /// Items of an iterator.
-struct Read<I: Iterator> {
+pub struct Read<I: Iterator> {
     items: I,
     is_over: bool,
     /// Read from the iterator; the first of them have been taken.
     read: Vec<I::Item>,
     taken: usize,
+}
+
+impl<I: Iterator> fmt::Debug for Read<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Read")
+    }
 }
 
 impl<I: Iterator<Item: Message>> Source<I::Item> for Read<I> {
@@ -153,7 +174,8 @@ impl<I: Iterator<Item: Message>> Source<I::Item> for Read<I> {
 }
 
 /// Items of a slice.
-struct Borrowed<'a, A>(&'a [A]);
+#[derive(Debug)]
+pub struct Borrowed<'a, A>(&'a [A]);
 
 impl<A: Message> Source<A> for Borrowed<'_, A> {
     type Arguments = Encoded;
@@ -172,7 +194,8 @@ impl<A: Message> Source<A> for Borrowed<'_, A> {
 }
 
 /// Items of a frozen array.
-struct Shared<'a, A> {
+#[derive(Debug)]
+pub struct Shared<'a, A> {
     items: &'a [A],
     array: &'a Segment,
 }

@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 
 pub use builder::PoolBuilder;
 pub use error::{Full, Payload, PoolError, TaskError};
+pub use imap::Imap;
 pub use insights::{Insights, PoolStats, QueueWait, SlowTask, WorkerInsights};
 pub use items::Items;
 pub use seats::Worker;
@@ -359,11 +360,7 @@ impl Pool {
     /// assert_eq!(seen, 7);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn imap<F, A, R, I, By>(
-        &self,
-        function: F,
-        items: I,
-    ) -> impl Iterator<Item = Result<R, TaskError>>
+    pub fn imap<F, A, R, I, By>(&self, function: F, items: I) -> Imap<'_, I::Source, A, R>
     where
         F: MapFunction<A, R>,
         A: Message,
@@ -375,11 +372,7 @@ impl Pool {
     }
 
     /// As [`imap`](Pool::imap), but gives each result as soon as there is one.
-    pub fn imap_unordered<F, A, R, I, By>(
-        &self,
-        function: F,
-        items: I,
-    ) -> impl Iterator<Item = Result<R, TaskError>>
+    pub fn imap_unordered<F, A, R, I, By>(&self, function: F, items: I) -> Imap<'_, I::Source, A, R>
     where
         F: MapFunction<A, R>,
         A: Message,
@@ -388,6 +381,54 @@ impl Pool {
     {
         refuse_captures!(F);
         self.view().imap_unordered(function, items)
+    }
+
+    /// As [`imap`](Pool::imap), and keeps the pool as long as there are results to come: for an iterator that is
+    /// returned, or kept in a struct.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use multiproc::{Pool, PoolError, TaskError};
+    ///
+    /// fn squares() -> Result<impl Iterator<Item = Result<u64, TaskError>>, PoolError> {
+    ///     Ok(Arc::new(Pool::new(2)?).into_imap(|x: u64| x * x, 1..))
+    /// }
+    ///
+    /// assert_eq!(squares()?.take(3).collect::<Result<Vec<_>, _>>()?, [1, 4, 9]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn into_imap<'a, F, A, R, I, By>(
+        self: Arc<Self>,
+        function: F,
+        items: I,
+    ) -> Imap<'a, I::Source, A, R>
+    where
+        F: MapFunction<A, R>,
+        A: Message,
+        R: Message,
+        I: Items<A, By>,
+    {
+        refuse_captures!(F);
+        self.view().imap(function, items).owning(Arc::clone(&self))
+    }
+
+    /// As [`into_imap`](Pool::into_imap), but gives each result as soon as there is one.
+    pub fn into_imap_unordered<'a, F, A, R, I, By>(
+        self: Arc<Self>,
+        function: F,
+        items: I,
+    ) -> Imap<'a, I::Source, A, R>
+    where
+        F: MapFunction<A, R>,
+        A: Message,
+        R: Message,
+        I: Items<A, By>,
+    {
+        refuse_captures!(F);
+        let results = self.view().imap_unordered(function, items);
+        results.owning(Arc::clone(&self))
     }
 
     /// The pool with the number of items in a chunk set by hand: `pool.chunk_size(64).map(..)`. 0 counts as 1.

@@ -10,6 +10,7 @@
 //!
 //! No two of the first two are ever held at once. Under none of them runs code of the user's.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -61,17 +62,28 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A signal that a caller waits at.
-pub(super) struct Slot<'a> {
-    shared: &'a PoolShared,
+pub(super) struct Slot<P: Deref<Target = PoolShared>> {
+    shared: P,
     pub(super) number: u64,
     is_shared: bool,
 }
 
-impl Drop for Slot<'_> {
+impl<P: Deref<Target = PoolShared>> Drop for Slot<P> {
     fn drop(&mut self) {
         if !self.is_shared {
             let bit = chunk::bit(self.number as usize);
             self.shared.signals.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<P: Deref<Target = PoolShared>> Slot<P> {
+    pub(super) fn of(shared: P) -> Slot<P> {
+        let (number, is_shared) = shared.signal();
+        Slot {
+            shared,
+            number,
+            is_shared,
         }
     }
 }
@@ -230,29 +242,26 @@ impl PoolShared {
     }
 
     /// A signal to wait at: one that nobody uses, if there is one.
-    pub(super) fn slot(&self) -> Slot<'_> {
+    pub(super) fn slot(&self) -> Slot<&PoolShared> {
+        Slot::of(self)
+    }
+
+    /// The number of a signal that nobody uses, if there is one; and whether others wait there too.
+    fn signal(&self) -> (u64, bool) {
         loop {
             let seen = self.signals.load(Ordering::Relaxed);
             let number = (!seen).trailing_zeros() as usize;
             if number >= SIGNALS {
                 // Others wait there too, and look once too often.
                 let number = 1 + self.next_context() % (SIGNALS as u64 - 1);
-                return Slot {
-                    shared: self,
-                    number,
-                    is_shared: true,
-                };
+                return (number, true);
             }
             let mine = seen | chunk::bit(number);
             let taken =
                 self.signals
                     .compare_exchange(seen, mine, Ordering::Relaxed, Ordering::Relaxed);
             if taken.is_ok() {
-                return Slot {
-                    shared: self,
-                    number: number as u64,
-                    is_shared: false,
-                };
+                return (number as u64, false);
             }
         }
     }
@@ -270,7 +279,7 @@ impl PoolShared {
     /// Waits at a signal until something is so; false if the deadline came first. A forked copy does not wait.
     pub(super) fn wait_at(
         &self,
-        slot: &Slot<'_>,
+        slot: &Slot<impl Deref<Target = PoolShared>>,
         deadline: Option<Instant>,
         is_so: impl Fn() -> bool,
     ) -> bool {
@@ -292,7 +301,7 @@ impl PoolShared {
     pub(super) fn wait_for(
         &self,
         job: &Arc<Job>,
-        slot: &Slot<'_>,
+        slot: &Slot<impl Deref<Target = PoolShared>>,
         deadline: Option<Instant>,
     ) -> bool {
         // Its outcome follows when it is done and nobody else settles it; another's job may be seen done in its

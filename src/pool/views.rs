@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::calls::CallOptions;
 use super::context::Context;
 use super::error::{Full, TaskError};
-use super::imap::Order;
+use super::imap::{Imap, Order};
 use super::items::Items;
 use super::shared::PoolShared;
 use super::step::{ContextStep, ContextTryStep, MapStep, StarmapStep, TryStep};
@@ -226,11 +226,7 @@ impl<'p> PoolView<'p> {
     }
 
     /// As [`Pool::imap`](super::Pool::imap).
-    pub fn imap<F, A, R, I, By>(
-        &self,
-        function: F,
-        items: I,
-    ) -> impl Iterator<Item = Result<R, TaskError>> + use<'p, F, A, R, I, By>
+    pub fn imap<F, A, R, I, By>(&self, function: F, items: I) -> Imap<'p, I::Source, A, R>
     where
         F: MapFunction<A, R>,
         A: Message,
@@ -243,11 +239,7 @@ impl<'p> PoolView<'p> {
     }
 
     /// As [`Pool::imap_unordered`](super::Pool::imap_unordered).
-    pub fn imap_unordered<F, A, R, I, By>(
-        &self,
-        function: F,
-        items: I,
-    ) -> impl Iterator<Item = Result<R, TaskError>> + use<'p, F, A, R, I, By>
+    pub fn imap_unordered<F, A, R, I, By>(&self, function: F, items: I) -> Imap<'p, I::Source, A, R>
     where
         F: MapFunction<A, R>,
         A: Message,
@@ -464,11 +456,7 @@ impl<'p, C: Message> WithContext<'p, C> {
     }
 
     /// As [`Pool::imap`](super::Pool::imap); the function is given the context first.
-    pub fn imap<F, A, R, I, By>(
-        &self,
-        function: F,
-        items: I,
-    ) -> impl Iterator<Item = Result<R, TaskError>> + use<'p, C, F, A, R, I, By>
+    pub fn imap<F, A, R, I, By>(&self, function: F, items: I) -> Imap<'p, I::Source, A, R>
     where
         F: ContextFunction<C, A, R>,
         A: Message,
@@ -481,11 +469,7 @@ impl<'p, C: Message> WithContext<'p, C> {
     }
 
     /// As [`Pool::imap_unordered`](super::Pool::imap_unordered); the function is given the context first.
-    pub fn imap_unordered<F, A, R, I, By>(
-        &self,
-        function: F,
-        items: I,
-    ) -> impl Iterator<Item = Result<R, TaskError>> + use<'p, C, F, A, R, I, By>
+    pub fn imap_unordered<F, A, R, I, By>(&self, function: F, items: I) -> Imap<'p, I::Source, A, R>
     where
         F: ContextFunction<C, A, R>,
         A: Message,

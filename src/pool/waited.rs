@@ -1,5 +1,6 @@
 //! A job with a caller.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::error::TaskError;
@@ -8,12 +9,12 @@ use super::shared::{PoolShared, Slot};
 use crate::kin;
 
 /// A job that its caller waits for; given up when this is dropped: what was not begun never will be.
-pub(super) struct Waited<'p> {
-    shared: &'p PoolShared,
+pub(super) struct Waited<P: Deref<Target = PoolShared>> {
+    shared: P,
     pub(super) job: Arc<Job>,
 }
 
-impl Drop for Waited<'_> {
+impl<P: Deref<Target = PoolShared>> Drop for Waited<P> {
     fn drop(&mut self) {
         // A forked copy has no jobs, and the lock may have been held at the fork.
         if !kin::forked() && !self.job.has_ended() {
@@ -25,12 +26,12 @@ impl Drop for Waited<'_> {
     }
 }
 
-impl<'p> Waited<'p> {
+impl<P: Deref<Target = PoolShared>> Waited<P> {
     pub(super) fn submit(
-        shared: &'p PoolShared,
+        shared: P,
         mut record: Box<Record>,
-        slot: &Slot<'_>,
-    ) -> Result<Waited<'p>, TaskError> {
+        slot: &Slot<impl Deref<Target = PoolShared>>,
+    ) -> Result<Waited<P>, TaskError> {
         record.owner = slot.number;
         let job = Arc::clone(&record.job);
         match shared.submit(record) {

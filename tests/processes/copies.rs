@@ -266,6 +266,7 @@ fn all_in_copy() -> BTreeSet<String> {
         };
         assert!(threads.spawn(panics).join().is_err());
     });
+    let kept = Arc::new(Pool::new(1).unwrap());
     let is_abandoned = |error| matches!(error, LockError::Abandoned(_));
     assert!(is_abandoned(left.lock().unwrap_err()));
 
@@ -724,6 +725,18 @@ fn all_in_copy() -> BTreeSet<String> {
                 drop((ordered, unordered, chunked, context));
                 true
             });
+            told.check("pool/mod::into_imap", || {
+                Arc::clone(&kept)
+                    .into_imap(nap, 0..1_u64)
+                    .next()
+                    .is_some_and(|first| is_none(first.unwrap_err()))
+            });
+            told.check("pool/mod::into_imap_unordered", || {
+                let mut results = Arc::clone(&kept).into_imap_unordered(nap, 0..1_u64);
+                results
+                    .next()
+                    .is_some_and(|first| is_none(first.unwrap_err()))
+            });
             told.check("pool/mod::close", || {
                 pool.close();
                 true
@@ -803,6 +816,7 @@ fn all_in_copy() -> BTreeSet<String> {
         context.map(|a: &u64, b: u64| a + b, 0..2_u64).unwrap(),
         [10, 11]
     );
+    assert_eq!(kept.into_imap(nap, 0..1_u64).next().unwrap().unwrap(), 0);
     pool.join().unwrap();
     names
 }

@@ -26,7 +26,8 @@ fn unreadable(error: DecodeError) -> Failure {
 }
 
 /// Arguments that stand encoded in the job's input.
-pub(in crate::pool) struct Encoded {
+#[derive(Debug)]
+pub struct Encoded {
     /// Bytes of records read.
     read: u64,
     /// The items whose arguments, of a fixed size, are in the scratch.
@@ -107,7 +108,8 @@ impl Encoded {
 }
 
 /// Arguments that are the items of an array.
-pub(in crate::pool) struct InArray<A> {
+#[derive(Debug)]
+pub struct InArray<A> {
     array: Rc<Frozen<A>>,
     /// Which of them is the job's first.
     first: usize,
