@@ -12,23 +12,21 @@
 
 #![allow(unsafe_code)]
 
-use std::backtrace::{Backtrace, BacktraceStatus};
-use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::vec::IntoIter;
 
 use super::control::{self, Body, Given, Order, Report, Start, Step};
 use super::error::SpawnError;
 use super::execute::IMAGE;
 use super::function::{self, Answer, Call, Exchange, Function};
+use super::panic::{Caught, caught, note_panics};
 use super::zygote::{self, Newborn};
 use super::{Me, road, set_me, task};
 use crate::handle;
@@ -430,7 +428,7 @@ fn prepare(
         start.parent_name,
         start.parent_pid,
     ));
-    panic::set_hook(Box::new(on_panic));
+    note_panics(say_panicked);
     let entry =
         task::resolve(start.task).map_err(|_| (Step::Image, io::ErrorKind::InvalidData.into()))?;
     if start.say_ready {
@@ -498,34 +496,20 @@ fn answer(bytes: &[u8], passed: handle::Passed) -> io::Result<()> {
     }
 }
 
-/// What is told of a panic.
-#[derive(Debug)]
-pub(crate) struct Caught {
-    pub(crate) message: String,
-    pub(crate) location: String,
-    pub(crate) backtrace: String,
-}
-
-/// What is known of a panic that was caught on this thread just now; location and backtrace only in a child.
-pub(crate) fn caught(payload: Box<dyn std::any::Any + Send>) -> Caught {
-    let report = LAST_PANIC.with_borrow_mut(Option::take);
-    let message = text(&*payload);
-    // A payload may panic in its turn when it is dropped; then it stays.
-    if let Err(another) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        std::mem::forget(another);
-    }
-    match report {
-        Some(last) if last.message == message => Caught {
-            message,
-            location: last.location,
-            backtrace: last.backtrace.to_string(),
-        },
-        _ => Caught {
-            message,
-            location: String::new(),
-            backtrace: String::new(),
-        },
-    }
+/// Tells of a panic that will end the process at once.
+fn say_panicked(caught: Caught) {
+    let Caught {
+        message,
+        location,
+        backtrace,
+    } = caught;
+    let report = Report::Panicked {
+        message,
+        location,
+        backtrace,
+    };
+    // The abort that follows says it too, only less precisely.
+    let _ = say(report, &[]);
 }
 
 /// What this process holds for handles that are still on their way, the parent holds from now on.
@@ -544,65 +528,5 @@ fn leave_to_parent() {
     let told = control::send(control, &Report::Left, &bytes, &passed.descriptors());
     if let (Ok(()), Some(parent)) = (told, PARENT.get()) {
         legacy.iter().for_each(|one| one.leave_to(*parent));
-    }
-}
-
-struct Panic {
-    message: String,
-    location: String,
-    backtrace: Backtrace,
-}
-
-thread_local! {
-    static LAST_PANIC: RefCell<Option<Panic>> = const { RefCell::new(None) };
-}
-
-/// Prints the usual lines, with the process's name, and keeps what the parent is told.
-fn on_panic(info: &PanicHookInfo<'_>) {
-    let message = text(info.payload());
-    let location = info.location().map(ToString::to_string).unwrap_or_default();
-    let process = super::current_process();
-    let current = thread::current();
-    let shown = match current.name() {
-        Some(name) => format!(", thread '{name}'"),
-        None => String::new(),
-    };
-    let mut backtrace = Backtrace::capture();
-    let shown_trace = match backtrace.status() {
-        BacktraceStatus::Captured => format!("stack backtrace:\n{backtrace}"),
-        _ => {
-            backtrace = Backtrace::force_capture();
-            "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n".into()
-        }
-    };
-    eprint!(
-        "process '{}'{shown} panicked at {location}:\n{message}\n{shown_trace}",
-        process.name()
-    );
-    if cfg!(panic = "abort") {
-        let report = Report::Panicked {
-            message,
-            location,
-            backtrace: backtrace.to_string(),
-        };
-        // The abort that follows says it too, only less precisely.
-        let _ = say(report, &[]);
-    } else {
-        LAST_PANIC.set(Some(Panic {
-            message,
-            location,
-            backtrace,
-        }));
-    }
-}
-
-/// The text of a panic; its payload may be anything.
-fn text(payload: &(dyn std::any::Any + Send)) -> String {
-    if let Some(text) = payload.downcast_ref::<&str>() {
-        (*text).to_string()
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        text.clone()
-    } else {
-        "the panic's payload is not text".to_string()
     }
 }

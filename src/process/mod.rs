@@ -10,6 +10,7 @@ mod execute;
 mod func;
 mod function;
 mod keeper;
+mod panic;
 mod reaper;
 mod road;
 mod settings;
@@ -21,7 +22,6 @@ mod zygote;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-pub(crate) use boot::caught;
 pub use boot::init;
 pub use builder::ProcessBuilder;
 pub use child::{Child, Output, wait_any};
@@ -30,6 +30,7 @@ pub use error::{JoinError, SpawnError};
 pub use func::Func;
 pub use function::{ContextFunction, Function, MapFunction};
 pub use keeper::end_zygote;
+pub(crate) use panic::{caught, keep_noting};
 pub use settings::{StartMethod, Stdio};
 
 use crate::message::Message;

@@ -14,7 +14,7 @@ use crate::pool::error::{Failure, Payload};
 use crate::pool::record::{self, CARRIES, NO_RESULT, Stretch, record_len};
 use crate::pool::step::Step;
 use crate::process::task::Body;
-use crate::process::{Function, caught, task};
+use crate::process::{Function, caught, keep_noting, task};
 use crate::sync::Ordering;
 
 /// The loop over a chunk whose arguments come from `G`.
@@ -332,6 +332,8 @@ where
             let arguments = message::decode::<A>(&worker.initial)
                 .map_err(|error| Failure::Decode(Payload::Arguments, error))?;
             task::function::<F>().call(arguments);
+            // It may have set a hook of its own.
+            keep_noting();
             Ok(())
         }));
         worker.failed = match ended {
