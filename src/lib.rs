@@ -30,6 +30,7 @@ mod signal;
 mod stream;
 mod sync;
 mod sys;
+mod trace;
 mod unwind;
 
 pub use error::{

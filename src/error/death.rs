@@ -64,7 +64,7 @@ impl fmt::Display for WorkerExit {
 /// use multiproc::{Pool, TaskError};
 ///
 /// let pool = Pool::new(1)?;
-/// let error = pool.apply(|| std::process::exit(3), ()).unwrap_err();
+/// let error = pool.apply(|| -> u8 { std::process::exit(3) }, ()).unwrap_err();
 /// let death = error.death().expect("its worker died");
 /// let (name, pid) = (death.name().unwrap_or("?"), death.pid());
 /// assert_eq!(death.to_string(), format!("{name} (pid {pid}) exited with code 3"));

@@ -38,7 +38,7 @@ pub trait Items<A, By = Value> {
 
     /// Gives them a few at a time.
     #[doc(hidden)]
-    fn source(self) -> Self::Source;
+    fn source(self, _: Closed) -> Self::Source;
 }
 
 /// Gives items a few at a time, in order.
@@ -64,6 +64,10 @@ pub trait Source<A> {
     }
 }
 
+/// Named by nobody else, so that nobody else writes or calls [`Items::source`].
+#[derive(Debug)]
+pub struct Closed;
+
 /// Items are given.
 #[derive(Debug)]
 pub struct Value;
@@ -76,7 +80,7 @@ pub struct Reference;
 impl<A: Message, I: IntoIterator<Item = A>> Items<A> for I {
     type Source = Read<I::IntoIter>;
 
-    fn source(self) -> Read<I::IntoIter> {
+    fn source(self, _: Closed) -> Read<I::IntoIter> {
         Read {
             items: self.into_iter(),
             is_over: false,
@@ -89,7 +93,7 @@ impl<A: Message, I: IntoIterator<Item = A>> Items<A> for I {
 impl<'a, A: Message> Items<A, Reference> for &'a [A] {
     type Source = Borrowed<'a, A>;
 
-    fn source(self) -> Borrowed<'a, A> {
+    fn source(self, _: Closed) -> Borrowed<'a, A> {
         Borrowed(self)
     }
 }
@@ -97,7 +101,7 @@ impl<'a, A: Message> Items<A, Reference> for &'a [A] {
 impl<'a, A: Message> Items<A, Reference> for &'a Vec<A> {
     type Source = Borrowed<'a, A>;
 
-    fn source(self) -> Borrowed<'a, A> {
+    fn source(self, _: Closed) -> Borrowed<'a, A> {
         Borrowed(self)
     }
 }
@@ -105,7 +109,7 @@ impl<'a, A: Message> Items<A, Reference> for &'a Vec<A> {
 impl<'a, A: Message, const N: usize> Items<A, Reference> for &'a [A; N] {
     type Source = Borrowed<'a, A>;
 
-    fn source(self) -> Borrowed<'a, A> {
+    fn source(self, _: Closed) -> Borrowed<'a, A> {
         Borrowed(self)
     }
 }
@@ -113,7 +117,7 @@ impl<'a, A: Message, const N: usize> Items<A, Reference> for &'a [A; N] {
 impl<'a, A: PlainData> Items<A, Reference> for &'a Frozen<A> {
     type Source = Shared<'a, A>;
 
-    fn source(self) -> Shared<'a, A> {
+    fn source(self, _: Closed) -> Shared<'a, A> {
         Shared {
             items: self,
             array: self.segment(),

@@ -15,7 +15,8 @@ use crate::chunk::{self, Busy, Naming};
 use crate::error::WorkerExit;
 use crate::handle::Travelling;
 use crate::layout::PoolRow;
-use crate::process::{Child, SpawnError};
+use crate::message::Message;
+use crate::process::{Child, Function, ProcessBuilder, SpawnError};
 use crate::sync::Ordering;
 use crate::sys;
 
@@ -314,7 +315,16 @@ pub(super) fn spawn(
     };
     let segment = Travelling(wire.segment().clone());
     let process = settings.process.clone().name(name);
-    process.spawn(work, (segment, seat as u16, orders))
+    start_quietly(process, work, (segment, seat as u16, orders))
+}
+
+/// Starts a process on a thread that others wait for.
+fn start_quietly<F: Function<A, Output = ()>, A: Message>(
+    process: ProcessBuilder,
+    _: F,
+    arguments: A,
+) -> Result<Child<()>, SpawnError> {
+    process.start::<F, A>(arguments)
 }
 
 /// Ends all of them, and reaps them.

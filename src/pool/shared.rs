@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::board::{After, Board};
 use super::error::{PoolError, TaskError};
-use super::job::{Job, Record};
+use super::job::{Job, News, Record};
 use super::memory::{Block, Memory, SHORTAGE, Short};
 use super::notify::Notify;
 use super::outcome::Ending;
@@ -29,6 +29,7 @@ use crate::error::{SegmentError, whole};
 use crate::kin::{self, Kin};
 use crate::layout::SIGNALS;
 use crate::signal::Patience;
+use crate::trace;
 
 pub(super) struct PoolShared {
     pub(super) settings: Settings,
@@ -402,6 +403,16 @@ impl PoolShared {
         page.closing.store(1, crate::sync::Ordering::Release);
         page.tasks.notify_all();
         seats::wait_for_all(children, deadline, self.settings.kill_tree);
+    }
+
+    /// Has something told on the thread for callbacks.
+    pub(super) fn tell_later(&self, callback: trace::Later) {
+        if callback.is_some() {
+            self.notify.tell(News {
+                callback,
+                ..News::default()
+            });
+        }
     }
 
     /// Why nothing can be submitted now, if so.

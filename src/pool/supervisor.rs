@@ -20,6 +20,7 @@ use crate::message;
 use crate::process::SpawnError;
 use crate::signal::Patience;
 use crate::sync::Ordering;
+use crate::trace;
 
 /// How often it looks around while there is something to look after.
 const TICK: Duration = Duration::from_millis(20);
@@ -267,6 +268,7 @@ impl Supervisor {
                 .retain(|(seat, ..)| *seat != usize::from(dead.seat));
             let retries = shared.settings.on_death.retries();
             shared.with_board(|board, after| board.recover(&dead, at, retries, after));
+            shared.tell_later(trace::worker_ended(&dead.name, dead.pid, dead.how));
             if let Some(why) = broken {
                 self.break_down(why);
             }
@@ -459,6 +461,7 @@ pub(super) fn end_worker(
 pub(super) fn start(shared: &Arc<PoolShared>, seat: usize) -> Result<(), SpawnError> {
     let (count, name) = shared.seats().prepare(seat, &shared.wire, &shared.settings);
     let child = seats::spawn(&shared.wire, &shared.settings, seat, &name)?;
+    shared.tell_later(trace::worker_started(&name, child.pid()));
     let its = Arc::downgrade(shared);
     child.on_exit(move |how| {
         if let Some(shared) = its.upgrade() {

@@ -8,7 +8,7 @@ use super::calls::CallOptions;
 use super::context::Context;
 use super::error::{Full, TaskError};
 use super::imap::{Imap, Order};
-use super::items::Items;
+use super::items::{Closed, Items};
 use super::shared::PoolShared;
 use super::step::{ContextStep, ContextTryStep, MapStep, StarmapStep, TryStep};
 use super::task::Task;
@@ -130,7 +130,8 @@ impl<'p> PoolView<'p> {
         R: Message,
     {
         refuse_captures!(function: F);
-        self.options.map::<MapStep<F, A, R>, _>(items.source())
+        self.options
+            .map::<MapStep<F, A, R>, _>(items.source(Closed))
     }
 
     /// As [`Pool::map_async`](super::Pool::map_async).
@@ -142,7 +143,7 @@ impl<'p> PoolView<'p> {
     {
         refuse_captures!(function: F);
         self.options
-            .map_async::<MapStep<F, A, R>, _>(items.source())
+            .map_async::<MapStep<F, A, R>, _>(items.source(Closed))
     }
 
     /// As [`Pool::try_map_async`](super::Pool::try_map_async).
@@ -188,7 +189,9 @@ impl<'p> PoolView<'p> {
         E: Message,
     {
         refuse_captures!(function: F);
-        let results = self.options.map::<TryStep<F, A, R, E>, _>(items.source())?;
+        let results = self
+            .options
+            .map::<TryStep<F, A, R, E>, _>(items.source(Closed))?;
         Ok(results.into_iter().collect())
     }
 
@@ -207,7 +210,8 @@ impl<'p> PoolView<'p> {
         A: Message,
     {
         refuse_captures!(function: F);
-        self.options.map::<StarmapStep<F, A>, _>(tuples.source())
+        self.options
+            .map::<StarmapStep<F, A>, _>(tuples.source(Closed))
     }
 
     /// As [`Pool::starmap_async`](super::Pool::starmap_async).
@@ -222,7 +226,7 @@ impl<'p> PoolView<'p> {
     {
         refuse_captures!(function: F);
         self.options
-            .map_async::<StarmapStep<F, A>, _>(tuples.source())
+            .map_async::<StarmapStep<F, A>, _>(tuples.source(Closed))
     }
 
     /// As [`Pool::imap`](super::Pool::imap).
@@ -235,7 +239,7 @@ impl<'p> PoolView<'p> {
     {
         refuse_captures!(function: F);
         self.options
-            .imap::<MapStep<F, A, R>, _>(items.source(), Order::OfItems)
+            .imap::<MapStep<F, A, R>, _>(items.source(Closed), Order::OfItems)
     }
 
     /// As [`Pool::imap_unordered`](super::Pool::imap_unordered).
@@ -248,7 +252,7 @@ impl<'p> PoolView<'p> {
     {
         refuse_captures!(function: F);
         self.options
-            .imap::<MapStep<F, A, R>, _>(items.source(), Order::OfCompletion)
+            .imap::<MapStep<F, A, R>, _>(items.source(Closed), Order::OfCompletion)
     }
 }
 
@@ -370,7 +374,7 @@ impl<'p, C: Message> WithContext<'p, C> {
     {
         refuse_captures!(function: F);
         self.options
-            .map::<ContextStep<F, C, A, R>, _>(items.source())
+            .map::<ContextStep<F, C, A, R>, _>(items.source(Closed))
     }
 
     /// As [`Pool::map_async`](super::Pool::map_async); the function is given the context first.
@@ -382,7 +386,7 @@ impl<'p, C: Message> WithContext<'p, C> {
     {
         refuse_captures!(function: F);
         self.options
-            .map_async::<ContextStep<F, C, A, R>, _>(items.source())
+            .map_async::<ContextStep<F, C, A, R>, _>(items.source(Closed))
     }
 
     /// As [`Pool::try_map`](super::Pool::try_map); the function is given the context first.
@@ -404,7 +408,7 @@ impl<'p, C: Message> WithContext<'p, C> {
         refuse_captures!(function: F);
         let results = self
             .options
-            .map::<ContextTryStep<F, C, A, R, E>, _>(items.source())?;
+            .map::<ContextTryStep<F, C, A, R, E>, _>(items.source(Closed))?;
         Ok(results.into_iter().collect())
     }
 
@@ -465,7 +469,7 @@ impl<'p, C: Message> WithContext<'p, C> {
     {
         refuse_captures!(function: F);
         self.options
-            .imap::<ContextStep<F, C, A, R>, _>(items.source(), Order::OfItems)
+            .imap::<ContextStep<F, C, A, R>, _>(items.source(Closed), Order::OfItems)
     }
 
     /// As [`Pool::imap_unordered`](super::Pool::imap_unordered); the function is given the context first.
@@ -478,6 +482,6 @@ impl<'p, C: Message> WithContext<'p, C> {
     {
         refuse_captures!(function: F);
         self.options
-            .imap::<ContextStep<F, C, A, R>, _>(items.source(), Order::OfCompletion)
+            .imap::<ContextStep<F, C, A, R>, _>(items.source(Closed), Order::OfCompletion)
     }
 }

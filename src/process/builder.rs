@@ -10,6 +10,7 @@ use super::task::refuse_captures;
 use super::{Child, start, task};
 use crate::kin;
 use crate::message::Message;
+use crate::trace;
 
 /// A process to be: its name, surroundings and standard streams. Made by [`Process::builder`](super::Process::builder).
 ///
@@ -118,6 +119,18 @@ impl ProcessBuilder {
         F::Output: Message,
     {
         refuse_captures!(function: F);
+        let child = self.start::<F, A>(arguments)?;
+        trace::started(child.name(), child.pid());
+        Ok(child)
+    }
+
+    /// Starts it without a word: for those on whose thread no code of the user's may run.
+    pub(crate) fn start<F, A>(self, arguments: A) -> Result<Child<F::Output>, SpawnError>
+    where
+        F: Function<A>,
+        A: Message,
+        F::Output: Message,
+    {
         if kin::forked() {
             return Err(SpawnError::Forked);
         }

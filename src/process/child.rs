@@ -21,6 +21,7 @@ use crate::handle::{self, Passed};
 use crate::kin;
 use crate::message::{self, Message};
 use crate::sys;
+use crate::trace;
 
 /// A process started here, whose function returns `R`.
 ///
@@ -81,7 +82,7 @@ impl<R> Child<R> {
     /// # Examples
     ///
     /// ```
-    /// let child = multiproc::Process::builder().name("reader").spawn(|| std::process::exit(3), ())?;
+    /// let child = multiproc::Process::builder().name("reader").spawn(|| -> u8 { std::process::exit(3) }, ())?;
     /// let pid = child.pid();
     /// assert!(child.join_timeout(std::time::Duration::from_secs(20)).is_err());
     /// let death = child.death().expect("it has exited");
@@ -341,6 +342,7 @@ impl<R: Message> Child<R> {
         if self.taken.swap(true, Ordering::Relaxed) {
             return Err(JoinError::Taken);
         }
+        trace::ended(self.name(), self.pid(), how);
         // Until the result is decoded.
         let _ends = self.record.take_ends();
         let (reports, failed) = self.record.take_reports();

@@ -33,7 +33,7 @@ use crate::message::{self, EncodeError, Message};
     note = "the function takes them by value and keeps no reference: `String` and not `&str`, `Vec<T>` and not `&[T]`",
     note = "it captures nothing: what it needs is one more argument"
 )]
-pub trait Function<A>: Copy + Send + Sync + 'static {
+pub trait Function<A>: Copy + Send + Sync + 'static + closed::Closed<A> {
     /// What it returns.
     type Output;
 
@@ -41,8 +41,19 @@ pub trait Function<A>: Copy + Send + Sync + 'static {
     fn call(self, arguments: A) -> Self::Output;
 }
 
+/// Nobody else can write what is not public.
+mod closed {
+    pub trait Closed<A> {}
+}
+
 macro_rules! functions {
     ($($argument:ident)*) => {
+        impl<F, R, $($argument),*> closed::Closed<($($argument,)*)> for F
+        where
+            F: Fn($($argument),*) -> R + Copy + Send + Sync + 'static,
+        {
+        }
+
         #[diagnostic::do_not_recommend]
         impl<F, R, $($argument),*> Function<($($argument,)*)> for F
         where

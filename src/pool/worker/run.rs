@@ -16,6 +16,7 @@ use crate::pool::step::Step;
 use crate::process::task::Body;
 use crate::process::{Function, caught, keep_noting, task};
 use crate::sync::Ordering;
+use crate::trace;
 
 /// The loop over a chunk whose arguments come from `G`.
 pub(in crate::pool) struct ChunkRunner<S, G>(PhantomData<fn() -> (S, G)>);
@@ -51,7 +52,8 @@ impl<S: Step, G: Arguments<S::In>> Body for ChunkRunner<S, G> {
         };
         let end = span.end();
         while walk.next < end {
-            let ended = catch_unwind(AssertUnwindSafe(|| walk.go::<S>(worker, end)));
+            let go = || trace::task(S::function(), || walk.go::<S>(worker, end));
+            let ended = catch_unwind(AssertUnwindSafe(go));
             if let Err(payload) = ended {
                 let item = walk.next;
                 let failure = panicked(payload);
