@@ -142,6 +142,11 @@ const WITHOUT: &[(&str, &[&str], &str)] = &[
         &["Send"],
         "a guard stays on its thread, as that of a `Mutex` does",
     ),
+    (
+        "Imap",
+        &["Sync"],
+        "all that it does, it does by `&mut self`",
+    ),
     ("JoinError", OF_IO, "it may hold one of `std::io`"),
     ("Output", OF_IO, "as `JoinError`"),
     ("PipeError", OF_IO, "as `JoinError`"),
@@ -213,6 +218,48 @@ fn every_public_type_has_a_row() {
         .map(|(name, ..)| name.split('<').next().unwrap().trim().to_owned())
         .collect();
     assert_eq!(names, rows);
+}
+
+/// The public enums of the sources that could not get another variant without breaking programs.
+fn exhaustive_enums(source: &str, names: &BTreeSet<String>) -> Vec<String> {
+    let lines: Vec<_> = source.lines().collect();
+    let enums = lines.iter().enumerate().filter_map(|(at, line)| {
+        let name = line.strip_prefix("pub enum ")?;
+        let name = name.split([' ', '<']).next()?.to_owned();
+        let head = lines[..at]
+            .iter()
+            .rev()
+            .take_while(|line| line.starts_with("#[") || line.starts_with("///"));
+        let may_grow = head.into_iter().any(|line| *line == "#[non_exhaustive]");
+        (names.contains(&name) && !may_grow).then_some(name)
+    });
+    enums.collect()
+}
+
+#[test]
+fn every_public_enum_may_grow() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+    let names = public_names(&std::fs::read_to_string(format!("{root}/lib.rs")).unwrap());
+    let mut folders = vec![std::path::PathBuf::from(root)];
+    let (mut found, mut files) = (Vec::new(), 0);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files += 1;
+                found.extend(exhaustive_enums(
+                    &std::fs::read_to_string(path).unwrap(),
+                    &names,
+                ));
+            }
+        }
+    }
+    assert!(files > 50 && found.is_empty(), "{found:?}");
+    let names = BTreeSet::from(["A".to_owned(), "B".to_owned()]);
+    let source = "#[non_exhaustive]\n/// Text.\npub enum A {\n}\n#[derive(Debug)]\npub enum B<T> {\n}\npub enum C {}\n";
+    assert_eq!(exhaustive_enums(source, &names), ["B"]);
 }
 
 /// The checks can fail.
