@@ -31,8 +31,7 @@ use crate::sys;
 /// any process of the same tree. Each process maps it once, however often it is sent, and never copies it. It
 /// is a slice: `len`, `iter`, indexing and the rest are those of `[T]`.
 ///
-/// The items are plain data: bytemuck's [`NoUninit`](bytemuck::NoUninit) and [`CheckedBitPattern`](bytemuck::CheckedBitPattern), both by derive. Where a type has
-/// bits that are no value, like `bool`, a process checks the array once, when it first gets it.
+/// The items are [plain data](crate::PlainData). Where a type has bits that are no value, like `bool`, a process checks the array once, when it first gets it.
 ///
 /// # If a process dies
 ///

@@ -48,8 +48,7 @@ use crate::segment::{Bytes, Commit, Segment, View};
 /// inside before. A clone is another handle to the same lock; so is a `Lock` that arrives inside a message or an
 /// argument, in any process of the same tree. The value lives until the last handle is gone.
 ///
-/// The value is plain data: bytemuck's [`NoUninit`](bytemuck::NoUninit) and [`CheckedBitPattern`](bytemuck::CheckedBitPattern), both by derive. `Lock<()>` is a
-/// bare lock. A small value shares the cache line of the lock's own word, so that entering brings it along.
+/// The value is [plain data](crate::PlainData). `Lock<()>` is a bare lock. A small value shares the cache line of the lock's own word, so that entering brings it along.
 ///
 /// Entering is not fair: who asks while the lock is being handed over may get in first. A thread that forgets
 /// its guard ([`std::mem::forget`]), or ends while it is kept alive elsewhere, stays inside until its process

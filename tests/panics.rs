@@ -55,7 +55,7 @@ fn panics_in(pool: &Pool) -> (String, String, String, u32) {
 }
 
 fn is_whole(location: &str, backtrace: &str) {
-    assert!(location.starts_with("tests/panics.rs:"), "{location}");
+    assert!(location.contains("panics.rs:"), "{location}");
     assert!(backtrace.contains("breaks"), "{backtrace}");
 }
 
@@ -87,7 +87,7 @@ fn a_hook_that_passes_on_is_called_once() {
     for round in 1..=2 {
         let (_, location, _, told) = panics_in(&pool);
         assert_eq!(told, round);
-        assert!(location.starts_with("tests/panics.rs:"), "{location}");
+        assert!(location.contains("panics.rs:"), "{location}");
     }
 }
 
@@ -124,7 +124,7 @@ fn a_hook_that_was_set_before_main_is_called() {
 fn without_backtraces_none_is_taken() {
     let pool = quiet().env("RUST_BACKTRACE", "0").build().unwrap();
     let (_, location, backtrace, _) = panics_in(&pool);
-    assert!(location.starts_with("tests/panics.rs:"), "{location}");
+    assert!(location.contains("panics.rs:"), "{location}");
     assert_eq!(backtrace, "");
     let child = Process::builder()
         .env("RUST_BACKTRACE", "0")
@@ -136,7 +136,7 @@ fn without_backtraces_none_is_taken() {
             backtrace,
             ..
         }) => {
-            assert!(location.starts_with("tests/panics.rs:"), "{location}");
+            assert!(location.contains("panics.rs:"), "{location}");
             assert_eq!(backtrace, "");
         }
         other => panic!("{other:?}"),
@@ -156,7 +156,7 @@ fn a_panic_that_is_caught_inside_is_not_told_for_another() {
             message, location, ..
         }) => {
             assert_eq!(message, "another");
-            assert!(location.starts_with("tests/panics.rs:"), "{location}");
+            assert!(location.contains("panics.rs:"), "{location}");
         }
         other => panic!("{other:?}"),
     }
