@@ -14,7 +14,7 @@ use std::path::Path;
 /// The layers, bottom first. A module may use those of its own row and of the rows before it.
 const LAYERS: &[&[&str]] = &[
     &["error"],
-    &["sync", "sys"],
+    &["sync", "sys", "trace"],
     &["layout"],
     &["chunk", "latch", "roster", "ring", "signal", "stream"], // Pure protocols: handed headers and slots, never a segment.
     &["cookie", "mapped"],
@@ -26,6 +26,7 @@ const LAYERS: &[&[&str]] = &[
     &["queue", "pipe", "lock", "frozen"],
     &["process"],
     &["pool"],
+    &["unwind"], // Says of all types what a panic leaves of them.
     &["door"], // For fuzz targets, and compiled for them alone.
 ];
 
@@ -52,7 +53,7 @@ const NOT_IN_PURE: &[&str] = &[
 /// A folder whose files import each other in no circle, and the lines of code it may have: comments, blank lines and
 /// tests are not counted.
 const POOL: &str = "src/pool";
-const POOL_LINES: usize = 7_150;
+const POOL_LINES: usize = 7_230;
 
 /// The files in which `unsafe` may stand, and in how many places at most: blocks, functions, traits,
 /// implementations and attributes.

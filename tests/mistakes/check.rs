@@ -1,8 +1,6 @@
 //! Mistakes that `cargo check` tells, and what it says of each: the lines `//~` stand in its error. See
 //! `tests/mistakes.rs`, which compiles this.
 
-#![allow(unused)]
-
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::TcpListener;
