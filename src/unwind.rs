@@ -10,10 +10,13 @@
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
-use crate::{
-    Child, Frozen, Guard, Imap, InPlace, Iter, Lease, Listener, Loan, Lock, PipeEnd, Pool,
-    PoolBuilder, PoolView, Receiver, Segment, Sender, Task, WithContext,
-};
+use crate::frozen::Frozen;
+use crate::lock::{Guard, Lock};
+use crate::pipe::{Listener, PipeEnd};
+use crate::pool::{Imap, Pool, PoolBuilder, PoolView, Task, WithContext};
+use crate::process::Child;
+use crate::queue::{InPlace, Iter, Lease, Loan, Receiver, Sender};
+use crate::segment::Segment;
 
 macro_rules! whole_after_a_panic {
     ($([$($generics:tt)*] $type:ty;)*) => {
