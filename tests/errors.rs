@@ -113,6 +113,7 @@ fn all() -> BTreeMap<&'static str, Vec<Sample>> {
             TooManyDescriptors { limit: Some(1024), error: refused() }, NoMemory { error: refused() },
             CurrentDir { path: PathBuf::from("/root"), error: refused() }, Affinity { error: refused() },
             Nice { error: refused() }, NotReady(text()), Evicted, Io(refused()),
+            NoNullDevice { error: refused() },
         ),
         samples!(JoinError:
             Panicked { message: text(), location: String::new(), backtrace: String::new() }, Exited(3),

@@ -274,6 +274,18 @@ impl Forbidden {
     }
 }
 
+/// Says that there is nothing to give to a process in place of a stream.
+#[derive(Debug, thiserror::Error)]
+#[error("/dev/null cannot be opened: {0}")]
+pub(crate) struct NoNull(pub(crate) std::io::Error);
+
+impl NoNull {
+    /// What the system said, if that is why something failed.
+    pub(crate) fn of(error: std::io::Error) -> Result<std::io::Error, std::io::Error> {
+        error.downcast::<NoNull>().map(|NoNull(its)| its)
+    }
+}
+
 /// An error and all that it was caused by, in one text: for those who can pass on no more than that.
 pub(crate) fn whole(error: &dyn Error) -> String {
     let mut text = error.to_string();

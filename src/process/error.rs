@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::error::{EVICTED, Evicted, Forbidden, WorkerExit, equal_by_debug, os};
+use crate::error::{EVICTED, Evicted, Forbidden, NoNull, WorkerExit, equal_by_debug, os};
 use crate::message::{DecodeError, EncodeError};
 use crate::sys;
 
@@ -160,6 +160,16 @@ pub enum SpawnError {
         #[serde(with = "os")]
         error: io::Error,
     },
+    /// There is no `/dev/null`, which the process is given for a stream that it does not have.
+    #[error(
+        "/dev/null cannot be opened, which a process is given for a stream that it does not have"
+    )]
+    NoNullDevice {
+        /// What the system said.
+        #[source]
+        #[serde(with = "os")]
+        error: io::Error,
+    },
     /// The child ended, or did not answer, before it was ready.
     #[error("the child was not ready: {0}")]
     NotReady(String),
@@ -232,9 +242,10 @@ impl SpawnError {
             },
             Some(ENOMEM | ENOSPC) => SpawnError::NoMemory { error },
             _ if Evicted::is_in(&error) => SpawnError::Evicted,
-            _ => match Forbidden::of(error) {
-                Ok((call, error)) => SpawnError::Refused { call, error },
-                Err(error) => SpawnError::Io(error),
+            _ => match NoNull::of(error).map_err(Forbidden::of) {
+                Ok(error) => SpawnError::NoNullDevice { error },
+                Err(Ok((call, error))) => SpawnError::Refused { call, error },
+                Err(Err(error)) => SpawnError::Io(error),
             },
         }
     }

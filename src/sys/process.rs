@@ -31,7 +31,7 @@ use rustix::process::{
 };
 
 use super::{above_streams, refused};
-use crate::error::WorkerExit;
+use crate::error::{NoNull, WorkerExit};
 
 /// Descriptors that one message of a socket carries at most (the kernel's limit is 253).
 pub(crate) const DESCRIPTORS_PER_MESSAGE: usize = 250;
@@ -213,7 +213,7 @@ pub(crate) fn null_device() -> io::Result<OwnedFd> {
     let opened = opened.map_err(|error| match error.kind() {
         // A root directory without devices, or a rule: the file is what is wrong.
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
-            io::Error::new(error.kind(), format!("{NULL}: {error}"))
+            io::Error::new(error.kind(), NoNull(error))
         }
         _ => error,
     });

@@ -405,7 +405,7 @@ fn a_limit_of_file_size() {
         let sizes = |bytes: Vec<u8>| bytes.len();
         let started = spawn(sizes, (vec![0_u8; large],)).map(|child| child.join());
         let text = match started {
-            Err(error) => error.to_string(),
+            Err(error) => std::error::Error::source(&error).unwrap().to_string(),
             Ok(other) => panic!("{other:?}"),
         };
         assert!(text.contains("RLIMIT_FSIZE"), "{text}");
