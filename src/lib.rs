@@ -48,9 +48,9 @@ pub use pool::{
     current_worker,
 };
 pub use process::{
-    Child, ContextFunction, Func, Function, JoinError, MapFunction, Output, Process, ProcessBuilder,
-    SpawnError, StartMethod, Stdio, active_children, current_process, end_zygote, init,
-    parent_process, wait_any,
+    Child, ContextFunction, Func, Function, JoinError, MapFunction, Output, Process,
+    ProcessBuilder, SpawnError, StartMethod, Stdio, active_children, current_process, end_zygote,
+    init, parent_process, wait_any,
 };
 pub use queue::{
     InPlace, Iter, Lease, Loan, LoanError, Queue, QueueBuilder, QueueError, QueueStats, Receiver,

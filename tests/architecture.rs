@@ -27,7 +27,7 @@ const LAYERS: &[&[&str]] = &[
     &["process"],
     &["pool"],
     &["unwind"], // Says of all types what a panic leaves of them.
-    &["door"], // For fuzz targets, and compiled for them alone.
+    &["door"],   // For fuzz targets, and compiled for them alone.
 ];
 
 /// Text: may be written in by all and used by none.

@@ -95,6 +95,8 @@ fn rows() -> Vec<Row> {
         LockError, like "std::sync::TryLockError": Clone Eq;
         Abandoned, like "std::sync::PoisonError": Clone Eq;
         Frozen<u64>, like "std::sync::Arc<[u64]>": Clone Eq Hash IntoIterator;
+        Fd<std::fs::File>, like "std::os::fd::OwnedFd": AsFd;
+        Func<(u64,), u64>, like "a pointer to a function": Clone Eq Hash;
         Segment, like "std::sync::Arc<std::fs::File>": Clone;
         SegmentError, like "std::io::Error": Eq;
         Corrupt, like "std::fmt::Error": Clone Eq;
