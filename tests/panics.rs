@@ -16,6 +16,10 @@ static TOLD_FIRST: AtomicU32 = AtomicU32::new(0);
 
 /// Called by the loader before `main`, in every process of this program.
 #[used]
+#[expect(
+    clippy::unnecessary_safety_comment,
+    reason = "the attribute is unsafe, not the static"
+)]
 // SAFETY: the section holds pointers to functions of this type, which the loader calls once each; it does not unwind.
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = constructor;
