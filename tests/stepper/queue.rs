@@ -346,7 +346,8 @@ operations! {
     RecvLong: Receiving<Vec<u32>> {} |stage, mut rx| {
         received(stage.act(|| rx.try_recv()))
     };
-    RecvLongInPlace: Receiving<Vec<u32>> { IN_PLACE = true } |stage, mut rx| {
+    // So few that the last message which survivors send lies in the block of the first.
+    RecvLongInPlace: Receiving<Vec<u32>> { IN_PLACE = true, THERE = 1 } |stage, mut rx| {
         received(stage.act(|| rx.try_recv()))
     };
     TryRecvEmpty: Receiving<u64> { THERE = 0 } |stage, mut rx| {
