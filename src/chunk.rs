@@ -179,6 +179,9 @@ pub(crate) fn first_ready(chunks: &[PoolChunk]) -> Option<usize> {
     chunks.iter().position(is_ready)
 }
 
+/// The owner of a job whose caller will look at it of itself, or own it before it waits for it.
+pub(crate) const NOBODY: u64 = u64::MAX;
+
 /// Who is woken when a job ends; to be asked after [`finish`] said that it was the last chunk.
 pub(crate) fn owner(owner: &AtomicU64) -> u64 {
     // Edge O, the worker's end.
@@ -193,12 +196,12 @@ pub(crate) fn own(owner: &AtomicU64, me: u64) {
     fence();
 }
 
-/// Sets the bit of a cell or a worker.
-pub(crate) fn set(bitmap: &[AtomicU64], number: usize) {
-    if let Some(word) = bitmap.get(number / 64) {
+/// Sets the bit of a cell or a worker; true if none beside it was set.
+pub(crate) fn set(bitmap: &[AtomicU64], number: usize) -> bool {
+    bitmap.get(number / 64).is_some_and(|word| {
         // Edges N and T, the end of who sets it.
-        word.fetch_or(bit(number), Ordering::Release);
-    }
+        word.fetch_or(bit(number), Ordering::Release) == 0
+    })
 }
 
 /// Clears it.
@@ -209,21 +212,27 @@ pub(crate) fn clear(bitmap: &[AtomicU64], number: usize) {
 }
 
 /// The numbers whose bits are set, from `from` on and around.
+#[inline]
 pub(crate) fn around(bitmap: &[AtomicU64], from: usize) -> impl Iterator<Item = usize> {
     let words = bitmap.len().max(1);
-    let (first, low) = (from / 64 % words, from % 64);
-    // The first word is seen twice: from its bit on, and at the end what lies below that.
-    (0..=words).flat_map(move |step| {
-        let at = (first + step) % words;
-        let mask = match step {
-            0 => u64::MAX << low,
-            _ if step == words => !(u64::MAX << low),
-            _ => u64::MAX,
-        };
-        let word = bitmap
+    let load = |at: usize| {
+        bitmap
             .get(at)
-            .map_or(0, |word| word.load(Ordering::Acquire));
-        bits(word & mask).map(move |bit| at * 64 + bit)
+            .map_or(0, |word| word.load(Ordering::Acquire))
+    };
+    let (mut at, high) = (from / 64 % words, u64::MAX << (from % 64));
+    let mut word = load(at) & high;
+    // The first word is seen twice: from its bit on, and at the end what lies below that.
+    let mut left = words;
+    std::iter::from_fn(move || {
+        while word == 0 {
+            left = left.checked_sub(1)?;
+            at = if at + 1 < words { at + 1 } else { 0 };
+            word = load(at) & if left == 0 { !high } else { u64::MAX };
+        }
+        let bit = word.trailing_zeros() as usize;
+        word &= word - 1;
+        Some(at * 64 + bit)
     })
 }
 
@@ -272,12 +281,14 @@ pub(crate) fn set_busy(activity: &AtomicU64) {
     fence();
 }
 
-/// How many workers look for work all the time. To be asked after work was published: each of the others
-/// looks once more before it sleeps, or wakes another if it has work already.
-pub(crate) fn searching<'a>(rows: impl Iterator<Item = &'a AtomicU64>) -> usize {
+/// How many workers look for work all the time, counted as far as `most`. To be asked after work was
+/// published: each of the others looks once more before it sleeps, or wakes another if it has work
+/// already.
+pub(crate) fn searching<'a>(rows: impl Iterator<Item = &'a AtomicU64>, most: usize) -> usize {
     // Edge S, the pool's end.
     fence();
     rows.filter(|activity| activity.load(Ordering::Relaxed) == SEARCHING)
+        .take(most)
         .count()
 }
 

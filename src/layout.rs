@@ -319,7 +319,8 @@ pub(crate) struct PoolCell {
     pub(crate) context: AtomicU64,
     /// Chunks of the job (low half) and its flags (high half).
     pub(crate) shape: AtomicU64,
-    /// Which of the page's signals its caller waits at; 0 if the supervisor settles it.
+    /// Which of the page's signals its caller waits at; 0 if the supervisor settles it, all ones if its
+    /// caller will look of itself.
     pub(crate) owner: AtomicU64,
     /// Items from this one on need not be begun.
     pub(crate) stop: AtomicU64,

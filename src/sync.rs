@@ -81,10 +81,15 @@ mod real {
         })
     }
 
+    /// How many threads run at once at most.
+    pub(crate) fn processors() -> usize {
+        static ALL: OnceLock<usize> = OnceLock::new();
+        *ALL.get_or_init(sys::processors)
+    }
+
     /// Whether spinning is useless: only one process runs at a time.
     pub(crate) fn has_one_processor() -> bool {
-        static ONE: OnceLock<bool> = OnceLock::new();
-        *ONE.get_or_init(|| sys::processors() == 1)
+        processors() == 1
     }
 
     /// The processor that this thread runs on; `None` in models, where nobody is on any.

@@ -1400,7 +1400,7 @@ fn work_is_seen_or_somebody_is_woken() {
                 }
             });
             words.1.store(1, Ordering::Release);
-            let wakes = chunk::searching([&words.0].into_iter()) == 0;
+            let wakes = chunk::searching([&words.0].into_iter(), 1) == 0;
             assert!(worker.join().unwrap() || wakes);
         });
     }

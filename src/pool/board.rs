@@ -5,6 +5,7 @@
 //! [`After`].
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,12 +130,15 @@ impl Board {
         let _ = record.job.number.set(self.numbers);
         self.outstanding += 1;
         self.counts.submitted += u64::from(record.job.items);
-        let waits = match self.queue.is_empty() {
-            true => self.place(record, after),
-            false => Some(record),
+        let free = match self.queue.is_empty() {
+            true => self.free_cell(),
+            false => None,
         };
-        if let Some(record) = waits {
-            self.queue.insert(self.numbers, record);
+        match free {
+            Some(number) => self.place(number, record, after),
+            None => {
+                self.queue.insert(self.numbers, record);
+            }
         }
         Ok(())
     }
@@ -149,27 +153,38 @@ impl Board {
         let ring = (2 * self.placed + 2)
             .next_power_of_two()
             .clamp(CELL_STEP, CELLS);
-        let is_free = |cell: &usize| self.taken[cell / 64] & chunk::bit(*cell) == 0;
         let from = (self.newest + 1) % ring;
-        let cell = (from..ring).chain(0..from).find(is_free)?;
+        let cell = self
+            .first_free(from..ring)
+            .or_else(|| self.first_free(0..from))?;
         while self.committed <= cell {
             if self.wire.commit_cells(self.committed).is_err() {
                 // There is no memory for more cells: those that there are go around.
-                return (0..self.committed).find(is_free);
+                return self.first_free(0..self.committed);
             }
             self.committed += CELL_STEP;
         }
         Some(cell)
     }
 
-    /// Places a job in a cell; gives it back if none is free.
-    fn place(&mut self, mut record: Box<Record>, after: &mut After) -> Option<Box<Record>> {
-        let Some(number) = self.free_cell() else {
-            return Some(record);
-        };
-        let wire = self.wire();
+    /// The first of these cells that has no job.
+    fn first_free(&self, cells: Range<usize>) -> Option<usize> {
+        let mut at = cells.start;
+        while at < cells.end {
+            let free = !self.taken[at / 64] >> (at % 64);
+            at += match free {
+                0 => 64 - at % 64,
+                _ => return Some(at + free.trailing_zeros() as usize).filter(|at| *at < cells.end),
+            };
+        }
+        None
+    }
+
+    /// Places a job in a cell that is free.
+    fn place(&mut self, number: usize, mut record: Box<Record>, after: &mut After) {
+        let wire = &self.wire;
         let Some(cell) = wire.cell(number) else {
-            return Some(record);
+            unreachable!("cells are counted by how many there are");
         };
         let [inline_in, inline_out] = wire.inline(number);
         let input = match &record.input {
@@ -221,15 +236,16 @@ impl Board {
         self.placed += 1;
         chunk::set(&wire.page.open, number);
         after.chunks += chunks;
-        None
     }
 
     /// Places jobs that wait, as far as there are cells.
     fn place_queued(&mut self, after: &mut After) {
-        while let Some((number, record)) = self.queue.pop_first() {
-            if let Some(record) = self.place(record, after) {
-                self.queue.insert(number, record);
+        while !self.queue.is_empty() {
+            let Some(number) = self.free_cell() else {
                 return;
+            };
+            if let Some((_, record)) = self.queue.pop_first() {
+                self.place(number, record, after);
             }
         }
     }
@@ -286,10 +302,9 @@ impl Board {
     /// Settles the job of a cell, if its chunks are all done: takes down what came of it, and gives the cell to the
     /// next.
     pub(super) fn settle(&mut self, number: usize, after: &mut After) {
-        let wire = self.wire();
         let is_done = |record: &Record| {
-            wire.cell(number)
-                .is_some_and(|cell| chunk::is_done(&cell.done, record.job.chunks))
+            let cell = self.wire.cell(number);
+            cell.is_some_and(|cell| chunk::is_done(&cell.done, record.job.chunks))
         };
         if !self.record(number).is_some_and(is_done) {
             return;
@@ -297,7 +312,7 @@ impl Board {
         let Some(mut record) = self.take(number) else {
             return;
         };
-        let outcome = match wire.cell(number) {
+        let outcome = match self.wire.cell(number) {
             Some(cell) => {
                 self.times.note(&record, cell);
                 self.harvest(cell, &mut record)
@@ -384,7 +399,7 @@ impl Board {
             self.cancel_behind(group, record.job.first, after);
         }
         if let Some(group) = &record.job.group {
-            after.news.push(group.one_ended());
+            after.news.extend(group.one_ended());
         }
         after.over.push(record);
     }
@@ -564,7 +579,7 @@ impl Record {
     /// The signals of all who may wait for it, one bit each.
     pub(super) fn to_wake(&self) -> u64 {
         match self.owner {
-            0 => self.waiters,
+            0 | chunk::NOBODY => self.waiters,
             owner => self.waiters | chunk::bit(owner as usize),
         }
     }

@@ -1,13 +1,12 @@
 //! The calls of a pool: one item, many, at once or one after another.
 
-use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::Context;
 use super::error::TaskError;
-use super::feed::{Feed, Shares, Unfed, single};
+use super::feed::{Feed, Shares, Unfed, remember, single};
 use super::imap::{Imap, Order};
 use super::items::Source;
 use super::job::{Group, Job, Record};
@@ -17,13 +16,9 @@ use super::plan::Cut;
 use super::shared::PoolShared;
 use super::step::Step;
 use super::task::Task;
-use super::waited::Waited;
+use super::waited::{Flying, Waited};
 use crate::kin;
 
-/// Jobs of one call that are under way at once, if they have many chunks.
-const DEPTH: usize = 4;
-/// The same, if they have few.
-const MOST: usize = 64;
 /// How a call is made: over which pool, with what context, in which chunks, for how long.
 #[derive(Clone)]
 pub(super) struct CallOptions<'p> {
@@ -47,7 +42,7 @@ impl<'p> CallOptions<'p> {
     }
 
     fn usable(&self) -> Result<(), TaskError> {
-        PoolShared::usable()?;
+        self.shared.usable()?;
         self.refused.clone().map_or(Ok(()), Err)
     }
 
@@ -87,8 +82,9 @@ impl<'p> CallOptions<'p> {
         self.usable()?;
         let record = single::<S>(self.shared, &self.one(), item, None)?;
         let slot = self.shared.slot();
-        let waited = Waited::submit(&**self.shared, record, &slot)?;
+        let waited = Waited::submit(&**self.shared, record, slot.number)?;
         self.shared.wait_for(&waited.job, &slot, None);
+        remember::<S>(&waited.job);
         waited.job.only()
     }
 
@@ -114,41 +110,31 @@ impl<'p> CallOptions<'p> {
     {
         self.usable()?;
         let shared = self.shared;
-        let slot = shared.slot();
         let mut feed = Feed::new::<S>(shared, self.many(), items)?;
-        let mut flying: VecDeque<Waited<&PoolShared>> = VecDeque::new();
-        let mut chunks = 0;
+        let mut flying = Flying::new(shared);
         let mut results = Vec::new();
         let mut unsent = None;
         loop {
-            let workers = shared.workers();
-            while unsent.is_none()
-                && (flying.len() < DEPTH || (chunks < 2 * workers && flying.len() < MOST))
-            {
+            while unsent.is_none() && flying.has_room() {
                 let returns = shared.memory.returns();
                 match feed.next::<S>(None, !flying.is_empty()) {
                     Ok(None) => break,
-                    Ok(Some(record)) => {
-                        chunks += record.job.chunks;
-                        flying.push_back(Waited::submit(&**shared, record, &slot)?);
-                    }
+                    Ok(Some(record)) => flying.submit(record)?,
                     // There may be memory when the results of those are read.
                     Err(Unfed::Short(_)) if !flying.is_empty() => break,
                     Err(Unfed::Short(_)) if shared.wait_for_memory(returns) => {}
                     Err(error) => unsent = Some(error.error()),
                 }
             }
-            let Some(waited) = flying.pop_front() else {
-                break;
-            };
             if results.is_empty() {
                 results.reserve_exact(feed.at_least());
             }
-            shared.wait_for(&waited.job, &slot, None);
+            let Some(waited) = flying.land() else {
+                break;
+            };
             if waited.job.append_to(&mut results)? {
                 return Ok(results);
             }
-            chunks -= waited.job.chunks;
             if let Some(average) = waited.job.average() {
                 feed.guess = average + average / 4 + 16;
             }
@@ -208,7 +194,7 @@ impl<'p> CallOptions<'p> {
         let Some(limit) = self.shared.settings.queue_limit else {
             return Ok(());
         };
-        PoolShared::usable()?;
+        self.shared.usable()?;
         self.shared.wait_until(None, |board| {
             board.closed.is_some() || has_room(board.counts.outstanding(), items, limit)
         });
@@ -253,7 +239,7 @@ impl<'p> CallOptions<'p> {
         let job = Arc::clone(&record.job);
         group.add();
         let refused = |ending: Ending| {
-            self.shared.notify.tell(group.one_ended());
+            self.shared.notify.tell_all(group.one_ended());
             ending.error(job.first)
         };
         self.shared.submit(record).map_err(refused)?;
@@ -300,7 +286,7 @@ struct SaidLater<'a> {
 
 impl Drop for SaidLater<'_> {
     fn drop(&mut self) {
-        self.shared.notify.tell(self.group.one_ended());
+        self.shared.notify.tell_all(self.group.one_ended());
     }
 }
 

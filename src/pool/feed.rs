@@ -32,6 +32,8 @@ const WINDOW: u64 = 256 * 1024;
 const BATCH: u64 = 8 * 1024;
 /// Bytes that a result is taken to need before one is known.
 const FIRST_GUESS: u64 = 64;
+/// The most that it is taken to need because the one before did.
+const MOST_GUESSED: u64 = 4 << 20;
 
 /// How a call's items become jobs.
 #[derive(Clone)]
@@ -86,6 +88,24 @@ impl Unfed {
 thread_local! {
     /// The loop whose name was asked for last, and its name: making one takes longer than a task may.
     static LAST: Cell<Option<(TypeId, TaskName)>> = const { Cell::new(None) };
+    /// The step that was called last for one item, and how many bytes its result had: so much room
+    /// the next one is given at once.
+    static LAST_SIZE: Cell<Option<(TypeId, u64)>> = const { Cell::new(None) };
+}
+
+/// Remembers how many bytes a result of a step had.
+pub(super) fn remember<S: Step>(job: &Job) {
+    if let Some(size) = job.average() {
+        LAST_SIZE.set(Some((TypeId::of::<S>(), size.min(MOST_GUESSED))));
+    }
+}
+
+/// Bytes that a result of a step is taken to need.
+fn guess<S: Step>() -> u64 {
+    match LAST_SIZE.get() {
+        Some((step, size)) if step == TypeId::of::<S>() => size.max(FIRST_GUESS),
+        _ => FIRST_GUESS,
+    }
 }
 
 /// The name of a step's loop, over arguments from `G`.
@@ -582,12 +602,13 @@ fn encode_one<S: Step>(
             vec![passed]
         }
     };
+    let ends = || if is_fixed { Vec::new() } else { vec![end] };
     if end <= INLINE_INPUT as u64 {
         return Ok(Filled {
             items: 1,
             input: Input::Small(here, end as u8),
             block: None,
-            ends: vec![end],
+            ends: ends(),
             passed: all(passed),
         });
     }
@@ -607,7 +628,7 @@ fn encode_one<S: Step>(
     Ok(Filled {
         items: 1,
         input: Input::Placed(room.block.place),
-        ends: vec![end],
+        ends: ends(),
         passed: all(passed),
         block: Some(room.block),
     })
@@ -633,10 +654,15 @@ pub(super) fn single<S: Step>(
         false,
         group.cloned(),
     );
-    let output = Output::take(1, job.out_size.unwrap_or(FIRST_GUESS), |len| {
-        shared.take_patiently(len)
-    });
-    let output = output.map_err(|why| short(0, why).error())?;
+    // As much as the last one needed only if that is to be had at once.
+    let likely = Output::take(1, guess::<S>(), |len| shared.take(len));
+    let output = match (job.out_size, likely) {
+        (None, Ok(output)) => output,
+        (size, _) => Output::take(1, size.unwrap_or(FIRST_GUESS), |len| {
+            shared.take_patiently(len)
+        })
+        .map_err(|why| short(0, why).error())?,
+    };
     let spans = std::iter::once(Span { start: 0, count: 1 });
     let kept = [shares.context.clone(), None];
     Ok(Record::build(job, task, filled, spans, output, kept))

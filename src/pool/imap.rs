@@ -134,7 +134,7 @@ impl<'p, I: Source<A>, A: Message, R: Message> Imap<'p, I, A, R> {
         let returns = self.shared.memory.returns();
         match (self.next)(feed, None, !self.flying.is_empty()) {
             Ok(Some(record)) => {
-                match Waited::submit(Arc::clone(&self.shared), record, &self.slot) {
+                match Waited::submit(Arc::clone(&self.shared), record, self.slot.number) {
                     Ok(waited) => self.flying.push_back(Flight::Job(waited)),
                     // The pool takes nothing more.
                     Err(error) => {

@@ -235,16 +235,17 @@ impl Group {
     }
 
     /// One of the jobs has ended; what is to be told if it was the last.
-    pub(super) fn one_ended(&self) -> News {
+    pub(super) fn one_ended(&self) -> Option<News> {
         if self.left.fetch_sub(1, Ordering::AcqRel) != 1 {
-            return News::default();
+            return None;
         }
         let mut then = self.then();
         then.ended = true;
-        News {
+        let news = News {
             waker: then.waker.take(),
             callback: then.callback.take(),
-        }
+        };
+        (news.waker.is_some() || news.callback.is_some()).then_some(news)
     }
 
     fn then(&self) -> std::sync::MutexGuard<'_, Then> {

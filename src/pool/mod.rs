@@ -9,6 +9,7 @@ mod context;
 mod error;
 mod feed;
 #[cfg(fuzzing)]
+#[path = "../../fuzz/inside/pool.rs"]
 pub(crate) mod fuzzing;
 mod imap;
 mod insights;

@@ -51,6 +51,11 @@ impl Pending {
 }
 
 impl Notify {
+    /// Has these told, elsewhere.
+    pub(super) fn tell_all(&self, news: impl IntoIterator<Item = News>) {
+        news.into_iter().for_each(|news| self.tell(news));
+    }
+
     /// Has somebody told, elsewhere.
     pub(super) fn tell(&self, news: News) {
         if let Some(waker) = news.waker {

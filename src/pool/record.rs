@@ -6,7 +6,7 @@
 //! Failures are a list: each record names the one before it, the items it is about, and the bytes of a
 //! [`Report`](super::error::Report).
 
-use crate::message::{DecodeError, Sink};
+use crate::message::{self, DecodeError, Message, Sink};
 use crate::segment::Bytes;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -52,6 +52,38 @@ pub(super) fn word(bytes: &Bytes, place: u64) -> Option<u64> {
 pub(super) fn inside(bytes: &Bytes, place: u64, len: u64) -> Option<usize> {
     let end = place.checked_add(len)?;
     (end <= bytes.len() as u64).then_some(place as usize)
+}
+
+/// The first word of a record, of which `left` bytes may be.
+pub(super) fn head(bytes: &Bytes, place: u64, left: u64) -> Result<u64, DecodeError> {
+    word(bytes, place)
+        .filter(|_| left >= 8)
+        .ok_or_else(|| truncated(8, left))
+}
+
+/// Copies the `len` bytes of a record at a place, once: to where the value has them, if it is no more
+/// than that, or into `scratch`.
+pub(super) fn body<T: Message>(
+    bytes: &Bytes,
+    place: u64,
+    len: u64,
+    left: u64,
+    scratch: &mut Vec<u8>,
+) -> Result<Option<Result<T, DecodeError>>, DecodeError> {
+    let at = inside(bytes, place.saturating_add(8), len)
+        .filter(|_| len <= left.saturating_sub(8))
+        .ok_or_else(|| truncated(len, left))?;
+    let append = |to: &mut Vec<u8>| bytes.append_to(at, len as usize, to);
+    scratch.clear();
+    let value = message::decode_owned(|| {
+        let mut owned = Vec::new();
+        append(&mut owned);
+        owned
+    });
+    if value.is_none() {
+        append(scratch);
+    }
+    Ok(value)
 }
 
 /// Bytes that the first `count` records take, if they end within `room`.
@@ -134,14 +166,12 @@ impl Sink for Stretch<'_> {
 
     #[inline(always)]
     fn put_word(&mut self, word: u64, size: usize) {
-        let bytes = word.to_ne_bytes();
         if size <= self.left {
-            // A copy of a length known when compiling is a store, not a call.
-            self.bytes.copy_in(self.at, &bytes[..size]);
+            self.bytes.put_word(self.at, word, size);
             self.at += size;
             self.left -= size;
         } else {
-            self.put(&bytes[..size]);
+            self.put(&word.to_ne_bytes()[..size]);
         }
     }
 }

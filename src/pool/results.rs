@@ -3,11 +3,15 @@
 use super::error::{Payload, TaskError};
 use super::job::Job;
 use super::outcome::{Ending, Outcome, Reason, ResultRange, unexplained};
-use super::record::{CARRIES, NO_RESULT, inside, record_len, truncated};
+use super::record::{self, CARRIES, NO_RESULT, inside, record_len, truncated};
 use crate::message::{self, DecodeError, Message};
+use crate::segment::Bytes;
 
 /// Bytes of results of a fixed size that are copied out of shared memory at a time.
 const BATCH: u64 = 16 * 1024;
+/// From so many bytes on, on the average, results are copied out of shared memory one by one: to
+/// where they stay.
+const LARGE: u64 = 4096;
 
 impl Outcome {
     /// Copies `len` bytes of results from a place.
@@ -183,11 +187,21 @@ impl Job {
                 item += 1;
                 continue;
             };
-            let read = outcome.read(piece.place, piece.used, &mut bytes);
-            let mut at = 0;
+            let is_large = piece.used / u64::from(piece.span.count.max(1)) >= LARGE;
+            let read = match is_large {
+                true => Ok(()),
+                false => outcome.read(piece.place, piece.used, &mut bytes),
+            };
+            let (mut at, mut read_to) = (0, 0);
             let end = piece.span.end().min(items);
             for item in item..end {
                 let result = match &read {
+                    Ok(()) if is_large => {
+                        let rest = (piece.place + read_to, piece.used - read_to);
+                        let (result, len) = large(&outcome.bytes, rest, item, &mut bytes);
+                        read_to += len;
+                        result
+                    }
                     Ok(()) => record(&bytes, &mut at, item),
                     Err(unreadable) => Err(unreadable.clone().at(item)),
                 };
@@ -208,6 +222,30 @@ fn fixed<R: Message>(bytes: &[u8], item: u32, size: u64) -> Result<R, Unreadable
     let missing = || Unreadable::new(item, truncated(size, 0));
     let bytes = bytes.get(at..at + size as usize).ok_or_else(missing)?;
     message::decode(bytes).map_err(|error| Unreadable::new(item, error))
+}
+
+/// The result that begins a rest of a piece, straight from shared memory, and how much of that it
+/// takes.
+fn large<R: Message>(
+    bytes: &Bytes,
+    (place, left): (u64, u64),
+    item: u32,
+    scratch: &mut Vec<u8>,
+) -> (Result<R, Unreadable>, u64) {
+    let wrong = |error| Unreadable::new(item, error);
+    let head = match record::head(bytes, place, left) {
+        Ok(NO_RESULT) => return (Err(wrong(truncated(0, 0))), 8),
+        Ok(head) => head,
+        Err(error) => return (Err(wrong(error)), 0),
+    };
+    let len = head & !CARRIES;
+    match record::body(bytes, place, len, left, scratch) {
+        Ok(owned) => {
+            let value = owned.unwrap_or_else(|| message::decode(scratch));
+            (value.map_err(wrong), record_len(head).min(left))
+        }
+        Err(error) => (Err(wrong(error)), 0),
+    }
 }
 
 fn record<R: Message>(bytes: &[u8], at: &mut usize, item: u32) -> Result<R, Unreadable> {

@@ -176,8 +176,11 @@ impl Seats {
         })
     }
 
-    /// A seat whose time has come.
+    /// A seat whose time has come, once.
     pub(super) fn next_vacant(&mut self) -> Option<usize> {
+        if self.is_over {
+            return None;
+        }
         let now = Instant::now();
         let is_due = |place: &Seat| place.vacant.is_some_and(|at| at <= now);
         let seat = self.places.iter().position(is_due)?;
@@ -187,7 +190,8 @@ impl Seats {
 
     /// When the next seat is to be tried.
     pub(super) fn next_try(&self) -> Option<Instant> {
-        self.places.iter().filter_map(|place| place.vacant).min()
+        let places = self.places.iter().filter(|_| !self.is_over);
+        places.filter_map(|place| place.vacant).min()
     }
 
     /// A worker has ended; told by the thread that reaps.

@@ -29,7 +29,7 @@ use crate::error::{SegmentError, whole};
 use crate::kin::{self, Kin};
 use crate::layout::SIGNALS;
 use crate::signal::Patience;
-use crate::trace;
+use crate::{sync, sys, trace};
 
 pub(super) struct PoolShared {
     pub(super) settings: Settings,
@@ -48,6 +48,9 @@ pub(super) struct PoolShared {
     /// What callers have learned of how long to spin.
     patience: Mutex<Patience>,
     kin: &'static Kin,
+    /// The millisecond, by the system's clock, in which it was last asked whether our descriptors are
+    /// still ours.
+    checked: AtomicU64,
     contexts: AtomicU64,
     /// The supervisor looks around from time to time; it sleeps when there has been nothing to do for a while.
     pub(super) is_awake: AtomicBool,
@@ -108,6 +111,7 @@ impl PoolShared {
             signals: AtomicU64::new(1),
             patience: Mutex::new(Patience::new()),
             kin,
+            checked: AtomicU64::new(0),
             contexts: AtomicU64::new(0),
             is_awake: AtomicBool::new(false),
             has_called: AtomicBool::new(false),
@@ -161,9 +165,7 @@ impl PoolShared {
                 .notify_all();
             owners &= owners - 1;
         }
-        for news in after.news {
-            self.notify.tell(news);
-        }
+        self.notify.tell_all(after.news);
         // A call of the system even when nobody listens.
         if after.has_waiters {
             self.ended.notify_all();
@@ -171,11 +173,15 @@ impl PoolShared {
     }
 
     /// Wakes as many workers as there is something to do for, less those that look for work already.
+    /// No more than can run at once: each that finds more than it takes wakes another.
     fn wake_workers(&self, chunks: usize) {
         let rows = &self.wire.rows;
-        let searching = chunk::searching(rows.iter().map(|row| &row.activity));
-        let needed = chunks.min(rows.len()).saturating_sub(searching);
-        self.wire.page.tasks.notify_some(needed as u32);
+        let needed = chunks.min(rows.len()).min(sync::processors());
+        let searching = chunk::searching(rows.iter().map(|row| &row.activity), needed);
+        self.wire
+            .page
+            .tasks
+            .notify_some((needed - searching) as u32);
     }
 
     /// Wakes the supervisor for news.
@@ -290,12 +296,23 @@ impl PoolShared {
         if is_so() {
             return true;
         }
-        let look = || Ok::<_, SegmentError>(is_so().then_some(()));
+        let look = || Ok::<_, Evicted>(is_so().then_some(()));
+        let check = |is_time| match is_time {
+            true => self.kin.check().map_err(Evicted).and_then(|()| look()),
+            false => look(),
+        };
         let mut patience = lock(&self.patience).clone();
         let words = &self.wire.page.signals[slot.number as usize].words;
-        let found = words.wait(&mut patience, deadline, self.kin.deaths(), look, |_| look());
+        let found = words.wait(&mut patience, deadline, self.kin.deaths(), look, check);
         *lock(&self.patience) = patience;
-        matches!(found, Ok(Some(())))
+        match found {
+            Ok(found) => found.is_some(),
+            Err(Evicted(error)) => {
+                // A worker that dies is not heard of any more: nothing is waited for.
+                self.end_all(&Ending::Broken(whole(&error).into()));
+                is_so()
+            }
+        }
     }
 
     /// Waits for a job whose signal this is, and settles it; false if the deadline came first.
@@ -400,7 +417,7 @@ impl PoolShared {
     pub(super) fn send_home(&self, deadline: Instant) {
         let page = &self.wire.page;
         let children = self.seats().take_children();
-        page.closing.store(1, crate::sync::Ordering::Release);
+        page.closing.store(1, sync::Ordering::Release);
         page.tasks.notify_all();
         seats::wait_for_all(children, deadline, self.settings.kill_tree);
     }
@@ -416,17 +433,25 @@ impl PoolShared {
     }
 
     /// Why nothing can be submitted now, if so.
-    pub(super) fn usable() -> Result<(), TaskError> {
+    pub(super) fn usable(&self) -> Result<(), TaskError> {
         if kin::forked() {
             return Err(TaskError::Forked);
         }
+        // To ask takes longer than a small task: not with each of many. Who waits asks too.
+        let now = sys::now().as_millis() as u64;
+        if self.checked.load(Ordering::Relaxed) == now {
+            return Ok(());
+        }
         // Where the program has closed our descriptors no worker can be made, ended or heard of any more.
-        kin::check().map_err(|error| TaskError::PoolBroken {
-            item: 0,
-            why: whole(&error),
-        })
+        let checked = self.kin.check();
+        checked.map_err(|error| Ending::Broken(whole(&error).into()).error(0))?;
+        self.checked.store(now, Ordering::Relaxed);
+        Ok(())
     }
 }
+
+/// The program has closed our descriptors.
+struct Evicted(std::io::Error);
 
 /// When so much time is over; never, if that is not a time.
 pub(super) fn after(timeout: Duration) -> Option<Instant> {

@@ -32,6 +32,9 @@ const IDLE: Duration = Duration::from_millis(400);
 /// The most bytes that a worker may have for the reasons of failures of one item.
 const REASONS: u64 = 1 << 20;
 
+/// Jobs that are settled without others having their turn at the board.
+const SOME: usize = 16;
+
 /// What it remembers between two looks.
 struct Supervisor {
     shared: Arc<PoolShared>,
@@ -281,15 +284,11 @@ impl Supervisor {
         loop {
             let is_over =
                 shared.with_board(|board, _| board.closed.is_some() && board.outstanding == 0);
-            let seat = {
-                let mut seats = shared.seats();
-                if is_over || seats.is_over {
-                    return;
-                }
-                match seats.next_vacant() {
-                    Some(seat) => seat,
-                    None => return,
-                }
+            let seat = match shared.seats().next_vacant() {
+                // A seat that nobody needs any more is not one to come back to.
+                Some(_) if is_over => continue,
+                Some(seat) => seat,
+                None => return,
             };
             match start(&shared, seat) {
                 Ok(()) => shared.seats().restarts += 1,
@@ -308,11 +307,15 @@ impl Supervisor {
         self.shared.end_all(&Ending::Broken(why.into()));
     }
 
-    /// Settles jobs that nobody waits for.
+    /// Settles jobs that nobody waits for, some at a time.
     fn settle_ended(&self) {
         let shared = &self.shared;
-        for number in chunk::take_all(&shared.wire.page.ended) {
-            shared.with_board(|board, after| board.settle(number, after));
+        let mut ended = chunk::take_all(&shared.wire.page.ended).peekable();
+        while ended.peek().is_some() {
+            shared.with_board(|board, after| {
+                let some = ended.by_ref().take(SOME);
+                some.for_each(|number| board.settle(number, after));
+            });
         }
     }
 
@@ -393,7 +396,7 @@ impl Supervisor {
         drop(seats);
         for (seat, word, limit) in overdue {
             let is_at = |_: u64, now: u64| now == word;
-            self.end_worker(seat, Cause::TimedOut(limit), is_at);
+            end_worker(shared, seat, Cause::TimedOut(limit), is_at);
         }
     }
 
@@ -408,13 +411,9 @@ impl Supervisor {
         };
         for (seat, pid) in pids {
             if crate::sys::private_memory(pid).is_some_and(|bytes| bytes > limit) {
-                self.end_worker(seat, Cause::OutOfMemory(limit), |_, _| true);
+                end_worker(shared, seat, Cause::OutOfMemory(limit), |_, _| true);
             }
         }
-    }
-
-    fn end_worker(&self, seat: usize, cause: Cause, is_at: impl Fn(u64, u64) -> bool) {
-        end_worker(&self.shared, seat, cause, is_at);
     }
 }
 

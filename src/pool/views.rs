@@ -9,7 +9,6 @@ use super::context::Context;
 use super::error::{Full, TaskError};
 use super::imap::{Imap, Order};
 use super::items::{Closed, Items};
-use super::shared::PoolShared;
 use super::step::{ContextStep, ContextTryStep, MapStep, StarmapStep, TryStep};
 use super::task::Task;
 use crate::message::Message;
@@ -297,7 +296,7 @@ impl<'p, C: Message> WithContext<'p, C> {
             let take = |len| shared.take_patiently(len);
             Context::place(&shared.memory, take, name, context)
         };
-        let placed = PoolShared::usable().and_then(|()| place());
+        let placed = shared.usable().and_then(|()| place());
         let (context, refused) = match placed {
             Ok(context) => (Some(context), None),
             Err(error) => (None, Some(error)),

@@ -47,6 +47,7 @@ pub(super) fn breed(image: &Image, line: OwnedFd, parent: BorrowedFd<'_>) -> New
     };
     // What it settles once, such as where the libraries' functions are, its children inherit.
     let _ = boot::rehearse(image);
+    crate::sync::processors();
     let mut living: Vec<OwnedFd> = Vec::new();
     let mut look_at = 16;
     let mut said = control::send(&line, &Birth::Ready, &[], &[]);

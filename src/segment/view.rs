@@ -208,6 +208,29 @@ impl Bytes {
         }
     }
 
+    /// Stores the first `size` bytes of a word at `offset`.
+    ///
+    /// # Panics
+    ///
+    /// As [`copy_in`](Bytes::copy_in), and if a word has not so many.
+    #[inline(always)]
+    pub(crate) fn put_word(&self, offset: usize, word: u64, size: usize) {
+        let word = word.to_ne_bytes();
+        assert!(
+            size <= word.len() && offset <= self.len && size <= self.len - offset,
+            "a word beyond its part"
+        );
+        // SAFETY: as in `copy_in`; `word` has so many bytes (asserted), and lies on this function's own
+        // stack, where no mapping is.
+        unsafe {
+            self.at
+                .0
+                .add(offset)
+                .as_ptr()
+                .copy_from_nonoverlapping(word.as_ptr(), size)
+        }
+    }
+
     /// Copies from `offset` into `to`.
     ///
     /// # Panics

@@ -1,24 +1,31 @@
 //! How a worker gets the arguments of a chunk's items: decoded from the job's input, or out of an array.
 
-use std::ops::Range;
 use std::rc::Rc;
 
-use super::state::WorkerState;
+use super::state::{Current, WorkerState};
 use crate::frozen::Frozen;
 use crate::message::{self, DecodeError, Message, PlainData};
 use crate::pool::error::{Failure, Payload};
 use crate::pool::record::{self, record_len, truncated};
+use crate::pool::wire::Wire;
 
 /// Bytes of arguments of a fixed size that are copied out of shared memory at a time.
 const BATCH: u64 = 16 * 1024;
 
 /// How a worker gets the arguments of a chunk's items.
 pub trait Arguments<A>: Sized + 'static {
+    /// Arguments that are to be had without the worker.
+    type Run<'a>: ExactSizeIterator<Item = Result<A, Failure>>;
+
     /// Those of the worker's current chunk.
     fn open(worker: &mut WorkerState) -> Result<Self, Failure>;
 
-    /// That of an item; the items are asked for in order, each once.
-    fn take(&mut self, worker: &mut WorkerState, item: u32) -> Result<A, Failure>;
+    /// Those of items from `item` on: one at least, none from `end` on. The items are asked for in
+    /// order, each once; nothing of the user's runs before an argument is taken.
+    fn run(&mut self, item: u32, end: u32) -> Result<Self::Run<'_>, Failure>;
+
+    /// Gives back what it has of the worker's.
+    fn close(self, _: &mut WorkerState) {}
 }
 
 fn unreadable(error: DecodeError) -> Failure {
@@ -28,84 +35,120 @@ fn unreadable(error: DecodeError) -> Failure {
 /// Arguments that stand encoded in the job's input.
 #[derive(Debug)]
 pub struct Encoded {
+    wire: Rc<Wire>,
+    current: Current,
     /// Bytes of records read.
     read: u64,
-    /// The items whose arguments, of a fixed size, are in the scratch.
-    loaded: Range<u32>,
+    /// Copies of some arguments of a fixed size, or of a record.
+    scratch: Vec<u8>,
 }
 
 impl<A: Message> Arguments<A> for Encoded {
+    type Run<'a> = Copied<'a, A>;
+
     fn open(worker: &mut WorkerState) -> Result<Encoded, Failure> {
-        let current = &worker.current;
+        let current = worker.current;
         let least = message::fixed_size::<A>().unwrap_or(8) as u64;
         let needed = u64::from(current.span.count).saturating_mul(least);
         if needed > current.input_len {
             return Err(unreadable(truncated(needed, current.input_len)));
         }
         Ok(Encoded {
+            wire: Rc::clone(&worker.wire),
+            current,
             read: 0,
-            loaded: 0..0,
+            scratch: std::mem::take(&mut worker.scratch),
         })
     }
 
-    #[inline(always)]
-    fn take(&mut self, worker: &mut WorkerState, item: u32) -> Result<A, Failure> {
-        let Some(size) = message::fixed_size::<A>() else {
-            return self.record(worker);
-        };
-        if !self.loaded.contains(&item) {
-            self.load(worker, item, size as u64)?;
+    fn run(&mut self, item: u32, end: u32) -> Result<Copied<'_, A>, Failure> {
+        match message::fixed_size::<A>() {
+            Some(size) => self.some(item, end, size),
+            None => self.record(),
         }
-        let at = (item - self.loaded.start) as usize * size;
-        message::decode(&worker.scratch[at..at + size]).map_err(unreadable)
+    }
+
+    fn close(self, worker: &mut WorkerState) {
+        worker.scratch = self.scratch;
     }
 }
 
 impl Encoded {
-    /// Copies the arguments from `item` on into the scratch, as many as are copied at a time.
-    #[cold]
-    fn load(&mut self, worker: &mut WorkerState, item: u32, size: u64) -> Result<(), Failure> {
-        let current = worker.current;
-        let from = item - current.span.start;
-        let left = u64::from(current.span.count - from);
-        let items = (BATCH / size.max(1)).clamp(1, left);
-        let at = u64::from(from) * size;
-        let is_there = at + items * size <= current.input_len
-            && worker.load(current.input.saturating_add(at), items * size);
-        if !is_there {
-            return Err(unreadable(truncated(size, 0)));
-        }
-        self.loaded = item..item + items as u32;
-        Ok(())
+    /// Copies the arguments from `item` on, as many as are copied at a time.
+    fn some<A>(&mut self, item: u32, end: u32, size: usize) -> Result<Copied<'_, A>, Failure> {
+        let current = &self.current;
+        let each = size as u64;
+        let items = (BATCH / each.max(1)).clamp(1, u64::from(end - item));
+        let from = u64::from(item - current.span.start) * each;
+        let place = current.input.saturating_add(from);
+        let missing = || unreadable(truncated(each, 0));
+        let at = record::inside(&self.wire.bytes, place, items * each)
+            .filter(|_| from + items * each <= current.input_len)
+            .ok_or_else(missing)?;
+        self.scratch.clear();
+        let bytes = &self.wire.bytes;
+        bytes.append_to(at, (items * each) as usize, &mut self.scratch);
+        Ok(Copied {
+            rest: &self.scratch,
+            size,
+            left: items as usize,
+            owned: None,
+        })
     }
 
-    fn record<A: Message>(&mut self, worker: &mut WorkerState) -> Result<A, Failure> {
-        let current = worker.current;
+    /// Copies the next record.
+    fn record<A: Message>(&mut self) -> Result<Copied<'_, A>, Failure> {
+        let current = &self.current;
+        let bytes = &self.wire.bytes;
         let left = current.input_len.saturating_sub(self.read);
         let place = current.input.saturating_add(self.read);
-        let len = (left >= 8)
-            .then(|| record::word(&worker.wire.bytes, place))
-            .flatten()
-            .filter(|len| *len <= left - 8)
-            .ok_or_else(|| unreadable(truncated(8, left)))?;
+        let len = record::head(bytes, place, left).map_err(unreadable)?;
+        let owned = record::body(bytes, place, len, left, &mut self.scratch).map_err(unreadable)?;
         self.read = (self.read + record_len(len)).min(current.input_len);
-        let bytes = &worker.wire.bytes;
-        let at =
-            record::inside(bytes, place + 8, len).ok_or_else(|| unreadable(truncated(len, 0)))?;
-        let owned = message::decode_owned(|| {
-            let mut owned = Vec::new();
-            bytes.append_to(at, len as usize, &mut owned);
-            owned
-        });
-        owned
-            .unwrap_or_else(|| {
-                worker.scratch.clear();
-                bytes.append_to(at, len as usize, &mut worker.scratch);
-                message::decode(&worker.scratch)
-            })
-            .map_err(unreadable)
+        Ok(Copied {
+            rest: &self.scratch,
+            size: len as usize,
+            left: 1,
+            owned,
+        })
     }
 }
+
+/// Arguments that were copied out of the job's input.
+#[derive(Debug)]
+pub struct Copied<'a, A> {
+    rest: &'a [u8],
+    /// Bytes of each.
+    size: usize,
+    left: usize,
+    /// The only one, if it is its bytes.
+    owned: Option<Result<A, DecodeError>>,
+}
+
+impl<A: Message> Iterator for Copied<'_, A> {
+    type Item = Result<A, Failure>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Result<A, Failure>> {
+        self.left = self.left.checked_sub(1)?;
+        let value = match self.owned.take() {
+            Some(owned) => owned,
+            None => {
+                let (one, rest) = self.rest.split_at_checked(self.size)?;
+                self.rest = rest;
+                message::decode(one)
+            }
+        };
+        Some(value.map_err(unreadable))
+    }
+
+    #[inline(always)]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl<A: Message> ExactSizeIterator for Copied<'_, A> {}
 
 /// Arguments that are the items of an array.
 #[derive(Debug)]
@@ -116,6 +159,8 @@ pub struct InArray<A> {
 }
 
 impl<A: PlainData> Arguments<A> for InArray<A> {
+    type Run<'a> = Borrowed<'a, A>;
+
     fn open(worker: &mut WorkerState) -> Result<InArray<A>, Failure> {
         let array: Rc<Frozen<A>> = worker
             .values
@@ -128,11 +173,30 @@ impl<A: PlainData> Arguments<A> for InArray<A> {
         Ok(InArray { array, first })
     }
 
-    #[inline(always)]
-    fn take(&mut self, _: &mut WorkerState, item: u32) -> Result<A, Failure> {
-        let at = self.first.wrapping_add(item as usize);
-        let item = self.array.get(at);
-        item.copied()
-            .ok_or_else(|| unreadable(truncated(size_of::<A>() as u64, 0)))
+    fn run(&mut self, item: u32, end: u32) -> Result<Self::Run<'_>, Failure> {
+        let items = self.first + item as usize..self.first + end as usize;
+        let missing = || unreadable(truncated(size_of::<A>() as u64, 0));
+        let items = self.array.get(items).ok_or_else(missing)?;
+        Ok(Borrowed(items.iter()))
     }
 }
+
+/// Arguments that are copied when they are taken.
+#[derive(Debug)]
+pub struct Borrowed<'a, A>(std::slice::Iter<'a, A>);
+
+impl<A: Copy> Iterator for Borrowed<'_, A> {
+    type Item = Result<A, Failure>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Result<A, Failure>> {
+        self.0.next().map(|item| Ok(*item))
+    }
+
+    #[inline(always)]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl<A: Copy> ExactSizeIterator for Borrowed<'_, A> {}

@@ -24,7 +24,7 @@ use super::error::Failure;
 use crate::chunk::{self, Busy, Lease, Span};
 use crate::error::{SegmentError, whole};
 use crate::handle::Travelling;
-use crate::layout::{CHUNKS, PoolCell, SIGNALS};
+use crate::layout::{CHUNKS, PoolCell};
 use crate::process::current_process;
 use crate::process::task::{self, Entry, TaskName};
 use crate::sync::Ordering;
@@ -92,6 +92,8 @@ impl CurrentWorker {
         std::process::id()
     }
 }
+
+const SIGNALS: u64 = crate::layout::SIGNALS as u64;
 
 /// Chunks that take less than this are not timed one by one: the clock takes as long as a small one.
 const WORTH: Duration = Duration::from_micros(10);
@@ -257,12 +259,13 @@ impl WorkerState {
     /// The last chunk of a job is done.
     fn wake_owner(&self, number: usize, cell: &PoolCell) {
         let page = &self.wire.page;
-        match chunk::owner(&cell.owner) as usize {
-            owner @ 1..SIGNALS => page.signals[owner].words.notify_all(),
-            _ => {
-                chunk::set(&page.ended, number);
-                page.supervisor.notify_one();
-            }
+        match chunk::owner(&cell.owner) {
+            chunk::NOBODY => {}
+            owner @ 1..SIGNALS => page.signals[owner as usize].words.notify_all(),
+            // Whoever was the first since they were last taken has woken it, or will: with its death, or
+            // when it has been stopped for a while, the supervisor looks of itself.
+            _ if chunk::set(&page.ended, number) => page.supervisor.notify_one(),
+            _ => {}
         }
     }
 

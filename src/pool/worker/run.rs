@@ -61,9 +61,12 @@ impl<S: Step, G: Arguments<S::In>> Body for ChunkRunner<S, G> {
                 walk.next += 1;
             }
         }
-        walk.hold(worker);
-        let turn = walk.naming(walk.next).turn.wrapping_sub(1);
+        if !walk.passed.is_empty() {
+            walk.hold(worker);
+        }
+        let turn = naming(walk.turns, walk.next).turn.wrapping_sub(1);
         worker.finder.turn.set(turn);
+        walk.arguments.close(worker);
     }
 }
 
@@ -91,6 +94,25 @@ struct Walk<C, G> {
     passed: Vec<(u64, u64, Passed)>,
 }
 
+/// Where a loop is, for those who go on when it panics.
+struct At<'a> {
+    item: u32,
+    next: &'a mut u32,
+}
+
+impl Drop for At<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        *self.next = self.item;
+    }
+}
+
+#[inline(always)]
+fn naming(turns: u32, item: u32) -> Naming {
+    let turn = turns.wrapping_add(item);
+    Naming { item, turn }
+}
+
 fn one(item: u32) -> Span {
     Span {
         start: item,
@@ -99,12 +121,6 @@ fn one(item: u32) -> Span {
 }
 
 impl<C: Message, G> Walk<C, G> {
-    #[inline(always)]
-    fn naming(&self, item: u32) -> Naming {
-        let turn = self.turns.wrapping_add(item);
-        Naming { item, turn }
-    }
-
     /// Runs items until the end. A panic leaves `next` at the item that panicked.
     fn go<S: Step<Context = C>>(&mut self, worker: &mut WorkerState, end: u32)
     where
@@ -120,8 +136,12 @@ impl<C: Message, G> Walk<C, G> {
                 return;
             }
             // Before anything of the item's own runs, its decoding included.
-            worker.begin(self.naming(item));
-            let done = self.arguments.take(worker, item).and_then(|argument| {
+            worker.begin(naming(self.turns, item));
+            let argument = match self.arguments.run(item, item + 1) {
+                Ok(mut one) => one.next().unwrap_or_else(|| Err(no_room())),
+                Err(failure) => Err(failure),
+            };
+            let done = argument.and_then(|argument| {
                 let result = S::step(&self.context, argument);
                 self.put(worker, &result)?;
                 Ok(S::is_last(&result))
@@ -159,34 +179,49 @@ impl<C: Message, G> Walk<C, G> {
             let before = (item - current.span.start) as usize * size;
             Stretch::new(bytes, base + before, needed as usize - before)
         };
-        let mut item = self.next;
-        let mut to = place(item);
-        while item < end {
-            if let Some(cell) = cell {
-                if u64::from(item) > cell.stop.load(Ordering::Relaxed) {
-                    break;
-                }
-            }
-            // For a panic to find. Never loaded here, for that would wait for the store.
-            self.next = item;
-            // As in `WorkerState::begin`.
-            row.item.store(self.naming(item).word(), Ordering::Release);
-            let done = self.arguments.take(worker, item).and_then(|argument| {
-                let result = S::step(&self.context, argument);
-                message::encode(&result, &mut to).map_err(unwritable)?;
-                Ok(S::is_last(&result))
-            });
-            item += 1;
-            match done {
-                Ok(false) => {}
-                Ok(true) => worker.stop_behind(item - 1),
+        let is_stopped = |item: u32| {
+            cell.is_some_and(|cell| u64::from(item) > cell.stop.load(Ordering::Relaxed))
+        };
+        let turns = self.turns;
+        // In a register as long as no panic looks for it.
+        let mut at = At {
+            item: self.next,
+            next: &mut self.next,
+        };
+        while at.item < end && !is_stopped(at.item) {
+            let mut run = match self.arguments.run(at.item, end) {
+                Ok(run) => run,
                 Err(failure) => {
-                    worker.fail(one(item - 1), failure);
-                    to = place(item);
+                    worker.begin(naming(turns, at.item));
+                    worker.fail(one(at.item), failure);
+                    at.item += 1;
+                    continue;
+                }
+            };
+            let mut to = place(at.item);
+            let until = at.item + run.len() as u32;
+            while at.item < until && !is_stopped(at.item) {
+                // As in `WorkerState::begin`.
+                row.item
+                    .store(naming(turns, at.item).word(), Ordering::Release);
+                let Some(argument) = run.next() else { break };
+                let done = argument.and_then(|argument| {
+                    let result = S::step(&self.context, argument);
+                    message::encode(&result, &mut to).map_err(unwritable)?;
+                    Ok(S::is_last(&result))
+                });
+                at.item += 1;
+                match done {
+                    Ok(false) => {}
+                    Ok(true) => worker.stop_behind(at.item - 1),
+                    Err(failure) => {
+                        worker.fail(one(at.item - 1), failure);
+                        to = place(at.item);
+                    }
                 }
             }
         }
-        self.next = end;
+        at.item = end;
     }
 
     /// Writes a result, whose size is not fixed, behind the others.

@@ -11,7 +11,6 @@ use crate::error::SegmentError;
 use crate::kin::{self, Kin};
 use crate::layout::{PoolChunk, PoolRow};
 use crate::pool::error::Failure;
-use crate::pool::record;
 use crate::pool::wire::Wire;
 use crate::process::current_process;
 use crate::process::task::{Entry, TaskName};
@@ -128,16 +127,5 @@ impl WorkerState {
     pub(super) fn begin(&self, naming: Naming) {
         // Release: who finds this item named also finds the result of the one before.
         self.row.item.store(naming.word(), Ordering::Release);
-    }
-
-    /// Copies `len` bytes from a place into the scratch.
-    pub(super) fn load(&mut self, place: u64, len: u64) -> bool {
-        let bytes = &self.wire.bytes;
-        let Some(at) = record::inside(bytes, place, len) else {
-            return false;
-        };
-        self.scratch.clear();
-        bytes.append_to(at, len as usize, &mut self.scratch);
-        true
     }
 }

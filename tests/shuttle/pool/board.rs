@@ -214,7 +214,7 @@ impl Board {
         record.job.ended.set(()).expect("a job ends once");
         self.ended += 1;
         self.outstanding -= 1;
-        if record.owner != 0 {
+        if ![0, chunk::NOBODY].contains(&record.owner) {
             after.owners |= 1 << record.owner;
         }
     }
@@ -293,7 +293,7 @@ impl Board {
         if bug == Bug::OwnerNotWoken {
             return;
         }
-        if record.owner != 0 {
+        if ![0, chunk::NOBODY].contains(&record.owner) {
             after.owners |= 1 << record.owner;
         }
         self.settle(number, after);

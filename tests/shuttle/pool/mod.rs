@@ -24,6 +24,8 @@ use board::{After, Board, Job};
 use wire::Wire;
 
 const WORKERS: usize = 2;
+/// No more workers than this are woken for a job; each wakes another.
+const PROCESSORS: usize = 1;
 const CALLERS: u64 = 2;
 const CALLS: u64 = 3;
 /// Workers that may die; those that come behind them live.
@@ -97,12 +99,9 @@ impl Pool {
             page.tasks.notify_all();
         } else if after.chunks > 0 {
             let rows = self.wire.rows.iter();
-            let searching = chunk::searching(rows.map(|row| &row.activity));
-            let needed = after
-                .chunks
-                .min(self.wire.rows.len())
-                .saturating_sub(searching);
-            page.tasks.notify_some(needed as u32);
+            let needed = after.chunks.min(rows.len()).min(PROCESSORS);
+            let searching = chunk::searching(rows.map(|row| &row.activity), needed);
+            page.tasks.notify_some((needed - searching) as u32);
         }
         for owner in (0..SIGNALS).filter(|owner| after.owners >> owner & 1 == 1) {
             page.signals[owner].words.notify_all();
@@ -178,7 +177,11 @@ impl Pool {
             let how = thread_rng().gen_range(0..8);
             let job = Job::new(caller * CALLS + call + 1);
             // Nobody waits for it, or not yet.
-            let owner = if how < 3 { 0 } else { slot };
+            let owner = match how {
+                0 | 1 => 0,
+                2 => chunk::NOBODY,
+                _ => slot,
+            };
             self.with_board(|board, after| board.submit(&job, owner, after));
             match how {
                 0 => continue,

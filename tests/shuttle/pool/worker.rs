@@ -7,10 +7,12 @@ use super::{Bug, Pool};
 use crate::chunk::{self, Naming, Span};
 use crate::death::tick;
 use crate::error::Corrupt;
-use crate::layout::{CHUNKS, PoolCell, PoolRow, SIGNALS};
+use crate::layout::{CHUNKS, PoolCell, PoolRow};
 use crate::signal::Patience;
 use crate::sync::Ordering;
 use finder::{Finder, Found, Look};
+
+const SIGNALS: u64 = crate::layout::SIGNALS as u64;
 
 /// What comes of an item of a job; every third fails.
 pub(super) fn result(job: u64, item: u32) -> u64 {
@@ -70,12 +72,11 @@ fn serve(pool: &Pool, finder: &Finder, row: &PoolRow, found: Found) {
             } else {
                 now
             };
-            match owner as usize {
-                owner @ 1..SIGNALS => wire.page.signals[owner].words.notify_all(),
-                _ => {
-                    chunk::set(&wire.page.ended, number);
-                    wire.page.supervisor.notify_one();
-                }
+            match owner {
+                chunk::NOBODY => {}
+                owner @ 1..SIGNALS => wire.page.signals[owner as usize].words.notify_all(),
+                _ if chunk::set(&wire.page.ended, number) => wire.page.supervisor.notify_one(),
+                _ => {}
             }
         }
         let next = match may_go_on {
