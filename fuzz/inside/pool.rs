@@ -6,12 +6,12 @@
 
 use std::mem::offset_of;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::Ordering as Private;
-use std::sync::{Arc, Mutex};
 use std::thread;
 
 use super::feed::{Feed, Shares, single};
-use super::items::Items;
+use super::items::{Closed, Items};
 use super::job::Job;
 use super::plan::Cut;
 use super::recover::{Cause, Dead};
@@ -110,9 +110,9 @@ fn submit<S: Step>(shared: &Arc<PoolShared>, item: &S::In, items: Vec<S::In>) ->
         fails_fast: true,
     };
     let one = single::<S>(shared, &shares(), item, None);
-    let (shares, items) = (shares(), Items::<S::In>::source(items));
+    let (shares, items) = (shares(), Items::<S::In>::source(items, Closed));
     let mut feed = Feed::new::<S>(shared, shares, items).expect("there is memory");
-    let many = feed.next(None, false).ok().flatten();
+    let many = feed.next::<S>(None, false).ok().flatten();
     [one.ok(), many].map(|record| {
         let record = record.expect("it can be sent");
         let job = Arc::clone(&record.job);
@@ -127,7 +127,6 @@ impl Game {
             workers: SEATS,
             name: "PoolWorker".to_owned(),
             initializer: None,
-            _passed: Mutex::new(None),
             max_tasks: None,
             on_death: OnDeath::Retry(retries),
             task_timeout: None,
