@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use multiproc::{Fd, Pipe, Pool, Process, Queue, Receiver, RecvError, SendError, Sender};
+use multiproc_tests::whole;
 use serde::{Deserialize, Serialize};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -267,7 +268,8 @@ fn what_a_killed_sender_sent_is_closed_and_the_receiver_told() {
     child.join_timeout(DEADLINE).unwrap_err();
     let error = rx.recv_timeout(DEADLINE).unwrap_err();
     assert!(matches!(error, RecvError::Decode(_)), "{error}");
-    assert!(error.to_string().contains("is gone"), "{error}");
+    let text = whole(&error);
+    assert!(text.contains("is gone"), "{text}");
     wait_for_end(read);
 }
 
@@ -390,8 +392,9 @@ fn programs_that_are_strangers_pass_them_like_other_handles() {
             other.wait().unwrap();
             // Between strangers no tree can be asked.
             assert!(matches!(error, RecvError::Decode(_)), "{error}");
-            assert!(error.to_string().contains("cannot be opened"), "{error}");
-            return eprintln!("this system lets no stranger take a descriptor: {error}");
+            let text = whole(&error);
+            assert!(text.contains("cannot be opened"), "{text}");
+            return eprintln!("this system lets no stranger take a descriptor: {text}");
         }
     }
     assert!(other.wait().unwrap().success());

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use multiproc::{Func, Pool, Process, Queue, TaskError};
+use multiproc_tests::whole;
 use serde::{Deserialize, Serialize};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -191,7 +192,7 @@ fn a_function_of_another_build_or_type_is_refused_with_the_reason() {
     // And in the crate's own messages the error says what is wrong.
     let refused = |raw: Raw| {
         let child = Process::spawn(as_a_job, (Disguised(raw),)).unwrap();
-        child.join_timeout(DEADLINE).unwrap_err().to_string()
+        whole(&child.join_timeout(DEADLINE).unwrap_err())
     };
     let text = refused(forge(1, 0));
     assert!(text.contains("another build"), "{text}");

@@ -1,12 +1,14 @@
 //! What may be sent: values of any length, and no type that could not be read.
 
 use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use multiproc::{EncodeError, Frozen, Message, Pool, Process, Queue, SendError, Sender, TaskError};
+use multiproc_tests::whole;
 use serde::de::{Deserializer, Visitor};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
@@ -168,8 +170,8 @@ fn what_could_not_be_read_is_refused_with_the_first_value_and_named() {
 #[test]
 fn pools_and_processes_refuse_it_before_anything_runs() {
     let pool = Pool::new(1).unwrap();
-    let named = |error: &dyn fmt::Display| {
-        let text = error.to_string();
+    let named = |error: &dyn Error| {
+        let text = whole(error);
         assert!(
             text.contains("values::Any") && text.contains("JSON in a String"),
             "{text}"
