@@ -280,13 +280,13 @@ fn bugs_that_are_planted_in_a_pool_are_found() {
     let missed = bugs
         .into_iter()
         .chain([(Bug::NoLookWhenBusy, meet as fn(Bug))]);
+    // Some show in one of thousands of schedules: whoever is found ends there.
+    const ROUNDS: usize = 30;
     let missed = missed.map(|(bug, play)| {
-        let played = std::panic::catch_unwind(move || run_some(1, move || play(bug)));
-        eprintln!(
-            "{bug:?}: {}",
-            if played.is_ok() { "MISSED" } else { "found" }
-        );
-        (bug, played.is_ok())
+        let fails = || std::panic::catch_unwind(move || run_some(1, move || play(bug))).is_err();
+        let found = (1..=ROUNDS).find(|_| fails());
+        eprintln!("{bug:?}: found in round {found:?}");
+        (bug, found.is_none())
     });
     let missed = missed.filter(|(_, missed)| *missed);
     assert_eq!(missed.collect::<Vec<_>>(), []);
