@@ -162,54 +162,6 @@ fn main() {
     expect_done(&cargo(&folder, &["run"]));
 }
 
-#[test]
-fn a_function_that_captures_is_refused_when_compiling() {
-    let manifest = r#"
-[dependencies]
-multiproc = { path = "THIS" }
-"#;
-    let refused = |name: &str, main: &str| {
-        let folder = package(name, manifest, &[("main.rs", main)]);
-        let output = cargo(&folder, &["build"]);
-        assert!(!output.status.success());
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    };
-    let capturing = "fn main() { let n = 3; let _ = multiproc::Process::spawn(move || n, ()); }";
-    let said = refused("capturing", capturing);
-    assert!(said.contains("must not capture anything"), "{said}");
-    assert!(said.contains("Pass what it needs as an argument"), "{said}");
-
-    // Values of no size that the type tells of.
-    let said = refused(
-        "impossible",
-        "use std::convert::Infallible; #[allow(unreachable_code)] fn never(no: Infallible) { \
-         let _ = multiproc::Process::spawn(move || { let _ = &no; }, ()); } \
-         fn main() { let f = never as fn(Infallible); std::hint::black_box(f); }",
-    );
-    assert!(said.contains("a type that has none"), "{said}");
-    let said = refused(
-        "aligned",
-        "fn main() { let token: [u64; 0] = []; let _ = multiproc::Process::spawn(move || { let _ = &token; }, ()); }",
-    );
-    assert!(said.contains("must not capture anything"), "{said}");
-
-    let pointer = "fn f() {} fn main() { let _ = multiproc::Process::spawn(f as fn(), ()); }";
-    let said = refused("pointer", pointer);
-    assert!(
-        said.contains("give the function itself, not a pointer to it"),
-        "{said}"
-    );
-
-    let said = refused(
-        "misfit",
-        "fn main() { let _ = multiproc::Process::spawn((), ()); }",
-    );
-    assert!(
-        said.contains("is not a function that a process can call with the arguments"),
-        "{said}"
-    );
-}
-
 /// Writes the package of a program that has statics of C++, one of them in a library, and plugins that enter
 /// themselves before `main`; what its children see of them is what it sees, and their panics are reported.
 fn constructed() -> PathBuf {
@@ -318,16 +270,13 @@ fn main() {
     package("constructed", manifest, &files)
 }
 
-// Not profiles of their own, for each of which all that runs when compiling would be built again.
-const THIN: &[&str] = &["--config", "profile.release.lto='thin'"];
-const FAT: &[&str] = &[
+/// All that is done to a program before it is shipped; and nobody can unwind. Not a profile of its own, for which all
+/// that runs when compiling would be built again.
+const SHIPPED: &[&str] = &[
     "--config",
     "profile.release.lto='fat'",
     "--config",
     "profile.release.codegen-units=1",
-];
-/// All that is done to a program before it is shipped; and nobody can unwind.
-const SHIPPED: &[&str] = &[
     "--config",
     "profile.release.opt-level=3",
     "--config",
@@ -340,8 +289,7 @@ const SHIPPED: &[&str] = &[
 fn constructors_that_come_later_run_in_children() {
     let folder = constructed();
     expect_done(&cargo(&folder, &["run"]));
-    let shipped = [FAT, SHIPPED].concat();
-    for flags in [&[], THIN, &shipped] {
+    for flags in [&[], SHIPPED] {
         expect_done(&cargo(&folder, &[&["run", "--release"], flags].concat()));
     }
 }
@@ -371,7 +319,7 @@ fn constructors_of_static_programs_run_in_children() {
     let folder_of = |output: Output| String::from_utf8(output.stdout).unwrap().trim().to_owned();
     if there.is_ok_and(|output| Path::new(&folder_of(output)).is_dir()) {
         let run = ["run", "--release", "--target", &musl];
-        expect_done(&cargo(&folder, &[&run, FAT].concat()));
+        expect_done(&cargo(&folder, &run));
     } else {
         eprintln!("not shown for musl: the target {musl} is not installed");
     }

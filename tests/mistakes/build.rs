@@ -1,6 +1,8 @@
 //! Mistakes that only `cargo build` tells, for nothing but the size of the function's type shows them: the lines `//~`
 //! stand in its error, which names the place of the call. See `tests/mistakes.rs`, which compiles this.
 
+use std::convert::Infallible;
+
 use multiproc::{Pool, Process};
 
 fn main() {
@@ -13,6 +15,8 @@ fn main() {
     spawn_of_a_pointer();
     initializer_captures_a_number();
     imap_captures_a_number(&pool);
+    std::hint::black_box(spawn_captures_a_value_that_cannot_be as fn(Infallible));
+    spawn_captures_a_value_that_asks_for_an_alignment();
 }
 
 // mistake: map captures a number
@@ -72,4 +76,27 @@ fn initializer_captures_a_number() {
 fn imap_captures_a_number(pool: &Pool) {
     let n = std::process::id();
     let _ = pool.imap(move |x: u32| x + n, 0..3).count();
+}
+
+// mistake: a process captures a value of a type that has none
+//~ a type that has none
+fn spawn_captures_a_value_that_cannot_be(no: Infallible) {
+    let _ = Process::spawn(
+        move || {
+            let _ = &no;
+        },
+        (),
+    );
+}
+
+// mistake: a process captures a value of no size that asks for an alignment
+//~ must not capture anything
+fn spawn_captures_a_value_that_asks_for_an_alignment() {
+    let token: [u64; 0] = [];
+    let _ = Process::spawn(
+        move || {
+            let _ = &token;
+        },
+        (),
+    );
 }
