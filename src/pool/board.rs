@@ -593,17 +593,16 @@ impl Record {
 
 impl Times {
     fn note(&mut self, record: &Record, cell: &PoolCell) {
+        // Hints of the workers': what cannot be counts as what is nearest. A worker that goes on with the next job of
+        // a cell may have asked the clock before that was submitted.
+        let now = sys::now().max(record.submitted);
         let begun = Duration::from_nanos(cell.begun.load(Ordering::Relaxed));
-        // Hints of the workers': what cannot be is left out.
-        let now = sys::now();
-        if begun > now || begun < record.submitted {
-            return;
-        }
-        let waited = begun - record.submitted;
+        let waited = begun.clamp(record.submitted, now) - record.submitted;
         self.jobs += 1;
         self.waited += waited;
         self.longest_wait = self.longest_wait.max(waited);
-        let took = Duration::from_nanos(cell.longest.load(Ordering::Relaxed)).min(now - begun);
+        let took = Duration::from_nanos(cell.longest.load(Ordering::Relaxed));
+        let took = took.min(now - record.submitted);
         let function = record.job.function;
         if let Some(known) = self
             .slowest
