@@ -270,13 +270,16 @@ fn main() {
     package("constructed", manifest, &files)
 }
 
-/// All that is done to a program before it is shipped; and nobody can unwind. Not a profile of its own, for which all
-/// that runs when compiling would be built again.
-const SHIPPED: &[&str] = &[
+// Not profiles of their own, for each of which all that runs when compiling would be built again.
+const THIN: &[&str] = &["--config", "profile.release.lto='thin'"];
+const FAT: &[&str] = &[
     "--config",
     "profile.release.lto='fat'",
     "--config",
     "profile.release.codegen-units=1",
+];
+/// All that is done to a program before it is shipped; and nobody can unwind.
+const SHIPPED: &[&str] = &[
     "--config",
     "profile.release.opt-level=3",
     "--config",
@@ -289,7 +292,8 @@ const SHIPPED: &[&str] = &[
 fn constructors_that_come_later_run_in_children() {
     let folder = constructed();
     expect_done(&cargo(&folder, &["run"]));
-    for flags in [&[], SHIPPED] {
+    let shipped = [FAT, SHIPPED].concat();
+    for flags in [&[], THIN, &shipped] {
         expect_done(&cargo(&folder, &[&["run", "--release"], flags].concat()));
     }
 }
@@ -319,7 +323,7 @@ fn constructors_of_static_programs_run_in_children() {
     let folder_of = |output: Output| String::from_utf8(output.stdout).unwrap().trim().to_owned();
     if there.is_ok_and(|output| Path::new(&folder_of(output)).is_dir()) {
         let run = ["run", "--release", "--target", &musl];
-        expect_done(&cargo(&folder, &run));
+        expect_done(&cargo(&folder, &[&run, FAT].concat()));
     } else {
         eprintln!("not shown for musl: the target {musl} is not installed");
     }

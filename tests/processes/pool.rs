@@ -334,7 +334,8 @@ fn every_submission_ends_once_and_is_begun_as_often_as_allowed() {
             let end = Instant::now() + killing_time();
             let rounds = |mut round: Box<dyn FnMut(&Segment, &mut Account)>| {
                 let mut account = Account::default();
-                while Instant::now() < end {
+                // On a busy machine a kill may meet each round of this time: it goes on until one succeeds.
+                while Instant::now() < end || account.done == 0 {
                     let begun = Segment::new(ITEMS as usize * 8).unwrap();
                     account.submitted += ITEMS;
                     round(&begun, &mut account);
@@ -389,8 +390,7 @@ fn every_submission_ends_once_and_is_begun_as_often_as_allowed() {
             let submitted: u64 = accounts.iter().map(|account| account.submitted).sum();
             assert_eq!(stats.done + stats.failed, submitted);
             assert!(killed >= 20);
-            // On a busy machine one of them may do so few rounds that a kill meets each.
-            assert!(accounts.iter().any(|account| account.done > 0));
+            assert!(accounts.iter().all(|account| account.done > 0));
             pool.join().unwrap();
             assert_eq!(own_children(), Vec::<u32>::new());
         }
